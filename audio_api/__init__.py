@@ -1,0 +1,138 @@
+"""Text to speech with Google's Gemini models: async, verified, and never a silent failure.
+
+Names load on first use; importing the package reads no environment, configures nothing and imports no SDK.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from audio_api.config import AudioConfig, get_config, reload_config
+    from audio_api.errors import (
+        AudioAPIError,
+        ConfigurationError,
+        ErrorCode,
+        TTSAPIError,
+        TTSAudioError,
+        TTSAuthenticationError,
+        TTSContentBlockedError,
+        TTSError,
+        TTSModelNotFoundError,
+        TTSOutputError,
+        TTSQuotaError,
+        TTSRateLimitError,
+        TTSUnavailableError,
+        TTSValidationError,
+    )
+    from audio_api.logging_config import StructuredFormatter, get_logger, setup_logging
+    from audio_api.models.audio_request import (
+        AudioFormat,
+        AudioRequest,
+        AudioResponse,
+        BatchAudioRequest,
+        BatchAudioResponse,
+        MultiSpeakerConfig,
+        SpeakerConfig,
+        SpeakerMode,
+        TokenUsage,
+        VoiceConfig,
+    )
+    from audio_api.models.languages import Language
+    from audio_api.models.speech_models import VoiceModel
+    from audio_api.models.voices import VoiceName
+    from audio_api.services.tts_service import TTSService, asay, say
+
+__version__ = "2.0.0"
+
+_HOME = {
+    "audio_api.config": ("AudioConfig", "get_config", "reload_config"),
+    "audio_api.errors": (
+        "AudioAPIError",
+        "ConfigurationError",
+        "ErrorCode",
+        "TTSAPIError",
+        "TTSAudioError",
+        "TTSAuthenticationError",
+        "TTSContentBlockedError",
+        "TTSError",
+        "TTSModelNotFoundError",
+        "TTSOutputError",
+        "TTSQuotaError",
+        "TTSRateLimitError",
+        "TTSUnavailableError",
+        "TTSValidationError",
+    ),
+    "audio_api.logging_config": ("StructuredFormatter", "get_logger", "setup_logging"),
+    "audio_api.models.audio_request": (
+        "AudioFormat",
+        "AudioRequest",
+        "AudioResponse",
+        "BatchAudioRequest",
+        "BatchAudioResponse",
+        "MultiSpeakerConfig",
+        "SpeakerConfig",
+        "SpeakerMode",
+        "TokenUsage",
+        "VoiceConfig",
+    ),
+    "audio_api.models.languages": ("Language",),
+    "audio_api.models.speech_models": ("VoiceModel",),
+    "audio_api.models.voices": ("VoiceName",),
+    "audio_api.services.tts_service": ("TTSService", "asay", "say"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "AudioAPIError",
+    "AudioConfig",
+    "AudioFormat",
+    "AudioRequest",
+    "AudioResponse",
+    "BatchAudioRequest",
+    "BatchAudioResponse",
+    "ConfigurationError",
+    "ErrorCode",
+    "Language",
+    "MultiSpeakerConfig",
+    "SpeakerConfig",
+    "SpeakerMode",
+    "StructuredFormatter",
+    "TTSAPIError",
+    "TTSAudioError",
+    "TTSAuthenticationError",
+    "TTSContentBlockedError",
+    "TTSError",
+    "TTSModelNotFoundError",
+    "TTSOutputError",
+    "TTSQuotaError",
+    "TTSRateLimitError",
+    "TTSService",
+    "TTSUnavailableError",
+    "TTSValidationError",
+    "TokenUsage",
+    "VoiceConfig",
+    "VoiceModel",
+    "VoiceName",
+    "asay",
+    "get_config",
+    "get_logger",
+    "reload_config",
+    "say",
+    "setup_logging",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name's module on first use (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'audio_api' has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not."""
+    return sorted([*__all__, "__version__"])

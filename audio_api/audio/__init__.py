@@ -1,0 +1,1 @@
+"""Bytes of sound: WAV files and checks. Pure functions, but for the writer."""

@@ -1,0 +1,1 @@
+"""Sources of speech, one file each. Engines translate; they decide nothing."""

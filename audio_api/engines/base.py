@@ -1,0 +1,130 @@
+"""What an engine is given, what it gives back, and what it must be able to do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from audio_api.errors import TTSValidationError
+from audio_api.models.audio_request import AudioRequest, SpeakerConfig, TokenUsage, VoiceConfig
+from audio_api.text.dialogue import split_turns
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Words that one voice speaks in one go.
+
+    Attributes:
+        text: Spoken word for word; holds no speaker's name and no style.
+        voice: The voice, its speed and pitch.
+        speaker: The speaker's name in a dialogue; ``None`` for a single voice.
+        style: How to speak, in adjectives; ``None``: plain. Never spoken.
+    """
+
+    text: str
+    voice: VoiceConfig
+    speaker: str | None = None
+    style: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """What one call to an engine speaks: one turn of a single voice, or the turns of a dialogue, in order.
+
+    Attributes:
+        turns: At least one; either none of them has a speaker, or all have.
+        model: The id of the model that shall speak.
+        language: A BCP-47 code.
+    """
+
+    turns: tuple[Turn, ...]
+    model: str
+    language: str
+
+    @property
+    def text(self) -> str:
+        """All that is spoken, and nothing else."""
+        return "\n".join(turn.text for turn in self.turns)
+
+    @classmethod
+    def from_request(cls, request: AudioRequest, model: str) -> Self:
+        """Read a request's text, split into turns in multiple mode.
+
+        Raises:
+            TTSValidationError: The dialogue's text and its speakers do not fit.
+        """
+        language = str(request.language)
+        if request.multi_speaker_config is None:
+            turn = Turn(request.text, request.voice_config, style=request.style)
+            return cls((turn,), model, language)
+        speakers: dict[str, SpeakerConfig] = {
+            speaker.speaker_name: speaker for speaker in request.multi_speaker_config.speakers
+        }
+        try:
+            spoken = split_turns(request.text, list(speakers))
+        except ValueError as error:
+            raise TTSValidationError(str(error)) from None
+        turns = tuple(Turn(text, speakers[name], name, speakers[name].style or request.style) for name, text in spoken)
+        return cls(turns, model, language)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechAudio:
+    """Sound as an engine delivered it, not yet checked.
+
+    Attributes:
+        pcm: Signed 16-bit little-endian samples of one channel, whole samples only.
+        sample_rate: Samples per second, as the reply named it.
+        model: The id of the model that spoke, as the reply named it.
+        finish_reason: The API's reason for stopping, such as ``"STOP"``; ``None`` when the reply named none.
+        usage: Tokens billed.
+        warnings: What the engine noticed, such as a byte trimmed.
+    """
+
+    pcm: bytes
+    sample_rate: int
+    model: str
+    finish_reason: str | None = "STOP"
+    usage: TokenUsage = TokenUsage()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return len(self.pcm) / 2 / self.sample_rate
+
+
+class SpeechEngine(ABC):
+    """A source of speech. One call is one attempt: an engine neither waits nor tries again."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def preflight(self, utterance: Utterance) -> None:
+        """Find without network or money what makes the utterance impossible.
+
+        Raises:
+            TTSValidationError: This engine cannot speak it; the text says why.
+            ConfigurationError: The engine lacks something, such as its key or its extra.
+        """
+
+    @abstractmethod
+    async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+        """Make one attempt. Cancelling it ends the call.
+
+        Raises:
+            TTSError: Of the class that says whether another attempt makes sense; a billed failure carries its usage.
+        """
+
+    @abstractmethod
+    async def health_check(self) -> None:
+        """Make sure the engine can be reached, without billing.
+
+        Raises:
+            AudioAPIError: It cannot; the text says why.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End connections and processes that this engine opened. May be called twice."""

@@ -1,0 +1,204 @@
+"""Every error this library raises, in one tree.
+
+The class says what to do; the text says what happened, to which value, and what would be right.
+
+    AudioAPIError
+    ├── ConfigurationError            a setting is wrong or missing: correct it
+    └── TTSError
+        ├── TTSValidationError        the request is wrong; nothing was sent
+        ├── TTSAPIError               the API said no, or nothing
+        │   ├── TTSRateLimitError     too many calls this minute: wait, then try again
+        │   ├── TTSUnavailableError   5xx, timeouts, broken connections, unreadable replies: try again
+        │   ├── TTSAuthenticationError    the key is missing, wrong or not allowed
+        │   ├── TTSModelNotFoundError     the API does not know the model
+        │   ├── TTSContentBlockedError    the API refuses to speak this text
+        │   └── TTSAudioError         an answer without audio, or audio that is not the whole text
+        ├── TTSQuotaError             the day's quota or the credit is used up: stop until it resets
+        └── TTSOutputError            the file could not be written
+
+No error holds an exception of the vendor's SDK: those carry the API key in their request headers.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from audio_api.models.audio_request import TokenUsage
+
+
+class ErrorCode(StrEnum):
+    """A stable name for each reason; ``AudioResponse.error_code`` carries it."""
+
+    CONFIGURATION = "configuration"
+    INVALID_REQUEST = "invalid_request"
+    TEXT_TOO_LONG = "text_too_long"
+    API_ERROR = "api_error"
+    RATE_LIMITED = "rate_limited"
+    UNAVAILABLE = "unavailable"
+    TIMEOUT = "timeout"
+    CONNECTION_FAILED = "connection_failed"
+    CONNECTION_BROKEN = "connection_broken"
+    UNREADABLE_REPLY = "unreadable_reply"
+    MODEL_CONFUSED = "model_confused"
+    AUTHENTICATION = "authentication"
+    MODEL_NOT_FOUND = "model_not_found"
+    CONTENT_BLOCKED = "content_blocked"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    QUOTA_NOT_GRANTED = "quota_not_granted"
+    CREDIT_EXHAUSTED = "credit_exhausted"
+    NO_AUDIO = "no_audio"
+    AUDIO_INCOMPLETE = "audio_incomplete"
+    AUDIO_TOO_SHORT = "audio_too_short"
+    AUDIO_TOO_LONG = "audio_too_long"
+    AUDIO_SILENT = "audio_silent"
+    AUDIO_GAP = "audio_gap"
+    AUDIO_NOISE = "audio_noise"
+    AUDIO_FLAT = "audio_flat"
+    AUDIO_OFFSET = "audio_offset"
+    AUDIO_CLIPPED = "audio_clipped"
+    AUDIO_CUT_OFF = "audio_cut_off"
+    AUDIO_FORMAT = "audio_format"
+    AUDIO_TOO_LARGE = "audio_too_large"
+    OUTPUT_FAILED = "output_failed"
+    OUTPUT_EXISTS = "output_exists"
+
+
+class AudioAPIError(Exception):
+    """Base of every error of this library. Picklable; holds no key and no foreign exception.
+
+    Args:
+        message: What happened, to which value, and what would be right.
+        code: The reason; ``None`` means the class's own ``default_code``.
+        retryable: Whether the same call may succeed later; ``None`` means the class's own answer.
+        retry_after_s: Seconds the server asked to wait; ``None`` when it did not say.
+        attempts: API calls made before giving up; 0 when nothing was sent.
+        usage: Tokens that were billed although the attempt failed; ``None`` when none are known.
+    """
+
+    default_code: ClassVar[ErrorCode] = ErrorCode.API_ERROR
+    default_retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: ErrorCode | None = None,
+        retryable: bool | None = None,
+        retry_after_s: float | None = None,
+        attempts: int = 0,
+        usage: TokenUsage | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = self.default_code if code is None else code
+        self.retryable = self.default_retryable if retryable is None else retryable
+        self.retry_after_s = retry_after_s
+        self.attempts = attempts
+        self.usage = usage
+
+
+class ConfigurationError(AudioAPIError, ValueError):
+    """A setting is wrong or missing. The text names the variable, its value and what is allowed."""
+
+    default_code = ErrorCode.CONFIGURATION
+
+
+class TTSError(AudioAPIError):
+    """Speech could not be made."""
+
+
+class TTSValidationError(TTSError, ValueError):
+    """The request is wrong; nothing was sent and nothing was billed."""
+
+    default_code = ErrorCode.INVALID_REQUEST
+
+
+class TTSAPIError(TTSError):
+    """The API said no, or nothing."""
+
+
+class TTSRateLimitError(TTSAPIError):
+    """Too many calls this minute. Wait ``retry_after_s`` and try again."""
+
+    default_code = ErrorCode.RATE_LIMITED
+    default_retryable = True
+
+
+class TTSUnavailableError(TTSAPIError):
+    """Server error, timeout, broken connection or unreadable reply. Try again."""
+
+    default_code = ErrorCode.UNAVAILABLE
+    default_retryable = True
+
+
+class TTSAuthenticationError(TTSAPIError):
+    """The API key is missing, wrong, leaked, or may not be used here."""
+
+    default_code = ErrorCode.AUTHENTICATION
+
+
+class TTSModelNotFoundError(TTSAPIError):
+    """The API does not know the model, or no longer serves it."""
+
+    default_code = ErrorCode.MODEL_NOT_FOUND
+
+
+class TTSContentBlockedError(TTSAPIError):
+    """The API refuses to speak this text. Rephrase it; repeating the call does not help."""
+
+    default_code = ErrorCode.CONTENT_BLOCKED
+
+
+class TTSAudioError(TTSAPIError):
+    """The API answered, but not with speech of the whole text. Try again, a few times."""
+
+    default_code = ErrorCode.NO_AUDIO
+    default_retryable = True
+
+
+class TTSQuotaError(TTSError):
+    """The day's quota or the credit is used up. Stop until ``reset_at`` (``None``: it does not reset by waiting)."""
+
+    default_code = ErrorCode.QUOTA_EXHAUSTED
+    reset_at: datetime | None = None
+
+
+class TTSOutputError(TTSError):
+    """The file could not be written: disk full, read-only, name taken. An older file is untouched.
+
+    ``audio`` is the complete verified WAV when only writing it failed, so that nothing paid for is lost.
+    """
+
+    default_code = ErrorCode.OUTPUT_FAILED
+    audio: bytes | None = None
+
+
+_CLASS_OF_CODE: dict[ErrorCode, type[AudioAPIError]] = {
+    ErrorCode.CONFIGURATION: ConfigurationError,
+    ErrorCode.INVALID_REQUEST: TTSValidationError,
+    ErrorCode.TEXT_TOO_LONG: TTSValidationError,
+    ErrorCode.API_ERROR: TTSAPIError,
+    ErrorCode.RATE_LIMITED: TTSRateLimitError,
+    ErrorCode.UNAVAILABLE: TTSUnavailableError,
+    ErrorCode.TIMEOUT: TTSUnavailableError,
+    ErrorCode.CONNECTION_FAILED: TTSUnavailableError,
+    ErrorCode.CONNECTION_BROKEN: TTSUnavailableError,
+    ErrorCode.UNREADABLE_REPLY: TTSUnavailableError,
+    ErrorCode.MODEL_CONFUSED: TTSUnavailableError,
+    ErrorCode.AUTHENTICATION: TTSAuthenticationError,
+    ErrorCode.MODEL_NOT_FOUND: TTSModelNotFoundError,
+    ErrorCode.CONTENT_BLOCKED: TTSContentBlockedError,
+    ErrorCode.QUOTA_EXHAUSTED: TTSQuotaError,
+    ErrorCode.QUOTA_NOT_GRANTED: TTSQuotaError,
+    ErrorCode.CREDIT_EXHAUSTED: TTSQuotaError,
+    ErrorCode.OUTPUT_FAILED: TTSOutputError,
+    ErrorCode.OUTPUT_EXISTS: TTSOutputError,
+}
+
+
+def error_class(code: ErrorCode) -> type[AudioAPIError]:
+    """The class that carries this code; every ``audio_…`` code belongs to ``TTSAudioError``."""
+    return _CLASS_OF_CODE.get(code, TTSAudioError)

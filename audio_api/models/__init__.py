@@ -1,0 +1,1 @@
+"""Plain data and its rules: requests, responses, voices, languages, models."""

@@ -1,0 +1,303 @@
+"""Requests and responses: what goes in, what comes out, and which combinations make sense."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from audio_api.errors import ErrorCode, TTSOutputError, error_class
+from audio_api.models.filenames import safe_filename
+from audio_api.models.languages import Language, LanguageCode
+from audio_api.models.speech_models import VoiceModel
+from audio_api.models.voices import Voice, VoiceName
+
+ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+"""What the id of a batch or a job looks like; ids become parts of key names."""
+
+
+class _Model(BaseModel):
+    # Inputs stay out of error texts: a request's text is private.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class SpeakerMode(StrEnum):
+    """One voice, or a dialogue of two."""
+
+    SINGLE = "single"
+    MULTIPLE = "multiple"
+
+
+class AudioFormat(_Model):
+    """The one format Gemini speaks: 24,000 Hz, 16 bits, one channel."""
+
+    sample_rate: int = 24_000
+    bit_depth: int = 16
+    channels: int = 1
+
+    @model_validator(mode="after")
+    def _only_what_gemini_speaks(self) -> Self:
+        if (self.sample_rate, self.bit_depth, self.channels) != (24_000, 16, 1):
+            raise ValueError(
+                f"Gemini speaks 24,000 Hz, 16 bits, 1 channel, and nothing else; {self.sample_rate:,} Hz, "
+                f"{self.bit_depth} bits, {self.channels} channel(s) would need a conversion that adds no quality"
+            )
+        return self
+
+
+class VoiceConfig(_Model):
+    """How a voice sounds.
+
+    Attributes:
+        voice_name: One of ``VoiceName`` in any case, or a ``voice_…``/``voicekey_…`` id of a custom voice.
+        speed: 0.1 (slowest) to 3.0 (fastest), 1.0 being natural; ``None``: not mentioned.
+        pitch: 0.1 (lowest) to 2.0 (highest), 1.0 being natural; ``None``: not mentioned.
+
+    Gemini has no numeric knobs: speed and pitch reach it as style words, never as a promise.
+    """
+
+    voice_name: Voice = VoiceName.KORE
+    speed: float | None = Field(default=None, ge=0.1, le=3.0, allow_inf_nan=False)
+    pitch: float | None = Field(default=None, ge=0.1, le=2.0, allow_inf_nan=False)
+
+
+# No colon, bracket or line break: the name stands before a colon in the text, and never is parsed out of it.
+_SPEAKER_NAME = re.compile(r"\w(?:[\w .'’-]{0,38}[\w.])?")
+
+
+def _clean_style(style: str) -> str:
+    style = " ".join(style.split())
+    if not any(char.isalnum() for char in style):
+        raise ValueError("style must hold at least one word, such as 'calm, whispering'; leave it out for no style")
+    return style
+
+
+Style = Annotated[str, Field(max_length=500), AfterValidator(_clean_style)]
+
+
+class SpeakerConfig(VoiceConfig):
+    """One speaker of a dialogue.
+
+    Attributes:
+        speaker_name: The name that stands before the colon in the text, such as ``"Alice"``.
+        style: How this speaker talks, in a few adjectives; ``None``: as the request says.
+    """
+
+    speaker_name: str
+    voice_name: Voice
+    style: Style | None = None
+
+    @field_validator("speaker_name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        name = unicodedata.normalize("NFC", name.strip())
+        if not _SPEAKER_NAME.fullmatch(name):
+            raise ValueError(
+                f"speaker name {name[:80]!r} must be 1 to 40 letters, digits, spaces, dots, hyphens or apostrophes"
+            )
+        return name
+
+
+class MultiSpeakerConfig(_Model):
+    """The two speakers of a dialogue; Gemini takes exactly two."""
+
+    speakers: tuple[SpeakerConfig, ...]
+
+    @field_validator("speakers")
+    @classmethod
+    def _two_with_distinct_names(cls, speakers: tuple[SpeakerConfig, ...]) -> tuple[SpeakerConfig, ...]:
+        if len(speakers) != 2:
+            raise ValueError(f"a dialogue has exactly two speakers; {len(speakers)} given")
+        first, second = (speaker.speaker_name.casefold() for speaker in speakers)
+        if first == second:
+            raise ValueError(f"the two speakers must have distinct names; both are {speakers[0].speaker_name!r}")
+        return speakers
+
+
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+# Control characters other than white space, and halves of surrogate pairs, which no encoder takes.
+_UNSPEAKABLE = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
+
+
+class AudioRequest(_Model):
+    """One text to speak.
+
+    Attributes:
+        text: What is spoken, word for word. In multiple mode each turn begins with a speaker's name and a colon.
+        model: A ``VoiceModel`` or any other id; ``None``: the configuration's ``default_tts_model``.
+        speaker_mode: ``SINGLE`` uses ``voice_config``, ``MULTIPLE`` uses ``multi_speaker_config``.
+        language: A ``Language`` or any well-formed BCP-47 code.
+        voice_config: The voice of single mode.
+        multi_speaker_config: The two speakers of multiple mode; ``None`` in single mode.
+        audio_format: 24,000 Hz, 16 bits, one channel.
+        output_filename: A plain file name inside the output folder; ``.wav`` is added when missing. ``None``: a name
+            made from everything audible, so that equal requests share a file.
+        overwrite: Whether an existing file named ``output_filename`` may be replaced, once the new one is complete.
+        style: How to speak, in a few adjectives such as ``"calm, whispering"``; never spoken. ``None``: plain.
+        priority: Order in a queue: higher first, 0 normal.
+    """
+
+    text: str
+    model: VoiceModel | str | None = Field(default=None, union_mode="left_to_right")
+    speaker_mode: SpeakerMode = SpeakerMode.SINGLE
+    language: LanguageCode = Language.ENGLISH
+    voice_config: VoiceConfig = VoiceConfig()
+    multi_speaker_config: MultiSpeakerConfig | None = None
+    audio_format: AudioFormat = AudioFormat()
+    output_filename: str | None = None
+    overwrite: bool = False
+    style: Style | None = None
+    priority: int = Field(default=0, ge=-100, le=100)
+
+    @field_validator("text")
+    @classmethod
+    def _speakable(cls, text: str) -> str:
+        if bad := _UNSPEAKABLE.search(text):
+            raise ValueError(f"text holds the unspeakable character U+{ord(bad[0]):04X} at position {bad.start()}")
+        if not _LETTER_OR_DIGIT.search(text):
+            raise ValueError("text must hold at least one letter or digit; there is nothing to speak")
+        return text
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _plain_model_id(cls, model: object) -> object:
+        if not isinstance(model, str):
+            return model
+        plain = model.removeprefix("models/")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", plain):
+            raise ValueError(f"{model[:80]!r} is not a model id such as {VoiceModel.GEMINI_3_8_FLASH_TTS.value!r}")
+        return plain
+
+    @field_validator("output_filename")
+    @classmethod
+    def _one_safe_component(cls, name: str | None) -> str | None:
+        return None if name is None else safe_filename(name)
+
+    @model_validator(mode="after")
+    def _mode_and_speakers_agree(self) -> Self:
+        if self.speaker_mode is SpeakerMode.MULTIPLE and self.multi_speaker_config is None:
+            raise ValueError("speaker_mode MULTIPLE needs a multi_speaker_config with two speakers")
+        if self.speaker_mode is SpeakerMode.SINGLE and self.multi_speaker_config is not None:
+            raise ValueError("multi_speaker_config goes with speaker_mode MULTIPLE; single mode uses voice_config")
+        return self
+
+
+class BatchAudioRequest(_Model):
+    """Between 1 and 100 requests that belong together.
+
+    Attributes:
+        requests: The requests, in the order of the results.
+        batch_id: 1 to 64 letters, digits, ``_`` or ``-``; ``None``: one is made.
+    """
+
+    requests: tuple[AudioRequest, ...] = Field(min_length=1, max_length=100)
+    batch_id: str | None = Field(default=None, pattern=ID_PATTERN)
+
+
+class TokenUsage(_Model):
+    """Tokens the API billed.
+
+    Attributes:
+        input_tokens: Of the text, style included.
+        output_tokens: Of everything generated.
+        audio_tokens: The part of the output that is audio; 0 when the API did not say.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    audio_tokens: int = 0
+
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        """The sum of two calls."""
+        return TokenUsage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            audio_tokens=self.audio_tokens + other.audio_tokens,
+        )
+
+
+class AudioResponse(_Model):
+    """What became of one request.
+
+    Attributes:
+        success: Whether ``file_path`` is a complete, playable WAV of the whole text.
+        message: One sentence for people.
+        file_path: The absolute path of the WAV; ``None`` on failure.
+        duration: Seconds of audio; ``None`` on failure.
+        error: What happened; ``None`` on success.
+        error_code: Its stable name; ``None`` on success.
+        retryable: Whether the same request may succeed later.
+        retry_after_s: Seconds to wait before that; ``None`` when unknown.
+        processing_time: Seconds from the call to this answer, waits included.
+        model: The model that spoke, which may be the successor of the one asked for; ``None`` when none was called.
+        attempts: API calls made.
+        usage: Tokens billed, summed over every attempt.
+        cost_usd: Their price in US dollars; ``None`` when the model's price is unknown.
+        warnings: What a careful listener should know although the request succeeded.
+        unsaved_audio: The complete verified WAV when only writing the file failed. Never serialised.
+    """
+
+    success: bool
+    message: str
+    file_path: str | None = None
+    duration: float | None = None
+    error: str | None = None
+    error_code: ErrorCode | None = None
+    retryable: bool = False
+    retry_after_s: float | None = None
+    processing_time: float | None = None
+    model: str | None = None
+    attempts: int = 0
+    usage: TokenUsage = TokenUsage()
+    cost_usd: float | None = None
+    warnings: tuple[str, ...] = ()
+    unsaved_audio: bytes | None = Field(default=None, exclude=True, repr=False)
+
+    def raise_for_error(self) -> Self:
+        """Return this response if it is a success.
+
+        Raises:
+            AudioAPIError: The class that belongs to ``error_code``, as the engine or the service raised it.
+        """
+        if self.success:
+            return self
+        code = self.error_code or ErrorCode.API_ERROR
+        error = error_class(code)(
+            self.error or self.message,
+            code=code,
+            retryable=self.retryable,
+            retry_after_s=self.retry_after_s,
+            attempts=self.attempts,
+            usage=self.usage,
+        )
+        if isinstance(error, TTSOutputError):
+            error.audio = self.unsaved_audio
+        raise error
+
+
+class BatchAudioResponse(_Model):
+    """What became of a batch.
+
+    Attributes:
+        batch_id: The batch's id.
+        total_requests: Requests in the batch.
+        completed: Requests that succeeded.
+        failed: Requests that failed.
+        results: One response for each finished request, in the order of the requests.
+        status: ``completed`` when every request succeeded or some did, ``failed`` when none did.
+    """
+
+    batch_id: str
+    total_requests: int
+    completed: int
+    failed: int
+    results: tuple[AudioResponse, ...]
+    status: Literal["pending", "processing", "completed", "failed"]
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse counters that contradict each other."""
+        if self.completed + self.failed > self.total_requests:
+            raise ValueError(f"{self.completed} completed + {self.failed} failed of {self.total_requests} requests")

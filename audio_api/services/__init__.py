@@ -1,0 +1,1 @@
+"""What decides: order, retry, verify, write, report."""
