@@ -1,0 +1,161 @@
+"""The only place that waits and tries again.
+
+Errors say themselves whether another attempt makes sense (``retryable``) and when (``retry_after_s``). Nothing below
+this module retries, because attempts multiply across layers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+
+from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSRateLimitError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# A server that refuses connections is down, not busy: three tries tell it, and the caller learns it soon.
+_CONNECTION_ATTEMPTS = 3
+# Answers without usable audio are billed. The same request often succeeds at once; one that failed four times won't.
+_AUDIO_ATTEMPTS = 4
+# RetryInfo is rounded down to whole seconds; a second more is the difference between one call and two.
+_ROUNDING_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time and chance, so that tests of long waits take milliseconds.
+
+    Attributes:
+        monotonic: Seconds that never go back.
+        sleep: Waits for seconds.
+        random: A number from 0 up to, not including, 1.
+        now: The time in UTC, which decides prices and shutdown dates.
+    """
+
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    random: Callable[[], float] = random.random
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long; the meaning of each number is that of the setting with the same name."""
+
+    attempts: int
+    min_wait_s: float
+    max_wait_s: float
+    rate_limit_attempts: int
+    rate_limit_min_wait_s: float
+    rate_limit_max_wait_s: float
+    deadline_s: float
+
+
+class _Schedule:
+    """The state of one call: what failed so far, and how long to wait for the next attempt."""
+
+    def __init__(self, policy: RetryPolicy, clock: Clock) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._failures: Counter[str] = Counter()
+
+    def record(self, state: RetryCallState) -> None:
+        self._failures[_kind(_error(state))] += 1
+
+    def wait_s(self, state: RetryCallState) -> float:
+        error = _error(state)
+        policy = self._policy
+        if error.retry_after_s is not None:
+            return error.retry_after_s + _ROUNDING_S + self._clock.random()
+        if isinstance(error, TTSRateLimitError):
+            low, high = policy.rate_limit_min_wait_s, policy.rate_limit_max_wait_s
+            ceiling = min(high, low * 2.0 ** self._failures["rate_limit"])
+            return low + (ceiling - low) * self._clock.random()
+        # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        ceiling = min(policy.max_wait_s, policy.min_wait_s * 2.0 ** (self._transient() - 1))
+        return ceiling * self._clock.random()
+
+    def is_over(self, state: RetryCallState) -> bool:
+        error = _error(state)
+        elapsed_s = self._clock.monotonic() - self._started
+        return (
+            self._failures["rate_limit"] >= self._policy.rate_limit_attempts
+            or self._transient() >= self._policy.attempts
+            or self._failures["audio"] >= _AUDIO_ATTEMPTS
+            or self._failures["connection"] >= _CONNECTION_ATTEMPTS
+            or _asks_too_much(error, self._policy)
+            or elapsed_s + state.upcoming_sleep > self._policy.deadline_s
+        )
+
+    def _transient(self) -> int:
+        # A 429 is the caller's pace, not the server's health: it has a budget of its own.
+        return self._failures.total() - self._failures["rate_limit"]
+
+
+def _asks_too_much(error: AudioAPIError, policy: RetryPolicy) -> bool:
+    return isinstance(error, TTSRateLimitError) and (error.retry_after_s or 0) > policy.rate_limit_max_wait_s
+
+
+def _kind(error: AudioAPIError) -> str:
+    if isinstance(error, TTSRateLimitError):
+        return "rate_limit"
+    if isinstance(error, TTSAudioError) or error.code is ErrorCode.MODEL_CONFUSED:
+        return "audio"
+    return "connection" if error.code is ErrorCode.CONNECTION_FAILED else "other"
+
+
+def _error(state: RetryCallState) -> AudioAPIError:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, AudioAPIError)  # noqa: S101 - only these are retried
+    return error
+
+
+def _log(state: RetryCallState) -> None:
+    error = _error(state)
+    logger.info(
+        "attempt failed, trying again",
+        extra={
+            "attempt": state.attempt_number,
+            "error_code": error.code.value,
+            "wait_s": round(state.upcoming_sleep, 3),
+        },
+    )
+
+
+async def call_with_retry(attempt: Callable[[], Awaitable[T]], policy: RetryPolicy, clock: Clock) -> T:
+    """Call ``attempt`` until it succeeds, fails for good, or the policy's attempts or deadline are used up.
+
+    Waits are random between zero and a ceiling that doubles (full jitter). A delay that the server named is never
+    undercut; one beyond ``rate_limit_max_wait_s`` ends the call at once, since the caller can plan better with it.
+
+    Args:
+        attempt: Makes one attempt.
+        policy: How often and how long.
+        clock: Time and chance.
+
+    Raises:
+        AudioAPIError: The last attempt's error, unchanged.
+    """
+    schedule = _Schedule(policy, clock)
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(lambda error: isinstance(error, AudioAPIError) and error.retryable),
+        after=schedule.record,
+        wait=schedule.wait_s,
+        stop=schedule.is_over,
+        sleep=clock.sleep,
+        before_sleep=_log,
+        reraise=True,
+    )
+    return await retrying(attempt)
