@@ -1,0 +1,54 @@
+"""What tests hear in a WAV file, read with the standard library rather than with the code under test."""
+
+from __future__ import annotations
+
+import wave
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+RATE = 24_000
+Samples = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
+def read_wav(path: str | Path | None) -> Samples:
+    """The samples of a file between -1 and 1; asserts 24,000 Hz, 16 bits, one channel, and that none is missing."""
+    assert path is not None
+    with wave.open(str(path)) as file:
+        assert (file.getframerate(), file.getsampwidth(), file.getnchannels()) == (RATE, 2, 1)
+        frames = file.readframes(file.getnframes())
+        assert len(frames) == 2 * file.getnframes()
+    return np.frombuffer(frames, "<i2") / 32_768
+
+
+def assert_audible(path: str | Path | None) -> Samples:
+    """Assert that a file holds something as loud as speech for at least a third of its time; return its samples."""
+    samples = read_wav(path)
+    assert len(samples) > 0.3 * RATE
+    assert np.mean(loudness_db(samples) > -45) > 1 / 3
+    return samples
+
+
+def loudness_db(samples: Samples) -> Samples:
+    """The level of every 20 ms, in dB below full scale."""
+    frames = samples[: len(samples) // 480 * 480].reshape(-1, 480)
+    return 10 * np.log10(np.mean(frames**2, axis=1) + 1e-12)
+
+
+def spectrum_db(samples: Samples) -> Samples:
+    """The average spectrum in 40 bands from 60 Hz to 10 kHz, loudness taken out: what a voice sounds like."""
+    frames = samples[: len(samples) // 2048 * 2048].reshape(-1, 2048) * np.hanning(2048)
+    power = np.mean(np.abs(np.fft.rfft(frames, axis=1)) ** 2, axis=0)
+    edges = np.unique(np.geomspace(60, 10_000, 41) * 2048 / RATE).astype(int)
+    bands = np.array([power[low : max(high, low + 1)].mean() for low, high in pairwise(edges)])
+    levels = 10 * np.log10(bands + 1e-12)
+    return levels - levels.mean()
+
+
+def split_at_longest_pause(samples: Samples) -> tuple[Samples, Samples]:
+    """The parts before and after the longest pause inside a recording."""
+    loud = np.flatnonzero(loudness_db(samples) > -45)
+    gap = int(np.argmax(np.diff(loud)))
+    middle = (loud[gap] + loud[gap + 1]) // 2 * 480
+    return samples[:middle], samples[middle:]
