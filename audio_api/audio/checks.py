@@ -1,0 +1,459 @@
+"""Is this speech, and all of it?
+
+A reply can be silent, noise, cut short or ten times too long and still say "200 OK, STOP". ``judge`` measures the sound
+and holds it against the text. It only judges; whether a take is asked for again is decided by the service.
+
+Sources of the limits: 589 sentences in 24 languages and 378 single words, spoken by eSpeak NG at 175 words per minute;
+2,569 shortened or sped-up copies of them; reports of real Gemini replies. Each hard limit keeps a wide margin: none of
+those sentences fails one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import unicodedata
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio_api.errors import ErrorCode
+
+_THREAD_ABOVE_S = 60.0
+_FRAME_S = 0.02
+_BLOCK_FRAMES = 200  # 4 s: a block and its float copy stay in the CPU's cache
+
+_FULL_SCALE = 32_768.0
+_CLIPPED = 32_767
+_LOWEST_RATE_HZ = 8_000  # telephone; what is measured below means nothing for less
+_SHORTEST_S = 0.15
+_LONGEST_S = 660.0  # 16,384 audio tokens, the most one call returns, are 655 s at 25 a second
+_TOKENS_PER_S = 32  # seen: 25 and 32; the larger one never calls complete audio incomplete
+_TOKEN_TOLERANCE = 0.97
+
+# In comments: what good speech measured, worst case first.
+_VOICED_DBFS = -50.0
+_SILENT_RMS_DBFS = -60.0  # -33.3
+_SILENT_PEAK_DBFS = -50.0  # -5.1
+_LEAST_VOICED_SHARE = 0.20  # 0.63; single words 0.17, hence only above a second
+_LEAST_CORRELATION = 0.5  # 0.75 whispered, 0.82 single words, 0.909 sentences
+_LEAST_DYNAMICS_DB = 6.0  # 15.9
+_MOST_CLIPPED_SHARE = 0.02  # 0
+_MOST_OFFSET = 0.1  # 0.002 of full scale
+_LONGEST_TRAILING_S = 1.5  # 0.38
+_LONGEST_LEADING_S = 2.0  # 0.12
+_LONGEST_GAP_S = 5.0  # 0.32
+_SILENT_END_SHARE = 0.25
+_SHARES_FROM_S = 1.0
+# eSpeak ends with 120 ms of quiet, Gemini with 250 ms. A last frame this loud also means no trailing silence at all.
+_ABRUPT_DBFS = -35.0
+
+# Letters per second of the median eSpeak sentence. Gemini speaks at 0.67 to 0.96 times these.
+_ALPHABETS_PER_S = {
+    "": 15.7, "de": 16.5, "en": 15.7, "es": 14.1, "fr": 18.3, "id": 14.2, "it": 15.3, "nl": 15.1, "pl": 13.3,
+    "pt": 13.9, "ro": 13.9, "ru": 16.0, "tr": 12.7, "uk": 17.0, "vi": 15.7,
+}  # fmt: skip
+_ABJAD, _DEVANAGARI, _BENGALI, _TAMIL, _TELUGU, _INDIC, _THAI = 9.4, 13.4, 11.8, 14.9, 11.7, 12.9, 9.1
+_HANGUL, _KANA, _HAN = 5.3, 8.1, 4.5
+_ALPHABET = 0.0  # a placeholder: the language names the rate
+# The first code point of each run of scripts, after NFKC.
+_SCRIPTS = (
+    (0x0000, _ALPHABET), (0x0590, _ABJAD), (0x0900, _DEVANAGARI), (0x0980, _BENGALI), (0x0A00, _INDIC),
+    (0x0B80, _TAMIL), (0x0C00, _TELUGU), (0x0C80, _INDIC), (0x0E00, _THAI), (0x0F00, _INDIC), (0x10A0, _ALPHABET),
+    (0x1100, _HANGUL), (0x1200, _KANA), (0x13A0, _ALPHABET), (0x1780, _INDIC), (0x1800, _ALPHABET), (0x3000, _KANA),
+    (0x3400, _HAN), (0xA000, _ALPHABET), (0xAC00, _HANGUL), (0xD7B0, _ALPHABET), (0xF900, _HAN), (0xFB00, _ALPHABET),
+    (0x20000, _HAN), (0xE0000, _ALPHABET),
+)  # fmt: skip
+_SCRIPT_STARTS = [start for start, _ in _SCRIPTS]
+
+_DIGIT_LEAST_S, _DIGIT_MOST_S = 0.12, 0.6  # "1984" as a year, "1,299.99" as an amount
+_SYMBOL_MOST_S = 0.6  # "€" is a word, or nothing
+_SPELLED_S = 0.25  # each character of a URL, an address or an abbreviation
+
+_RATED_FROM_S = 1.25  # 20 letters of English; shorter texts vary too much for a rate
+_SUSPECT_PACE, _REJECT_PACE = 1.4, 2.0
+_FAST_SUSPECT_PACE, _FAST_REJECT_PACE = 1.8, 2.5
+_FAST_FROM = 1.1
+_LONG_FACTOR, _LONG_EXTRA_S = 2.5, 3.0
+_SLOW_FACTOR, _SLOW_EXTRA_S = 5.0, 10.0
+
+_TAG = re.compile(r"<[^\W\d][^<>]{0,60}>|\[[^\[\]]{1,60}\]|\|[^|\n]{1,20}\|")
+_PAUSE = re.compile(r"[<\[][^<>\[\]]{0,40}\b(?:pause|break|silence)\b[^<>\[\]]{0,40}[>\]]|\.{3,}|…", re.IGNORECASE)
+_STRETCHED = re.compile(r"(.)\1{2,}", re.DOTALL)
+_FAST_STYLE = re.compile(
+    r"\b(?:fast|quick|rapid|hurr|brisk|rush|speed|hast|breathless|urgen|excite|energetic|frantic)", re.IGNORECASE
+)
+_PAUSING_STYLE = re.compile(r"\b(?:paus|silence|meditat|hesita|dramatic)", re.IGNORECASE)
+_SLOW_STYLE = re.compile(r"\b(?:slow|drawl|drawn|leisure|unhurried|drows|sleepy|solemn|sing|chant)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the checks found.
+
+    Attributes:
+        outcome: ``accept``; ``suspect``: probably not the whole text, worth another take; ``reject``: no success.
+        code: The reason; ``None`` when accepted.
+        detail: One sentence with the measured value and its limit, never the text; empty when accepted.
+        speech_s: Seconds from the first audible frame to the last; 0 when the sound was not looked at. The better of
+            several suspect takes is the one with more of it.
+    """
+
+    outcome: Literal["accept", "suspect", "reject"]
+    code: ErrorCode | None = None
+    detail: str = ""
+    speech_s: float = 0.0
+
+
+async def check_speech(
+    pcm: bytes,
+    sample_rate: int,
+    *,
+    text: str,
+    language: str = "",
+    style: str | None = None,
+    speed: float | None = None,
+    finish_reason: str | None = "STOP",
+    audio_tokens: int = 0,
+    min_bytes: int = 1_000,
+    signal: bool = True,
+) -> Verdict:
+    """Judge one take without holding up the event loop: more than a minute of audio is judged in a thread.
+
+    Args:
+        pcm: Signed 16-bit little-endian samples of one channel; half a sample at the end is ignored.
+        sample_rate: Samples per second.
+        text: What should have been spoken, without speakers' names.
+        language: A BCP-47 code; ``""`` when unknown. It refines the speaking rate, no more.
+        style: How it should have been spoken; ``None``: plain. Words such as "fast" or "slow" widen the limits.
+        speed: 0.1 to 3.0, as asked for; ``None`` or 1.0: natural.
+        finish_reason: The API's reason for stopping; anything but ``"STOP"``, ``None`` included, is incomplete.
+        audio_tokens: Audio tokens billed; 0 when unknown.
+        min_bytes: Bytes of sound below which an answer is no audio.
+        signal: ``False`` looks at ``finish_reason`` and ``min_bytes`` only.
+
+    Raises:
+        Nothing: any bytes get a verdict.
+    """
+    work = partial(
+        judge,
+        pcm,
+        sample_rate,
+        text=text,
+        language=language,
+        style=style,
+        speed=speed,
+        finish_reason=finish_reason,
+        audio_tokens=audio_tokens,
+        min_bytes=min_bytes,
+        signal=signal,
+    )
+    if signal and len(pcm) / 2 > _THREAD_ABOVE_S * sample_rate:
+        return await asyncio.to_thread(work)
+    return work()
+
+
+def judge(
+    pcm: bytes,
+    sample_rate: int,
+    *,
+    text: str,
+    language: str = "",
+    style: str | None = None,
+    speed: float | None = None,
+    finish_reason: str | None = "STOP",
+    audio_tokens: int = 0,
+    min_bytes: int = 1_000,
+    signal: bool = True,
+) -> Verdict:
+    """Judge one take; a pure function of its arguments, which are those of ``check_speech``."""
+    accepted = Verdict("accept")
+    fault = next(_delivery_faults(len(pcm), finish_reason, min_bytes), None)
+    if fault or not signal:
+        return fault or accepted
+    if fault := next(_length_faults(len(pcm) // 2, sample_rate, audio_tokens), None):
+        return fault
+    sound, script = _listen(pcm, sample_rate), _read(text, language, style, speed)
+    for faults in (_signal_faults, _silence_faults, _pace_faults):
+        if fault := next(faults(sound, script), None):
+            return replace(fault, speech_s=sound.speech_s)
+    return replace(accepted, speech_s=sound.speech_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    """A clip's measures; levels and correlation are those of the clip without its offset."""
+
+    duration_s: float
+    offset: float
+    clipped_share: float
+    peak_dbfs: float
+    rms_dbfs: float
+    correlation: float
+    last_frame_dbfs: float
+    frame_s: float
+    frames_dbfs: NDArray[np.float64]
+    voiced: NDArray[np.intp]
+
+    @property
+    def voiced_share(self) -> float:
+        return self.voiced.size / self.frames_dbfs.size
+
+    @property
+    def leading_s(self) -> float:
+        return float(self.voiced[0]) * self.frame_s if self.voiced.size else self.duration_s
+
+    @property
+    def trailing_s(self) -> float:
+        return self.duration_s - float(self.voiced[-1] + 1) * self.frame_s if self.voiced.size else 0.0
+
+    @property
+    def speech_s(self) -> float:
+        return self.duration_s - self.leading_s - self.trailing_s
+
+    @property
+    def gap_s(self) -> float:
+        return float(np.diff(self.voiced).max(initial=1) - 1) * self.frame_s
+
+    @property
+    def dynamics_db(self) -> float:
+        """How far loud frames stand above quiet ones; of audible frames, else a tone before silence seems to vary."""
+        quiet, loud = np.percentile(self.frames_dbfs[self.voiced], (10, 95))
+        return float(loud - quiet)
+
+
+def _dbfs(power: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean squares of samples as decibels below full scale; silence is -120."""
+    return 10 * np.log10(power / _FULL_SCALE**2 + 1e-12)
+
+
+def _listen(pcm: bytes, sample_rate: int) -> _Sound:
+    """Measure a clip of at least one frame, in blocks: the float copy of ten minutes would be 58 MB."""
+    samples = np.frombuffer(pcm, "<i2", count=len(pcm) // 2)
+    frame = round(sample_rate * _FRAME_S)
+    whole = samples[: samples.size // frame * frame].reshape(-1, frame)
+    offset = samples.mean(dtype=np.float64)
+    energies, clipped, correlated = [], 0, 0.0
+    for start in range(0, len(whole), _BLOCK_FRAMES):
+        block = whole[start : start + _BLOCK_FRAMES]
+        clipped += int(np.count_nonzero(block >= _CLIPPED) + np.count_nonzero(block <= -_CLIPPED))
+        centred = block - np.float32(offset)
+        energies.append(np.vecdot(centred, centred))
+        correlated += float(np.vecdot(centred[:, :-1], centred[:, 1:]).sum())
+    energy = np.concatenate(energies, dtype=np.float64)
+    tail = samples[-frame:] - offset
+    peak = max(samples.max() - offset, offset - samples.min())
+    last_dbfs, peak_dbfs, rms_dbfs = _dbfs(np.array([tail @ tail / frame, peak**2, energy.mean() / frame])).tolist()
+    frames_dbfs = _dbfs(energy / frame)
+    return _Sound(
+        duration_s=samples.size / sample_rate,
+        offset=abs(float(offset)) / _FULL_SCALE,
+        clipped_share=clipped / whole.size,
+        peak_dbfs=peak_dbfs,
+        rms_dbfs=rms_dbfs,
+        correlation=correlated / max(float(energy.sum()), 1.0),
+        last_frame_dbfs=last_dbfs,
+        frame_s=frame / sample_rate,
+        frames_dbfs=frames_dbfs,
+        voiced=np.flatnonzero(frames_dbfs > _VOICED_DBFS),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    """What a text lets expect of its sound.
+
+    Attributes:
+        spoken_s: Seconds at the reference rate, counting only what is certainly spoken.
+        longest_s: Seconds above which something else was spoken too.
+        suspect_pace: Times the reference rate above which words are probably missing.
+        reject_pace: Times the reference rate above which words are certainly missing.
+        pauses: Whether silence was asked for, anywhere.
+        pause_first: Whether the text begins with a pause.
+        pause_last: Whether the text ends with a pause.
+    """
+
+    spoken_s: float
+    longest_s: float
+    suspect_pace: float
+    reject_pace: float
+    pauses: bool
+    pause_first: bool
+    pause_last: bool
+
+
+def _read(text: str, language: str, style: str | None, speed: float | None) -> _Script:
+    style, speed = style or "", speed or 1.0
+    alphabet_per_s = _ALPHABETS_PER_S.get(language.split("-")[0].lower(), _ALPHABETS_PER_S[""])
+    # Tags are played rather than read, and "Nooooo" is one syllable.
+    certain = _STRETCHED.sub(r"\1\1", _TAG.sub(" ", text))
+    spoken_s = _seconds(certain, alphabet_per_s, digit_s=_DIGIT_LEAST_S, symbol_s=0.0)
+    most_s = _seconds(text, alphabet_per_s, digit_s=_DIGIT_MOST_S, symbol_s=_SYMBOL_MOST_S) + _spelling_s(text)
+    pieces = _PAUSE.split(text)
+    pauses = len(pieces) > 1 or bool(_PAUSING_STYLE.search(style))
+    suspect_pace, reject_pace = _paces(speed, style)
+    # A syllable alone may be drawn out; what short texts must not become is a paragraph.
+    unhurried = pauses or speed < 1 or bool(_SLOW_STYLE.search(style)) or spoken_s < _RATED_FROM_S
+    return _Script(
+        spoken_s=spoken_s,
+        longest_s=_longest_s(most_s, unhurried, speed),
+        suspect_pace=suspect_pace,
+        reject_pace=reject_pace,
+        pauses=pauses,
+        pause_first=len(pieces) > 1 and not _has_words(pieces[0]),
+        pause_last=len(pieces) > 1 and not _has_words(pieces[-1]),
+    )
+
+
+def _has_words(text: str) -> bool:
+    return any(char.isalnum() for char in text)
+
+
+def _paces(speed: float, style: str) -> tuple[float, float]:
+    if speed <= _FAST_FROM and not _FAST_STYLE.search(style):
+        return _SUSPECT_PACE, _REJECT_PACE
+    return max(_FAST_SUSPECT_PACE, _SUSPECT_PACE * speed), max(_FAST_REJECT_PACE, _REJECT_PACE * speed)
+
+
+def _longest_s(most_s: float, unhurried: bool, speed: float) -> float:
+    if not unhurried:
+        return most_s * _LONG_FACTOR + _LONG_EXTRA_S
+    return most_s * max(_SLOW_FACTOR, _LONG_FACTOR / speed) + _SLOW_EXTRA_S
+
+
+def _spelling_s(text: str) -> float:
+    """What URLs, addresses and abbreviations take on top, being read letter by letter."""
+    return sum(_SPELLED_S * len(token) for token in text.split() if _is_spelled(token))
+
+
+def _is_spelled(token: str) -> bool:
+    return "://" in token or "@" in token or token.startswith("www.") or (len(token) <= 6 and token.isupper())
+
+
+def _seconds(text: str, alphabet_per_s: float, *, digit_s: float, symbol_s: float) -> float:
+    counts = Counter(unicodedata.normalize("NFKC", text))
+    return sum(count * _char_s(char, alphabet_per_s, digit_s, symbol_s) for char, count in counts.items())
+
+
+def _char_s(char: str, alphabet_per_s: float, digit_s: float, symbol_s: float) -> float:
+    kind = unicodedata.category(char)[0]
+    if kind not in "LM":
+        return {"N": digit_s, "S": symbol_s}.get(kind, 0.0)
+    per_s = _SCRIPTS[bisect_right(_SCRIPT_STARTS, ord(char)) - 1][1]
+    # Vowel signs are sounds of their own in Indic scripts; accents and harakat colour or repeat a letter's sound.
+    if kind == "M" and per_s in (_ALPHABET, _ABJAD):
+        return 0.0
+    return 1 / (per_s or alphabet_per_s)
+
+
+def _reject(code: ErrorCode, detail: str) -> Verdict:
+    return Verdict("reject", code, detail)
+
+
+def _delivery_faults(n_bytes: int, finish_reason: str | None, min_bytes: int) -> Iterator[Verdict]:
+    if finish_reason != "STOP":
+        yield _reject(
+            ErrorCode.AUDIO_INCOMPLETE, f"generation ended with {finish_reason or 'no reason'} rather than STOP"
+        )
+    if n_bytes < max(min_bytes, 2):
+        yield _reject(ErrorCode.NO_AUDIO, f"{n_bytes:,} bytes of sound; at least {max(min_bytes, 2):,} are expected")
+
+
+def _length_faults(n_samples: int, sample_rate: int, audio_tokens: int) -> Iterator[Verdict]:
+    if sample_rate < _LOWEST_RATE_HZ:
+        yield _reject(ErrorCode.AUDIO_FORMAT, f"{sample_rate:,} samples per second; speech needs {_LOWEST_RATE_HZ:,}")
+        return
+    duration_s = n_samples / sample_rate
+    if duration_s < _SHORTEST_S:
+        yield _reject(
+            ErrorCode.AUDIO_TOO_SHORT, f"{duration_s:.3f} s of sound; no word is shorter than {_SHORTEST_S} s"
+        )
+    if duration_s > _LONGEST_S:
+        yield _reject(
+            ErrorCode.AUDIO_TOO_LONG, f"{duration_s:.0f} s of sound; one call returns {_LONGEST_S:.0f} s at most"
+        )
+    billed_s = audio_tokens / _TOKENS_PER_S
+    if duration_s < billed_s * _TOKEN_TOLERANCE:
+        yield _reject(
+            ErrorCode.AUDIO_INCOMPLETE,
+            f"{duration_s:.2f} s of sound, but {audio_tokens:,} billed audio tokens are at least {billed_s:.2f} s",
+        )
+
+
+def _signal_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
+    audible = sound.peak_dbfs >= _SILENT_PEAK_DBFS and sound.rms_dbfs >= _SILENT_RMS_DBFS
+    long = sound.duration_s > _SHARES_FROM_S
+    # Before the offset: text or compressed bytes read as samples have one too, and noise says more.
+    if audible and sound.correlation < _LEAST_CORRELATION:
+        yield _reject(
+            ErrorCode.AUDIO_NOISE,
+            f"neighbouring samples correlate by {sound.correlation:.2f}; speech is above {_LEAST_CORRELATION}",
+        )
+    if sound.offset > _MOST_OFFSET:
+        yield _reject(
+            ErrorCode.AUDIO_OFFSET,
+            f"the mean is {sound.offset:.0%} of full scale; speech is below {_MOST_OFFSET:.0%}",
+        )
+    if not audible:
+        yield _reject(
+            ErrorCode.AUDIO_SILENT,
+            f"peak {sound.peak_dbfs:.0f} dBFS, RMS {sound.rms_dbfs:.0f} dBFS; "
+            f"speech is above {_SILENT_PEAK_DBFS:.0f} and {_SILENT_RMS_DBFS:.0f}",
+        )
+    if not sound.voiced.size or (long and not script.pauses and sound.voiced_share < _LEAST_VOICED_SHARE):
+        yield _reject(
+            ErrorCode.AUDIO_SILENT,
+            f"{sound.voiced_share:.0%} of the clip is above {_VOICED_DBFS:.0f} dBFS; "
+            f"of speech at least {_LEAST_VOICED_SHARE:.0%} is",
+        )
+    if sound.clipped_share > _MOST_CLIPPED_SHARE:
+        yield _reject(
+            ErrorCode.AUDIO_CLIPPED,
+            f"{sound.clipped_share:.0%} of the samples are at full scale; the limit is {_MOST_CLIPPED_SHARE:.0%}",
+        )
+    if long and sound.dynamics_db < _LEAST_DYNAMICS_DB:
+        yield _reject(
+            ErrorCode.AUDIO_FLAT,
+            f"the level varies by {sound.dynamics_db:.1f} dB; that of speech by {_LEAST_DYNAMICS_DB:.0f} dB or more",
+        )
+
+
+def _silence_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
+    end_s = sound.duration_s * _SILENT_END_SHARE
+    gaps = (
+        ("the clip ends with", sound.trailing_s, max(_LONGEST_TRAILING_S, end_s), script.pause_last),
+        ("the clip begins with", sound.leading_s, max(_LONGEST_LEADING_S, end_s), script.pause_first),
+        ("the speech is broken by", sound.gap_s, _LONGEST_GAP_S, script.pauses),
+    )
+    for where, silence_s, limit_s, asked_for in gaps:
+        if silence_s > limit_s and not asked_for:
+            detail = f"{where} {silence_s:.1f} s of silence; {limit_s:.1f} s is the limit"
+            yield _reject(ErrorCode.AUDIO_GAP, detail)
+
+
+def _pace_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
+    if sound.duration_s > script.longest_s:
+        detail = f"{sound.duration_s:.1f} s of sound; the text takes {script.longest_s:.1f} s at most"
+        yield _reject(ErrorCode.AUDIO_TOO_LONG, detail)
+    if script.spoken_s < _RATED_FROM_S:
+        return
+    pace = script.spoken_s / sound.speech_s
+    if pace > script.suspect_pace:
+        yield Verdict(
+            "reject" if pace > script.reject_pace else "suspect",
+            ErrorCode.AUDIO_TOO_SHORT,
+            f"{sound.speech_s:.1f} s of speech for a text of about {script.spoken_s:.1f} s: {pace:.2f} times the usual "
+            f"pace; {script.suspect_pace:.1f} is the limit",
+        )
+    if sound.last_frame_dbfs > _ABRUPT_DBFS:
+        yield Verdict(
+            "suspect",
+            ErrorCode.AUDIO_CUT_OFF,
+            f"the last 20 ms are at {sound.last_frame_dbfs:.0f} dBFS; speech fades below {_ABRUPT_DBFS:.0f}",
+        )
