@@ -1,0 +1,508 @@
+"""WAV: the header, a reader that forgives what servers get wrong, and a file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import secrets
+import stat
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from audio_api.errors import ErrorCode, TTSOutputError, TTSValidationError
+from audio_api.models.filenames import MAX_NAME_BYTES, safe_filename
+
+SAMPLE_RATE = 24_000
+"""Samples per second of everything Gemini speaks."""
+
+HEADER_BYTES = 44
+MAX_DATA_BYTES = 2**32 - HEADER_BYTES - 2
+"""The most sound a WAV holds: its size fields have 32 bits, and a sample has two bytes. A day of 24-kHz mono."""
+
+_BYTES_PER_SAMPLE = 2
+_PCM, _EXTENSIBLE = 0x0001, 0xFFFE
+# KSDATAFORMAT_SUBTYPE_PCM, the sub-format of WAVE_FORMAT_EXTENSIBLE (Microsoft, ksmedia.h).
+_PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
+
+Pcm = bytes | bytearray | memoryview
+_T = TypeVar("_T")
+
+
+def wav_header(data_bytes: int, sample_rate: int = SAMPLE_RATE) -> bytes:
+    """The 44 bytes before ``data_bytes`` bytes of signed 16-bit little-endian samples of one channel.
+
+    Args:
+        data_bytes: Size of the sound; even, and below 4 GiB with the header.
+        sample_rate: Samples per second.
+
+    Raises:
+        ValueError: No WAV can hold that much, half a sample, or that rate.
+    """
+    if not 0 <= data_bytes <= MAX_DATA_BYTES:
+        raise ValueError(f"a WAV holds 0 to {MAX_DATA_BYTES:,} bytes of sound (4 GiB), not {data_bytes:,}")
+    if data_bytes % _BYTES_PER_SAMPLE:
+        raise ValueError(f"{data_bytes:,} bytes are no whole number of 16-bit samples")
+    if not 0 < sample_rate < 2**31:
+        raise ValueError(f"a sample rate lies between 1 and {2**31 - 1:,} Hz, not {sample_rate:,}")
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        *(b"RIFF", HEADER_BYTES - 8 + data_bytes, b"WAVE"),
+        *(b"fmt ", 16, _PCM, 1, sample_rate, sample_rate * _BYTES_PER_SAMPLE, _BYTES_PER_SAMPLE, 16),
+        *(b"data", data_bytes),
+    )
+
+
+def encode_wav(pcm: bytes, sample_rate: int = SAMPLE_RATE) -> bytes:
+    """A complete WAV in memory.
+
+    Args:
+        pcm: Signed 16-bit little-endian samples of one channel.
+        sample_rate: Samples per second.
+
+    Raises:
+        ValueError: As ``wav_header``.
+    """
+    return wav_header(len(pcm), sample_rate) + pcm
+
+
+@dataclass(frozen=True, slots=True)
+class WavData:
+    """What a WAV holds.
+
+    Attributes:
+        pcm: The samples, little-endian, channels interleaved; may end inside a sample when the file was cut.
+        sample_rate: Samples per second.
+        channels: Samples per moment.
+        bits: Bits per sample; 8-bit samples are unsigned, all others signed.
+    """
+
+    pcm: bytes
+    sample_rate: int
+    channels: int
+    bits: int
+
+
+def decode_wav(data: bytes) -> WavData:
+    """Unwrap a WAV whose chunks may stand in any order and whose size fields may be wrong.
+
+    A ``data`` chunk whose size is 0, 0xFFFFFFFF or beyond the end holds what is there: writers that stream cannot
+    know the size in advance.
+
+    Args:
+        data: The file from its first byte.
+
+    Raises:
+        ValueError: It is no PCM WAV; the text says what it is instead.
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        raise ValueError(f"no WAV: it begins with {data[:12]!r} rather than b'RIFF' and b'WAVE'")
+    found: dict[bytes, slice] = {}
+    for chunk_id, body in _chunks(data):
+        found.setdefault(chunk_id, body)
+    if missing := [name.decode() for name in (b"fmt ", b"data") if name not in found]:
+        raise ValueError(f"a WAV of {len(data):,} bytes without a {missing[0]!r} chunk")
+    sample_rate, channels, bits = _parse_format(data[found[b"fmt "]])
+    return WavData(data[found[b"data"]], sample_rate, channels, bits)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, slice]]:
+    """The id of every chunk, and where its body lies in ``data``."""
+    offset = 12
+    while offset + 8 <= len(data):
+        chunk_id, size = struct.unpack_from("<4sI", data, offset)
+        start = offset + 8
+        if chunk_id == b"data" and size == 0 and not _only_chunks_follow(data, start):
+            size = len(data) - start
+        yield chunk_id, slice(start, min(start + size, len(data)))
+        # A chunk of odd size is followed by one byte of padding.
+        offset = start + size + size % 2
+
+
+def _only_chunks_follow(data: bytes, offset: int) -> bool:
+    """Whether well-formed chunks fill ``data`` to its very end, as no sound does: then an empty chunk is meant so."""
+    while offset + 8 <= len(data):
+        chunk_id, size = struct.unpack_from("<4sI", data, offset)
+        if not (chunk_id.isascii() and chunk_id.decode().isprintable()):
+            return False
+        offset += 8 + size + size % 2
+    return offset == len(data)
+
+
+def _parse_format(body: bytes) -> tuple[int, int, int]:
+    """Sample rate, channels and bits of a ``fmt`` chunk."""
+    if len(body) < 16:
+        raise ValueError(f"a WAV whose 'fmt ' chunk has {len(body)} bytes instead of 16 or more")
+    code, channels, sample_rate, _, _, bits = struct.unpack_from("<HHIIHH", body)
+    if code != _PCM and not (code == _EXTENSIBLE and body[24:40] == _PCM_GUID):
+        raise ValueError(f"a WAV of format {code:#06x}, not PCM ({_PCM:#06x})")
+    if not channels or not sample_rate or bits not in {8, 16, 24, 32}:
+        raise ValueError(f"a WAV of {sample_rate:,} Hz, {channels} channels and {bits} bits, which nothing can play")
+    return sample_rate, channels, bits
+
+
+async def check_target(directory: Path, name: str, *, overwrite: bool) -> None:
+    """Find out, before anything is paid for, whether a file could be written. Leaves nothing behind.
+
+    Args:
+        directory: The output folder; it may be missing if it can be made.
+        name: The file's name, as ``safe_filename`` takes it.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        TTSValidationError: The name is no safe file name.
+        TTSOutputError: The folder takes no files, or the name is taken (code ``OUTPUT_EXISTS``).
+    """
+    await asyncio.to_thread(_check_target, directory, _checked(name), overwrite)
+
+
+def _check_target(directory: Path, name: str, overwrite: bool) -> None:
+    path = directory.absolute() / name
+    with _explained(path):
+        folder = next(folder for folder in path.parents if os.path.lexists(folder))
+        os.close(os.open(folder, _FOLDER_FLAGS))
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not overwrite:
+            raise _taken(path)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+async def write_wav(
+    directory: Path, name: str, pcm: Pcm, *, sample_rate: int = SAMPLE_RATE, overwrite: bool = False
+) -> Path:
+    """Write a WAV that is in memory, whole and durably, in one trip to a thread. Returns its absolute path.
+
+    Cancelled, it leaves no file, or the complete one when it was already there; never a part. A link that stands at
+    the name is replaced, never followed.
+
+    Args:
+        directory: The output folder; made with mode 0700 when missing.
+        name: The file's name, as ``safe_filename`` takes it.
+        pcm: Signed 16-bit little-endian samples of one channel.
+        sample_rate: Samples per second.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        TTSValidationError: The name is no safe file name.
+        TTSOutputError: As ``WavWriter.commit``.
+    """
+    draft = _Draft(directory, name, sample_rate, overwrite)
+
+    def write_all() -> Path:
+        with draft:
+            draft.write(pcm)
+            return draft.publish()
+
+    return await draft.in_thread(write_all)
+
+
+class WavWriter:
+    """A WAV file that grows piece by piece and appears under its name only when it is complete and on disk.
+
+    Use it as ``async with WavWriter(folder, "book.wav") as writer``; leaving without ``commit()``, for whatever
+    reason, removes every trace. Calls are made one after the other.
+
+    Args:
+        directory: The output folder; made with mode 0700 when missing.
+        name: The file's name, as ``safe_filename`` takes it.
+        sample_rate: Samples per second.
+        overwrite: Whether ``commit`` may replace an existing file.
+
+    Raises:
+        TTSValidationError: The name is no safe file name.
+    """
+
+    def __init__(self, directory: Path, name: str, *, sample_rate: int = SAMPLE_RATE, overwrite: bool = False) -> None:
+        self._draft = _Draft(directory, name, sample_rate, overwrite)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._draft.in_thread(self._draft.__enter__)
+        except asyncio.CancelledError:
+            await self._draft.in_thread(self._draft.discard)
+            raise
+        return self
+
+    async def write(self, pcm: Pcm) -> None:
+        """Append sound. A write that fails or is cancelled ends the file: it cannot be committed any more.
+
+        Args:
+            pcm: Signed 16-bit little-endian samples of one channel; a sample may be split over two writes.
+
+        Raises:
+            TTSOutputError: As ``commit``.
+            RuntimeError: The file was committed, discarded, or never opened with ``async with``.
+        """
+        await self._draft.in_thread(self._draft.write, pcm)
+
+    async def commit(self) -> Path:
+        """Give the complete file its name, on disk before this returns. Returns its absolute path.
+
+        A link that stands at the name is replaced, never followed. Cancelled, the file is there wholly or not at all.
+        Where the file system has no hard links, a name that must not be overwritten is first reserved by an empty
+        file; a reader may see that for a moment.
+
+        Raises:
+            TTSOutputError: The name is taken (code ``OUTPUT_EXISTS``), or the system said no; the text names the file
+                and the reason. An older file is untouched, unless replacing it worked and only syncing the folder
+                failed: then the new file is complete, but might not survive a power failure.
+            ValueError: The sound ends inside a sample.
+            RuntimeError: The file was committed, discarded, or never opened with ``async with``.
+        """
+        return await self._draft.in_thread(self._draft.publish)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._draft.is_open:
+            await self._draft.in_thread(self._draft.discard)
+
+
+class _Draft:
+    """A WAV under a temporary name. Its methods block; they run in threads, one at a time."""
+
+    def __init__(self, directory: Path, name: str, sample_rate: int, overwrite: bool) -> None:
+        wav_header(0, sample_rate)
+        self._name = _checked(name)
+        self._path = directory / self._name
+        self._temp_name = _temp_name(self._name)
+        self._sample_rate = sample_rate
+        self._overwrite = overwrite
+        self._data_bytes = 0
+        self._fd = -1
+        self._folder_fd = -1
+        self._cancelled = False
+        self._undo = ExitStack()
+
+    @property
+    def is_open(self) -> bool:
+        return self._fd >= 0
+
+    async def in_thread(self, work: Callable[..., _T], *args: object) -> _T:
+        """Run blocking work. A thread cannot be stopped: when cancelled, tell it, and wait until it is done."""
+        # A plain future: unlike a task it is not cancelled, and so lost sight of, when the loop shuts down.
+        running = asyncio.get_running_loop().run_in_executor(None, work, *args)
+        cancellation: asyncio.CancelledError | None = None
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError as error:
+                self._cancelled = True
+                cancellation = error
+        if cancellation is None:
+            return running.result()
+        running.exception()
+        raise cancellation
+
+    def __enter__(self) -> Self:
+        self._path = self._path.absolute()
+        with _explained(self._path), ExitStack() as undo:
+            self._folder_fd = _open_folder(self._path.parent)
+            undo.callback(os.close, self._folder_fd)
+            _remove_stale_drafts(self._folder_fd)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            self._fd = os.open(self._temp_name, flags, 0o666, dir_fd=self._folder_fd)
+            undo.callback(self._remove)
+            os.lseek(self._fd, HEADER_BYTES, os.SEEK_SET)
+            self._undo = undo.pop_all()
+        return self
+
+    def write(self, pcm: Pcm) -> None:
+        self._require_open()
+        try:
+            with _explained(self._path):
+                view = memoryview(pcm).cast("B")
+                if self._data_bytes + len(view) > MAX_DATA_BYTES:
+                    raise OSError(errno.EFBIG, "a WAV holds less than 4 GiB")
+                self._data_bytes += len(view)
+                _write_all(self._fd, view)
+        except TTSOutputError:
+            self.discard()
+            raise
+
+    def publish(self) -> Path:
+        self._require_open()
+        with _explained(self._path), self._undo:
+            header = wav_header(self._data_bytes, self._sample_rate)
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            _write_all(self._fd, memoryview(header))
+            os.fsync(self._fd)
+            self._close()
+            # The path must still lead here, or a success would name a file that is elsewhere.
+            if not os.path.samestat(os.fstat(self._folder_fd), self._path.parent.stat()):
+                raise OSError(errno.ESTALE, "its folder was replaced while it was written")
+            if self._cancelled:
+                raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+            if self._overwrite:
+                self._rename()
+                _sync_folder(self._folder_fd)
+            else:
+                self._claim()
+        return self._path
+
+    def discard(self) -> None:
+        self._undo.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    def _require_open(self) -> None:
+        if not self.is_open or self._cancelled:
+            raise RuntimeError(f"{str(self._path)!r} is not open for writing: it was committed, discarded or cancelled")
+
+    def _close(self) -> None:
+        # Forgotten first: after a failed close the number may already belong to another file.
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            if self.is_open:
+                self._close()
+        with suppress(OSError):
+            os.unlink(self._temp_name, dir_fd=self._folder_fd)
+
+    def _rename(self) -> None:
+        os.rename(self._temp_name, self._name, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd)
+
+    def _claim(self) -> None:
+        """Take the name if it is free, and give it back if that cannot be made durable."""
+        fd = self._folder_fd
+        try:
+            os.link(self._temp_name, self._name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+        except FileExistsError:
+            raise _taken(self._path) from None
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            self._reserve()
+            with self._given_back():
+                self._rename()
+        with self._given_back():
+            self._remove()
+            _sync_folder(fd)
+
+    def _reserve(self) -> None:
+        try:
+            os.close(os.open(self._name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=self._folder_fd))
+        except FileExistsError:
+            raise _taken(self._path) from None
+
+    @contextmanager
+    def _given_back(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            with suppress(OSError):
+                os.unlink(self._name, dir_fd=self._folder_fd)
+            raise
+
+
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY
+# What linkat(2) answers on FAT, exFAT and some network and FUSE file systems.
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+# Silence after which the draft of a dead process counts as forgotten. A process of another container may look dead,
+# so this is longer than any pause between two pieces of a book.
+_FORGOTTEN_AFTER_S = 3600
+_TEMP_NAME = re.compile(r"\..+\.([1-9][0-9]{0,6})\.[0-9a-f]{16}\.tmp", re.DOTALL)
+_tidied: set[tuple[int, int]] = set()
+
+
+def _checked(name: str) -> str:
+    try:
+        return safe_filename(name)
+    except ValueError as error:
+        raise TTSValidationError(str(error)) from None
+
+
+def _temp_name(name: str) -> str:
+    """A hidden name of at most 255 bytes that tells whose it is."""
+    tail = f".{os.getpid()}.{secrets.token_hex(8)}.tmp"
+    return f".{name.encode()[: MAX_NAME_BYTES - 1 - len(tail)].decode(errors='ignore')}{tail}"
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        kind = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        raise TTSOutputError(f"cannot write {str(path)!r}: {error.strerror or error} ({kind})") from error
+
+
+def _taken(path: Path) -> TTSOutputError:
+    return TTSOutputError(
+        f"{str(path)!r} exists already: choose another name, or set overwrite=True", code=ErrorCode.OUTPUT_EXISTS
+    )
+
+
+def _open_folder(folder: Path) -> int:
+    try:
+        return os.open(folder, _FOLDER_FLAGS)
+    except FileNotFoundError:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(folder, _FOLDER_FLAGS)
+
+
+def _write_all(fd: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _sync_folder(folder_fd: int) -> None:
+    try:
+        os.fsync(folder_fd)
+    except OSError as error:
+        # Some network file systems cannot sync a folder, and say so with EINVAL; they need no such step.
+        if error.errno != errno.EINVAL:
+            raise
+
+
+def _remove_stale_drafts(folder_fd: int) -> None:
+    """Remove what crashed processes left behind; once per folder and process, because it lists the whole folder."""
+    folder = os.fstat(folder_fd)
+    if (folder.st_dev, folder.st_ino) in _tidied:
+        return
+    _tidied.add((folder.st_dev, folder.st_ino))
+    with os.scandir(folder_fd) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                if _is_forgotten(entry):
+                    os.unlink(entry.name, dir_fd=folder_fd)
+
+
+def _is_forgotten(entry: os.DirEntry[str]) -> bool:
+    match = _TEMP_NAME.fullmatch(entry.name)
+    if match is None or not entry.is_file(follow_symlinks=False):
+        return False
+    silent_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
+    return silent_s > _FORGOTTEN_AFTER_S and not _is_another_process(int(match[1]))
+
+
+def _is_another_process(pid: int) -> bool:
+    # A container's first process has the same number in every life: an old draft with our own number is not ours.
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
