@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import re
+import stat
 import tempfile
 import threading
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qs, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from audio_api.errors import ConfigurationError
-from audio_api.models.speech_models import DEFAULT_MODEL
+from audio_api.models.speech_models import DEFAULT_MODEL, ModelId
+
+_logger = logging.getLogger(__name__)
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 
@@ -24,15 +39,66 @@ NO_KEY = (
 )
 
 
-def _is_loopback(host: str | None) -> bool:
+# Strict, so that no other parser can read another host out of an accepted URL: no user, query, fragment, white space,
+# backslash or percent sign.
+_BASE_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>(?:/[a-z0-9._~-]*)*)",
+    re.IGNORECASE | re.ASCII,
+)
+_KEY_LINE = re.compile(
+    r"""^[ \t]*(?:export[ \t]+)?GEMINI_API_KEY[ \t]*=[ \t]*['"]?[^\s'"#]""", re.IGNORECASE | re.MULTILINE
+)
+_FALSE = {"0", "f", "false", "n", "no"}
+
+
+def _is_loopback(host: str) -> bool:
     try:
-        return host == "localhost" or ip_address(host or "").is_loopback
+        return host == "localhost" or ip_address(host.strip("[]"))._is_loopback
     except ValueError:
         return False
 
 
+def _check_base_url(value: str, *, any_host: bool) -> str:
+    """Return the URL without a slash at its end, or refuse it because it would receive the API key."""
+    url = _BASE_URL.fullmatch(value.strip())
+    if not url or not 0 < int(url["port"] or 443) < 65_536:
+        raise ValueError("must be http(s)://host, with a port and a path at most: no user, query or fragment")
+    scheme, host = url["scheme"].lower(), url["host"].lower()
+    google = scheme == "https" and host.endswith(".googleapis.com")
+    if not (google or _is_loopback(host) or (scheme == "https" and any_host)):
+        raise ValueError(
+            f"{scheme}://{host} would receive the API key; it must be https on googleapis.com, or on this machine. "
+            "ALLOW_CUSTOM_BASE_URL=true allows another https host"
+        )
+    return url[0].rstrip("/")
+
+
+def _check_redis_url(value: str) -> str:
+    """Return the URL, or refuse one that redis-py cannot read or that switches the check of the certificate off."""
+    value = value.strip()
+    if not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    try:
+        url = urlsplit(value)
+        _ = url.port
+    except ValueError:
+        # The original names the part it stumbled over, which may be the password.
+        raise ValueError("is not a URL; special characters of a password must be percent-encoded") from None
+    query = parse_qs(url.query)
+    if any(mode.lower() != "required" for mode in query.get("ssl_cert_reqs", [])) or any(
+        check.lower() in _FALSE for check in query.get("ssl_check_hostname", [])
+    ):
+        raise ValueError(
+            "must not switch the check of the server's certificate off; ssl_ca_certs names a CA of one's own"
+        )
+    return value
+
+
 class AudioConfig(BaseSettings):
     """Every setting. A field's environment variable is its name in capitals, such as ``GEMINI_API_KEY``.
+
+    Secrets are masked in ``repr`` and JSON. A pickle leaves them out: the process that loads it reads its own.
 
     Raises:
         ConfigurationError: A value is wrong; the text names the variable, the value and what is allowed.
@@ -40,12 +106,14 @@ class AudioConfig(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=".env",
-        env_file_encoding="utf-8",
+        # Windows editors write a byte order mark, which would become part of the first name.
+        env_file_encoding="utf-8-sig",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         validate_default=True,
         hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     gemini_api_key: SecretStr | None = Field(
@@ -55,18 +123,15 @@ class AudioConfig(BaseSettings):
     tts_engine: Literal["gemini", "offline"] = Field(
         default="gemini", description="Who speaks: gemini, or offline (robotic, without key or network)."
     )
-    default_tts_model: str = Field(
-        default=DEFAULT_MODEL.value,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
-        description="The model of requests that name none.",
+    default_tts_model: ModelId = Field(default=DEFAULT_MODEL, description="The model of requests that name none.")
+    # Before gemini_base_url, whose check reads it.
+    allow_custom_base_url: bool = Field(
+        default=False,
+        description="Allow GEMINI_BASE_URL to name another https host. It will receive the API key.",
     )
     gemini_base_url: str = Field(
         default=GEMINI_URL,
         description="Where the API is. https on googleapis.com, or any scheme on this machine (an emulator).",
-    )
-    allow_custom_base_url: bool = Field(
-        default=False,
-        description="Allow GEMINI_BASE_URL to name another https host. It will receive the API key.",
     )
     output_dir: Path = Field(default=Path("output"), description="Folder of the audio files; made when missing.")
     max_text_length: int = Field(default=100_000, ge=1, description="Longest text of a request, in characters.")
@@ -100,7 +165,7 @@ class AudioConfig(BaseSettings):
     use_redis: bool = Field(default=False, description="Keep queued jobs in Redis rather than in this process.")
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
-        description="The Redis server: redis://, rediss:// or unix://.",
+        description="The Redis server: redis://, rediss:// (certificate checked) or unix://.",
     )
     redis_pool_size: int = Field(default=10, ge=1, le=10_000, description="Connections to Redis per process.")
     num_workers: int = Field(default=3, ge=1, le=1_000, description="Workers that a WorkerManager starts.")
@@ -121,7 +186,7 @@ class AudioConfig(BaseSettings):
         default=True,
         description="Let a model's successor speak when the model is shut down or unknown to the API.",
     )
-    model_prices: dict[str, tuple[float, float]] = Field(
+    model_prices: Annotated[dict[str, tuple[NonNegativeFloat, NonNegativeFloat]], NoDecode] = Field(
         default_factory=dict,
         description='US dollars per million input and audio tokens, by model, as JSON: {"model": [0.5, 9]}.',
     )
@@ -130,17 +195,39 @@ class AudioConfig(BaseSettings):
         """Take settings by field name; what is not given comes from the environment, ``.env`` or the default."""
         if unknown := [name for name in values if name not in type(self).model_fields and name != "_env_file"]:
             raise ConfigurationError(f"no such setting: {', '.join(unknown)}")
+        # Tracebacks can show local variables.
+        values = {name: _veiled(name, value) for name, value in values.items()}
+        env_file = values.get("_env_file", self.model_config.get("env_file"))
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigurationError(_explain(error, type(self))) from None
+            problem = _explain(error, type(self))
+        except (OSError, UnicodeDecodeError) as error:
+            problem = f"{env_file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+        else:
+            _warn_of_exposed_keys(env_file)
+            return
+        # Raised out here: even as a suppressed context, the original would carry its inputs, the key among them.
+        raise ConfigurationError(problem)
+
+    def __reduce__(self) -> tuple[partial[Self], tuple[()]]:
+        """Pickle without the secrets; the process that loads the pickle reads them from its own environment."""
+        return partial(type(self), **{name: value for name, value in self if name not in _SECRETS}), ()
 
     @field_validator("log_level", "tts_engine", "audio_checks", mode="before")
     @classmethod
-    def _any_case(cls, value: object, info: Any) -> object:
+    def _any_case(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
             return value
         return value.strip().upper() if info.field_name == "log_level" else value.strip().lower()
+
+    @field_validator("model_prices", mode="before")
+    @classmethod
+    def _decoded(cls, value: object) -> object:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError("is not JSON") from None
 
     @field_validator("gemini_api_key", mode="after")
     @classmethod
@@ -154,34 +241,33 @@ class AudioConfig(BaseSettings):
             raise ValueError("a key is printable ASCII without spaces")
         return SecretStr(plain)
 
+    @field_validator("gemini_base_url")
+    @classmethod
+    def _trusted_url(cls, url: str, info: ValidationInfo) -> str:
+        return _check_base_url(url, any_host=info.data.get("allow_custom_base_url", False))
+
     @field_validator("redis_url")
     @classmethod
-    def _redis_scheme(cls, url: SecretStr) -> SecretStr:
-        if urlsplit(url.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("must begin with redis://, rediss:// or unix://")
-        return url
+    def _usable_redis_url(cls, url: SecretStr) -> SecretStr:
+        return SecretStr(_check_redis_url(url.get_secret_value()))
+
+    @field_validator("output_dir")
+    @classmethod
+    def _home_expanded(cls, folder: Path) -> Path:
+        if "\0" in str(folder):
+            raise ValueError("a path holds no NUL character")
+        try:
+            return folder.expanduser()
+        except RuntimeError:
+            raise ValueError("this user has no home folder") from None
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        url = urlsplit(self.gemini_base_url)
-        host = url.hostname or ""
-        local = _is_loopback(host)
-        google = host == "googleapis.com" or host.endswith(".googleapis.com")
-        if url.username or url.password or url.query or url.fragment:
-            raise ValueError("gemini_base_url must be scheme, host and port, without user, query or fragment")
-        if not (url.scheme in {"http", "https"} and local) and not (
-            url.scheme == "https" and host and (google or self.allow_custom_base_url)
-        ):
-            raise ValueError(
-                f"gemini_base_url {self.gemini_base_url[:200]!r} would receive the API key: it must be https on "
-                "googleapis.com, or on this machine; ALLOW_CUSTOM_BASE_URL=true allows another https host"
-            )
-        for low, high in (
-            ("retry_min_wait", "retry_max_wait"),
-            ("rate_limit_retry_min_wait", "rate_limit_retry_max_wait"),
-        ):
-            if getattr(self, low) > getattr(self, high):
-                raise ValueError(f"{low} ({getattr(self, low)}) must not exceed {high} ({getattr(self, high)})")
+    def _waits_in_order(self) -> Self:
+        for kind in ("retry", "rate_limit_retry"):
+            shortest, longest = getattr(self, f"{kind}_min_wait"), getattr(self, f"{kind}_max_wait")
+            if shortest > longest:
+                name = kind.upper()
+                raise ValueError(f"{name}_MIN_WAIT={shortest} must not exceed {name}_MAX_WAIT={longest}")
         return self
 
     @classmethod
@@ -213,8 +299,22 @@ class AudioConfig(BaseSettings):
                 pass
         except OSError as error:
             raise ConfigurationError(
-                f"OUTPUT_DIR {str(self.output_dir)!r} takes no files: {os.strerror(error.errno or 0)}"
+                f"OUTPUT_DIR={str(self.output_dir)!r} takes no files: {error.strerror}; it must be a writable folder"
             ) from None
+
+
+_SECRETS = {name for name, field in AudioConfig.model_fields.items() if "SecretStr" in str(field.annotation)}
+
+
+def _veiled(name: str, value: object) -> object:
+    return SecretStr(value) if name in _SECRETS and isinstance(value, str) else value
+
+
+def _shown(name: str, value: object) -> str:
+    # A refused URL may hold a password, or a key in its query.
+    if name in _SECRETS or (name == "gemini_base_url" and re.search("[@?#]", str(value))):
+        return ""
+    return f"={str(value)[:80]!r}"
 
 
 def _explain(error: ValidationError, model: type[AudioConfig]) -> str:
@@ -222,14 +322,28 @@ def _explain(error: ValidationError, model: type[AudioConfig]) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
-        text = problem["msg"].removeprefix("Value error, ")
+        text = "must be true or false" if problem["type"].startswith("bool") else problem["msg"]
+        text = text.removeprefix("Value error, ")
         if name not in model.model_fields:
             lines.append(text)
             continue
-        secret = "SecretStr" in str(model.model_fields[name].annotation)
-        shown = "" if secret else f"={str(problem['input'])[:80]!r}"
+        shown = _shown(name, problem["input"])
         lines.append(f"{name.upper()}{shown}: {text}. {model.model_fields[name].description}")
     return "; ".join(lines)
+
+
+_warned_of: set[Path] = set()
+
+
+def _warn_of_exposed_keys(env_file: Any) -> None:
+    """Say once for each file that it holds the API key and everybody on this machine can read it."""
+    for name in [env_file] if isinstance(env_file, str | os.PathLike) else env_file or ():
+        file = Path(name).expanduser().absolute()
+        if file in _warned_of or not file.is_file() or not file.stat().st_mode & stat.S_IROTH:
+            continue
+        if _KEY_LINE.search(file.read_text("utf-8-sig")):
+            _warned_of.add(file)
+            _logger.warning("every user of this machine can read the API key in %s: run chmod 600 on it", file)
 
 
 _lock = threading.Lock()
@@ -256,7 +370,6 @@ def reload_config() -> AudioConfig:
         ConfigurationError: A value is wrong; the old configuration stays in force.
     """
     global _current
-    fresh = AudioConfig.load_config()
     with _lock:
-        _current = fresh
-    return fresh
+        _current = AudioConfig.load_config()
+        return _current

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from audio_api.errors import ErrorCode, TTSOutputError, error_class
+from audio_api.errors import ErrorCode, TTSOutputError, TTSQuotaError, error_class
 from audio_api.models.filenames import safe_filename
 from audio_api.models.languages import Language, LanguageCode
-from audio_api.models.speech_models import VoiceModel
+from audio_api.models.speech_models import ModelId
 from audio_api.models.voices import Voice, VoiceName
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -20,8 +21,8 @@ ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 
 
 class _Model(BaseModel):
-    # Inputs stay out of error texts: a request's text is private.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # Inputs stay out of error texts: a request's text is private. JSON has no NaN and no infinity.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class SpeakerMode(StrEnum):
@@ -60,19 +61,33 @@ class VoiceConfig(_Model):
     """
 
     voice_name: Voice = VoiceName.KORE
-    speed: float | None = Field(default=None, ge=0.1, le=3.0, allow_inf_nan=False)
-    pitch: float | None = Field(default=None, ge=0.1, le=2.0, allow_inf_nan=False)
+    speed: float | None = Field(default=None, ge=0.1, le=3.0)
+    pitch: float | None = Field(default=None, ge=0.1, le=2.0)
 
 
-# No colon, bracket or line break: the name stands before a colon in the text, and never is parsed out of it.
-_SPEAKER_NAME = re.compile(r"\w(?:[\w .'’-]{0,38}[\w.])?")
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+# Control characters other than white space, and halves of surrogate pairs, which no encoder takes.
+_UNSPEAKABLE = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
+
+
+def _refuse_unspeakable(text: str, what: str) -> None:
+    if bad := _UNSPEAKABLE.search(text):
+        raise ValueError(f"{what} holds the unspeakable character U+{ord(bad[0]):04X} at position {bad.start()}")
 
 
 def _clean_style(style: str) -> str:
-    style = " ".join(style.split())
-    if not any(char.isalnum() for char in style):
+    _refuse_unspeakable(style, "style")
+    if not _LETTER_OR_DIGIT.search(style):
         raise ValueError("style must hold at least one word, such as 'calm, whispering'; leave it out for no style")
-    return style
+    return " ".join(style.split())
+
+
+# The joiners (U+200C, U+200D) are part of how Persian, Sinhala and Malayalam names are written.
+_IN_NAMES = frozenset(" ._'’-\u200c\u200d")
+
+
+def _fits_in_a_name(char: str) -> bool:
+    return char.isalnum() or char in _IN_NAMES or unicodedata.category(char).startswith("M")
 
 
 Style = Annotated[str, Field(max_length=500), AfterValidator(_clean_style)]
@@ -86,17 +101,19 @@ class SpeakerConfig(VoiceConfig):
         style: How this speaker talks, in a few adjectives; ``None``: as the request says.
     """
 
-    speaker_name: str
+    # Normalising is quadratic in combining marks, hence a limit before it.
+    speaker_name: str = Field(max_length=120)
     voice_name: Voice
     style: Style | None = None
 
     @field_validator("speaker_name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
-        name = unicodedata.normalize("NFC", name.strip())
-        if not _SPEAKER_NAME.fullmatch(name):
+        name = " ".join(unicodedata.normalize("NFC", name).split())
+        if not (1 <= len(name) <= 40 and name[0].isalnum() and all(map(_fits_in_a_name, name))):
             raise ValueError(
-                f"speaker name {name[:80]!r} must be 1 to 40 letters, digits, spaces, dots, hyphens or apostrophes"
+                f"speaker name {name!r} must be 1 to 40 letters, digits, spaces, dots, hyphens, apostrophes or "
+                "underscores, the first a letter or digit"
             )
         return name
 
@@ -115,11 +132,6 @@ class MultiSpeakerConfig(_Model):
         if first == second:
             raise ValueError(f"the two speakers must have distinct names; both are {speakers[0].speaker_name!r}")
         return speakers
-
-
-_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
-# Control characters other than white space, and halves of surrogate pairs, which no encoder takes.
-_UNSPEAKABLE = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
 
 
 class AudioRequest(_Model):
@@ -141,13 +153,14 @@ class AudioRequest(_Model):
     """
 
     text: str
-    model: VoiceModel | str | None = Field(default=None, union_mode="left_to_right")
+    model: ModelId | None = None
     speaker_mode: SpeakerMode = SpeakerMode.SINGLE
     language: LanguageCode = Language.ENGLISH
     voice_config: VoiceConfig = VoiceConfig()
     multi_speaker_config: MultiSpeakerConfig | None = None
     audio_format: AudioFormat = AudioFormat()
-    output_filename: str | None = None
+    # Checking a name is quadratic in combining marks; no name of this length has fewer than 255 bytes.
+    output_filename: str | None = Field(default=None, max_length=1_000)
     overwrite: bool = False
     style: Style | None = None
     priority: int = Field(default=0, ge=-100, le=100)
@@ -155,21 +168,10 @@ class AudioRequest(_Model):
     @field_validator("text")
     @classmethod
     def _speakable(cls, text: str) -> str:
-        if bad := _UNSPEAKABLE.search(text):
-            raise ValueError(f"text holds the unspeakable character U+{ord(bad[0]):04X} at position {bad.start()}")
+        _refuse_unspeakable(text, "text")
         if not _LETTER_OR_DIGIT.search(text):
             raise ValueError("text must hold at least one letter or digit; there is nothing to speak")
         return text
-
-    @field_validator("model", mode="before")
-    @classmethod
-    def _plain_model_id(cls, model: object) -> object:
-        if not isinstance(model, str):
-            return model
-        plain = model.removeprefix("models/")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", plain):
-            raise ValueError(f"{model[:80]!r} is not a model id such as {VoiceModel.GEMINI_3_8_FLASH_TTS.value!r}")
-        return plain
 
     @field_validator("output_filename")
     @classmethod
@@ -231,6 +233,7 @@ class AudioResponse(_Model):
         error_code: Its stable name; ``None`` on success.
         retryable: Whether the same request may succeed later.
         retry_after_s: Seconds to wait before that; ``None`` when unknown.
+        reset_at: When the used-up quota comes back; ``None`` for every other failure, and when waiting does not help.
         processing_time: Seconds from the call to this answer, waits included.
         model: The model that spoke, which may be the successor of the one asked for; ``None`` when none was called.
         attempts: API calls made.
@@ -248,6 +251,7 @@ class AudioResponse(_Model):
     error_code: ErrorCode | None = None
     retryable: bool = False
     retry_after_s: float | None = None
+    reset_at: datetime | None = None
     processing_time: float | None = None
     model: str | None = None
     attempts: int = 0
@@ -275,6 +279,8 @@ class AudioResponse(_Model):
         )
         if isinstance(error, TTSOutputError):
             error.audio = self.unsaved_audio
+        if isinstance(error, TTSQuotaError):
+            error.reset_at = self.reset_at
         raise error
 
 
@@ -287,17 +293,19 @@ class BatchAudioResponse(_Model):
         completed: Requests that succeeded.
         failed: Requests that failed.
         results: One response for each finished request, in the order of the requests.
-        status: ``completed`` when every request succeeded or some did, ``failed`` when none did.
+        status: ``pending`` until a request is taken up, ``processing`` until every request is finished; then
+            ``completed`` when at least one succeeded (see ``failed`` for the others), ``failed`` when none did.
     """
 
     batch_id: str
-    total_requests: int
-    completed: int
-    failed: int
+    total_requests: int = Field(ge=0)
+    completed: int = Field(ge=0)
+    failed: int = Field(ge=0)
     results: tuple[AudioResponse, ...]
     status: Literal["pending", "processing", "completed", "failed"]
 
-    def model_post_init(self, context: Any, /) -> None:
-        """Refuse counters that contradict each other."""
+    @model_validator(mode="after")
+    def _counters_agree(self) -> Self:
         if self.completed + self.failed > self.total_requests:
             raise ValueError(f"{self.completed} completed + {self.failed} failed of {self.total_requests} requests")
+        return self

@@ -58,26 +58,40 @@ class Language(StrEnum):
         return f"{language.capitalize()} ({place})" if place else language.capitalize()
 
 
-# Language, optional script, optional region, optional variants: the part of BCP 47 (RFC 5646) that speech needs.
-_BCP47 = re.compile(
-    r"([a-z]{2,3})(?:-([a-z]{4}))?(?:-([a-z]{2}|\d{3}))?((?:-(?:[a-z0-9]{5,8}|\d[a-z0-9]{3}))*)", re.IGNORECASE
+# The "langtag" of RFC 5646, section 2.1. Left out: languages of four to eight letters, of which none is registered, so
+# that "german" is a mistake and not a language; and tags that name none ("x-…") or were registered before 2006 ("i-…").
+_LANGTAG = re.compile(
+    r"[a-z]{2,3}(-[a-z]{3}){0,3}(-[a-z]{4})?(-([a-z]{2}|[0-9]{3}))?(-([a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*"
+    r"(-[0-9a-wy-z](-[a-z0-9]{2,8})+)*(-x(-[a-z0-9]{1,8})+)?"
 )
+
+
+def _canonical(code: str) -> str:
+    """Write a lower-case code as RFC 5646, section 2.1.1, recommends: ``zh-Hant-TW``."""
+    subtags = code.split("-")
+    for place in range(1, len(subtags)):
+        if len(subtags[place - 1]) == 1:
+            break
+        if len(subtags[place]) == 2:
+            subtags[place] = subtags[place].upper()
+        elif len(subtags[place]) == 4:
+            subtags[place] = subtags[place].title()
+    return "-".join(subtags)
 
 
 def parse_language(value: object) -> Language | str:
     """Turn a BCP-47 code in any case into a ``Language``, or into the same code in canonical case.
 
     Raises:
-        ValueError: The value is not a well-formed code.
+        ValueError: The value is not a well-formed code of at most 100 characters.
     """
-    match = _BCP47.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
+    # Any case of ASCII, but no other letters: "K" (Kelvin) in lower case is "k".
+    lower = value.strip().lower() if isinstance(value, str) and len(value) <= 100 and value.isascii() else ""
+    if not _LANGTAG.fullmatch(lower):
         raise ValueError(
             f"{str(value)[:40]!r} is not a language code; use Language.GERMAN or a BCP-47 code like 'de-DE'"
         )
-    language, script, region, variants = match.groups()
-    parts = [language.lower(), script and script.title(), region and region.upper()]
-    code = "-".join(part for part in parts if part) + variants.lower()
+    code = _canonical(lower)
     try:
         return Language(code)
     except ValueError:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
 
 
 class VoiceModel(StrEnum):
@@ -101,9 +103,32 @@ MODEL_SPECS: Mapping[str, ModelSpec] = {
     ),
 }
 
-_LEGACY_ID = re.compile(r"gemini-(2\.5|3\.1)\b")
+# Of the generation 3.1, but not of a later 3.10.
+_LEGACY_ID = re.compile(r"gemini-(2\.5|3\.1)(?!\d)")
 
 
 def model_spec(model: str) -> ModelSpec:
     """What is known of a model; an unknown id gets the protocol of its generation, and no price."""
     return MODEL_SPECS.get(model) or ModelSpec("legacy" if _LEGACY_ID.match(model) else "verbatim")
+
+
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def parse_model(value: object) -> VoiceModel | str:
+    """Turn a model id, with or without the API's prefix ``models/``, into a ``VoiceModel`` or the plain id.
+
+    Raises:
+        ValueError: The value cannot be a model id.
+    """
+    plain = value.strip().removeprefix("models/") if isinstance(value, str) else ""
+    if not _MODEL_ID.fullmatch(plain):
+        raise ValueError(f"{str(value)[:80]!r} is not a model id such as {DEFAULT_MODEL.value!r}")
+    try:
+        return VoiceModel(plain)
+    except ValueError:
+        return plain
+
+
+ModelId = Annotated[VoiceModel | str, BeforeValidator(parse_model)]
+"""One of ``VoiceModel``, or any other model id, in pydantic models."""

@@ -68,15 +68,14 @@ def parse_voice(value: object) -> VoiceName | str:
     Raises:
         ValueError: The name is no prebuilt voice and no custom id; the text names the closest voices.
     """
-    if not isinstance(value, str):
-        raise ValueError(f"a voice is a name such as 'kore', not {type(value).__name__}")  # noqa: TRY004
-    if _CUSTOM_VOICE.fullmatch(value):
-        return value
-    if voice := VoiceName.__members__.get(value.strip().upper()):
+    name = value.strip() if isinstance(value, str) else ""
+    if _CUSTOM_VOICE.fullmatch(name):
+        return name
+    if voice := VoiceName.__members__.get(name.upper()):
         return voice
-    close = get_close_matches(value.strip().lower(), [voice.value for voice in VoiceName], n=3, cutoff=0.6)
+    close = get_close_matches(name[:80].lower(), list(VoiceName), n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"the voices are {', '.join(VoiceName)}"
-    raise ValueError(f"unknown voice {value[:80]!r}: {hint}")
+    raise ValueError(f"unknown voice {str(value)[:80]!r}: {hint}")
 
 
 Voice = Annotated[VoiceName | str, BeforeValidator(parse_voice)]
