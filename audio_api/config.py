@@ -54,7 +54,7 @@ _FALSE = {"0", "f", "false", "n", "no"}
 
 def _is_loopback(host: str) -> bool:
     try:
-        return host == "localhost" or ip_address(host.strip("[]"))._is_loopback
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
 
