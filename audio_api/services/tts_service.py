@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from audio_api.audio.wav import check_target, encode_wav, write_wav
 from audio_api.config import AudioConfig, get_config
@@ -27,6 +27,7 @@ from audio_api.errors import (
     TTSError,
     TTSModelNotFoundError,
     TTSOutputError,
+    TTSQuotaError,
     TTSValidationError,
 )
 from audio_api.models.audio_request import (
@@ -39,6 +40,9 @@ from audio_api.models.audio_request import (
 )
 from audio_api.models.speech_models import Price, model_spec
 from audio_api.retry import Clock, RetryPolicy, call_with_retry
+
+if TYPE_CHECKING:
+    from audio_api.audio.checks import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +89,7 @@ class _Synthesis:
         self._engine = engine
         self._config = config
         self._clock = clock
-        self._doubtful: list[tuple[SpeechAudio, str]] = []
+        self._doubtful: list[tuple[SpeechAudio, Verdict]] = []
         self._perhaps_billed = 0
 
     async def run(self, utterance: Utterance) -> SpeechAudio:
@@ -131,15 +135,15 @@ class _Synthesis:
         if verdict.outcome == "accept":
             return audio
         if verdict.outcome == "suspect" and self._config.audio_checks != "strict":
-            self._doubtful.append((audio, verdict.detail))
+            self._doubtful.append((audio, verdict))
             if len(self._doubtful) >= _DOUBTFUL_TAKES:
                 return self._best_doubtful()
         # The output limit is met again by every further take.
         raise TTSAudioError(verdict.detail, code=verdict.code, retryable=audio.finish_reason != "MAX_TOKENS")
 
     def _best_doubtful(self) -> SpeechAudio:
-        audio, detail = max(self._doubtful, key=lambda take: take[0].duration_s)
-        self.warnings.append(f"accepted after {len(self._doubtful)} doubtful takes: {detail}")
+        audio, verdict = max(self._doubtful, key=lambda take: take[1].speech_s)
+        self.warnings.append(f"the best of {len(self._doubtful)} doubtful takes: {verdict.detail}")
         return audio
 
     def _bill(self, model: str, usage: TokenUsage) -> None:
@@ -439,6 +443,7 @@ def _failure(error: AudioAPIError, synthesis: _Synthesis | None, elapsed_s: floa
         error_code=error.code,
         retryable=error.retryable,
         retry_after_s=error.retry_after_s,
+        reset_at=error.reset_at if isinstance(error, TTSQuotaError) else None,
         processing_time=elapsed_s,
         attempts=synthesis.attempts if synthesis else 0,
         usage=synthesis.usage if synthesis else TokenUsage(),
