@@ -99,7 +99,7 @@ def doubtful(utterance: Utterance, share: float = 0.52) -> SpeechAudio:
     """A take that is probably, but not surely, too short."""
     audio = speech(utterance)
     end = int(len(audio.pcm) * share) // 2 * 2
-    return replace(audio, pcm=audio.pcm[:end] + bytes(24_000 // 2), usage=USAGE)
+    return replace(audio, pcm=audio.pcm[:end] + bytes(24_000 // 2))
 
 
 def silent(utterance: Utterance) -> SpeechAudio:
