@@ -505,14 +505,14 @@ async def test_a_batch_works_on_a_few_at_a_time(
 ) -> None:
     """``max_concurrency`` bounds the calls in flight; the setting is the upper bound of every service."""
     in_flight = highest = 0
+    together = asyncio.Barrier(most)
 
     class Counting(ScriptedEngine):
         async def synthesize(self, utterance: Utterance) -> SpeechAudio:
             nonlocal in_flight, highest
             in_flight += 1
             highest = max(highest, in_flight)
-            for _ in range(5):
-                await asyncio.sleep(0)
+            await together.wait()
             in_flight -= 1
             return await super().synthesize(utterance)
 
