@@ -1,0 +1,150 @@
+"""JSON as Google's front end reads it: every field known, in either spelling, and of the right kind."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from audio_api.emulator.errors import RefusalError
+
+ANY = object()
+"""A field whose content is not looked at."""
+
+_VOICE = {"voice": str, "prebuiltVoiceConfig": {"voiceName": str}}
+_SPEECH = {
+    "voiceConfig": _VOICE,
+    "multiSpeakerVoiceConfig": {"speakerVoiceConfigs": [{"speaker": str, "voiceConfig": _VOICE}]},
+    "languageCode": str,
+}
+_CONTENT = {
+    "role": str,
+    "parts": [
+        {
+            "text": str,
+            "speechMetadata": {"speaker": str, "style": str},
+            **dict.fromkeys(
+                ("inlineData", "fileData", "functionCall", "functionResponse", "executableCode", "videoMetadata"), ANY
+            ),
+            "thought": bool,
+            "thoughtSignature": str,
+        }
+    ],
+}
+_NUMBERS = ("temperature", "topP", "topK", "presencePenalty", "frequencyPenalty")
+_COUNTS = ("candidateCount", "maxOutputTokens", "seed", "logprobs")
+_GENERATION_CONFIG = {
+    "responseModalities": [str],
+    "speechConfig": _SPEECH,
+    **dict.fromkeys(_NUMBERS, float),
+    **dict.fromkeys(_COUNTS, int),
+    "stopSequences": [str],
+    "responseLogprobs": bool,
+    "responseMimeType": str,
+    **dict.fromkeys(
+        ("responseSchema", "responseJsonSchema", "responseFormat", "thinkingConfig", "mediaResolution"), ANY
+    ),
+}
+GENERATE = {
+    "model": str,
+    "contents": [_CONTENT],
+    "generationConfig": _GENERATION_CONFIG,
+    "systemInstruction": _CONTENT,
+    "safetySettings": [{"category": str, "threshold": str}],
+    "tools": [ANY],
+    "toolConfig": ANY,
+    "cachedContent": str,
+    "serviceTier": str,
+    "store": bool,
+}
+"""The body of generateContent and streamGenerateContent on v1beta."""
+
+_V1_CONFIG = {name: shape for name, shape in _GENERATION_CONFIG.items() if name != "speechConfig"}
+GENERATE_V1 = GENERATE | {"generationConfig": _V1_CONFIG}
+"""The same on v1, which does not know speech."""
+
+COUNT_TOKENS = {"contents": [_CONTENT], "generateContentRequest": GENERATE}
+"""The body of countTokens."""
+
+
+def read_json(body: bytes, shape: dict[str, Any]) -> dict[str, Any]:
+    """Parse a request's body and check it against a shape.
+
+    Args:
+        body: JSON in UTF-8.
+        shape: Field names in camelCase with what they hold: ``str``, ``int``, ``float``, ``bool``, ``ANY``, another
+            shape, or a list of one of these for a repeated field.
+
+    Returns:
+        The body with every name in camelCase. A single value of a repeated field is a list of one.
+
+    Raises:
+        RefusalError: It is no JSON, a name is unknown, or a value is of the wrong kind.
+    """
+    try:
+        value = json.loads(body)
+    except ValueError:
+        raise RefusalError("Invalid JSON payload received. Unexpected token.") from None
+    problems: list[tuple[str, str]] = []
+    result = _read(value, shape, "", problems)
+    if problems:
+        violations = [{"field": place, "description": text} for place, text in problems]
+        details = [{"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": violations}]
+        raise RefusalError("\n".join(text for _, text in problems), details=details)
+    return dict(result)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
+
+
+def _camel(name: str) -> str:
+    return re.sub(r"_([a-z0-9])", lambda match: match[1].upper(), name)
+
+
+def _read(value: Any, shape: Any, place: str, problems: list[tuple[str, str]]) -> Any:
+    if shape is ANY:
+        return value
+    if isinstance(shape, list):
+        items = value if isinstance(value, list) else [value]
+        return [_read(item, shape[0], f"{place}[{index}]", problems) for index, item in enumerate(items)]
+    if isinstance(value, list):
+        problems.append((place, _at("Invalid JSON payload received. Unknown name", place, _NOT_REPEATING)))
+        return {}
+    if isinstance(shape, dict):
+        return _read_message(value, shape, place, problems)
+    return _read_scalar(value, shape, place, problems)
+
+
+_NOT_REPEATING = "Proto field is not repeating, cannot start list."
+
+
+def _at(start: str, place: str, end: str) -> str:
+    parent, _, name = place.rpartition(".")
+    where = f" at '{parent}'" if parent else ""
+    return f'{start} "{name}"{where}: {end}'
+
+
+def _read_message(value: Any, shape: dict[str, Any], place: str, problems: list[tuple[str, str]]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        problems.append((place, f"Invalid value at '{place}', {json.dumps(value)}"))
+        return {}
+    result = {}
+    for given, content in value.items():
+        name = _camel(given)
+        inner = f"{place}.{_snake(name)}".lstrip(".")
+        if name not in shape:
+            unknown = f"{place}.{given}".lstrip(".")
+            problems.append((place, _at("Invalid JSON payload received. Unknown name", unknown, "Cannot find field.")))
+        elif content is not None:
+            result[name] = _read(content, shape[name], inner, problems)
+    return result
+
+
+def _read_scalar(value: Any, kind: type, place: str, problems: list[tuple[str, str]]) -> Any:
+    kinds = (int, float) if kind is float else (kind,)
+    if isinstance(value, kinds) and (kind is bool or not isinstance(value, bool)):
+        return value
+    names = {str: "TYPE_STRING", int: "TYPE_INT32", float: "TYPE_FLOAT", bool: "TYPE_BOOL"}
+    problems.append((place, f"Invalid value at '{place}' ({names[kind]}), {json.dumps(value)}"))
+    return kind()

@@ -1,0 +1,63 @@
+"""Quotas as the API counts them: per model, and enforced to the request."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+from audio_api.emulator.errors import per_day, per_minute, quota_exceeded
+
+# A daily refusal of the real API carries a delay this short, which is no use: the day ends at midnight Pacific.
+_SHORT_RETRY_S = 27.359489363
+
+
+def _pacific_day() -> date:
+    return datetime.now(ZoneInfo("America/Los_Angeles")).date()
+
+
+@dataclass
+class Quota:
+    """What one model may take.
+
+    Attributes:
+        per_minute: Most requests admitted in any ``window_s``; ``None``: no limit.
+        per_day: Most requests admitted per day, Pacific time; ``None``: no limit.
+        window_s: How long a "minute" is, in seconds.
+        clock: Monotonic seconds.
+        today: The current day in the API's time zone.
+    """
+
+    per_minute: int | None = None
+    per_day: int | None = None
+    window_s: float = 60.0
+    clock: Callable[[], float] = time.monotonic
+    today: Callable[[], date] = _pacific_day
+    _recent: deque[float] = field(default_factory=deque)
+    _day: date | None = None
+    _count: int = 0
+
+    def admit(self, model: str) -> None:
+        """Count one request.
+
+        Raises:
+            RefusalError: A limit is reached. A refused request is not counted.
+        """
+        if self._day != self.today():
+            self._day, self._count = self.today(), 0
+        if self.per_day is not None and self._count >= self.per_day:
+            raise quota_exceeded(model, _SHORT_RETRY_S, per_day(self.per_day))
+        self._admit_now(model)
+        self._count += 1
+
+    def _admit_now(self, model: str) -> None:
+        now = self.clock()
+        while self._recent and self._recent[0] <= now - self.window_s:
+            self._recent.popleft()
+        if self.per_minute is not None and len(self._recent) >= self.per_minute:
+            wait_s = self._recent[0] + self.window_s - now if self._recent else self.window_s
+            raise quota_exceeded(model, wait_s, per_minute(self.per_minute))
+        self._recent.append(now)
