@@ -1,0 +1,259 @@
+"""Speech by Google's Gemini models, one call at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
+
+from pydantic import SecretStr
+
+from audio_api.config import GEMINI_URL, NO_KEY
+from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
+from audio_api.engines.gemini_errors import classify, unreadable
+from audio_api.engines.gemini_reply import last_small_body, read_reply
+from audio_api.engines.gemini_request import build_request, speakers_of
+from audio_api.errors import (
+    AudioAPIError,
+    ConfigurationError,
+    ErrorCode,
+    TTSAPIError,
+    TTSModelNotFoundError,
+    TTSValidationError,
+)
+from audio_api.models.speech_models import DEFAULT_MODEL, model_spec
+from audio_api.models.voices import VoiceName
+
+if TYPE_CHECKING:
+    import httpx2
+
+# Whether the API is there must be known sooner than a speech is made.
+_HEALTH_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """The SDK's client for one event loop, and the HTTP client below it."""
+
+    sdk: Any
+    http: httpx2.AsyncClient
+
+
+class GeminiEngine(SpeechEngine):
+    """Makes one API call per utterance; may be used from several event loops, each of which gets its own connections.
+
+    Args:
+        api_key: The Gemini API key; ``None`` is enough for an injected client only.
+        base_url: Where the API is; variables such as ``GOOGLE_GEMINI_BASE_URL`` have no effect.
+        timeout_s: Seconds one call may take in total.
+        max_connections: Calls that may be in progress at once in one event loop.
+        max_input_tokens: The largest input of one call; ``None``: the model's own limit, which holds in any case.
+        client: Anything shaped like ``google.genai.Client``, used instead of one made here and never closed here. Its
+            ``aio.models.generate_content`` is called when that is a coroutine function, else its
+            ``models.generate_content`` in a thread, which cannot be interrupted.
+        now: The time in UTC, which decides when a daily quota resets.
+    """
+
+    name = "gemini"
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str = GEMINI_URL,
+        timeout_s: float,
+        max_connections: int,
+        max_input_tokens: int | None = None,
+        client: object | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._api_key = SecretStr(api_key or "")
+        self._base_url = base_url
+        self._timeout_s = timeout_s
+        self._max_connections = max_connections
+        self._max_input_tokens = max_input_tokens
+        self._injected = client
+        self._now = now
+        self._connections: dict[asyncio.AbstractEventLoop, _Connection] = {}
+
+    def preflight(self, utterance: Utterance) -> None:
+        """Check the key, the voices and the length.
+
+        Raises:
+            ConfigurationError: There is no API key.
+            TTSValidationError: More than two speakers, a custom voice in a dialogue, or a text that no call can speak.
+        """
+        self._check_key()
+        _check_speakers(utterance)
+        _check_length(utterance, self._max_input_tokens)
+
+    async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+        """Make one call and unwrap its sound.
+
+        Raises:
+            TTSError: Of the class that says whether another attempt makes sense.
+            ConfigurationError: The key, the base URL or the proxy is wrong.
+        """
+        self.preflight(utterance)
+        contents, config = build_request(utterance)
+        call = {"model": utterance.model, "contents": contents, "config": config}
+        last_small_body.set(b"")
+        try:
+            reply = await self._call("generate_content", call, self._timeout_s)
+        except TTSModelNotFoundError as error:
+            raise _perhaps_the_voice(error, utterance) from None
+        return read_reply(reply, asked_model=utterance.model, body=last_small_body.get())
+
+    async def health_check(self) -> None:
+        """Ask for the default model's description, which is free.
+
+        Raises:
+            AudioAPIError: The key is wrong, or the API cannot be reached within ten seconds.
+        """
+        self._check_key()
+        timeout_s = min(self._timeout_s, _HEALTH_TIMEOUT_S)
+        await self._call("get", {"model": DEFAULT_MODEL.value}, timeout_s)
+
+    async def close(self) -> None:
+        """Close the connections of every event loop that still runs."""
+        here = asyncio.get_running_loop()
+        while self._connections:
+            loop, connection = self._connections.popitem()
+            if loop is here:
+                await connection.http.aclose()
+            elif loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(connection.http.aclose(), loop))
+
+    def _check_key(self) -> None:
+        if self._injected is None and not self._api_key.get_secret_value():
+            raise ConfigurationError(NO_KEY)
+
+    async def _client(self) -> Any:
+        if self._injected is not None:
+            return self._injected
+        loop = asyncio.get_running_loop()
+        if loop not in self._connections:
+            # The first import of the SDK takes most of a second, during which the loop must not stand still.
+            await asyncio.to_thread(import_module, "google.genai")
+            for other in [other for other in self._connections if other.is_closed()]:
+                del self._connections[other]
+        if loop not in self._connections:
+            self._connections[loop] = self._connect()
+        return self._connections[loop].sdk
+
+    def _connect(self) -> _Connection:
+        import httpx2
+        from google.genai import Client, types
+        from google.genai.client import DebugConfig
+
+        from audio_api.engines.gemini_transport import open_http_client
+
+        # A finish reason that the SDK does not know is reported with the reply.
+        warnings.filterwarnings("ignore", r".* is not a valid \w+$", UserWarning, r"google\.genai\._common$")
+        http = open_http_client(self._base_url, max_connections=self._max_connections)
+        options = types.HttpOptions(
+            base_url=self._base_url,
+            # The SDK's default, v1, does not take the fields of speech.
+            api_version="v1beta",
+            timeout=round(self._timeout_s * 1000),
+            httpx_async_client=http,
+            # Never used; without it the SDK loads two sets of TLS certificates for a client of its own.
+            httpx_client=httpx2.Client(transport=httpx2.BaseTransport()),
+        )
+        try:
+            # What is passed here, the environment cannot change: neither another cloud nor recorded replies.
+            sdk = Client(
+                vertexai=False,
+                api_key=self._api_key.get_secret_value(),
+                debug_config=DebugConfig(client_mode="api"),
+                http_options=options,
+            )
+        except ImportError:
+            problem = "GOOGLE_GENAI_HTTP_CLIENT names an HTTP client that is not installed: unset it"
+        else:
+            return _Connection(sdk, http)
+        raise ConfigurationError(problem)
+
+    async def _call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
+        client = await self._client()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await _invoke(client, method, arguments)
+        # A vendor's border: whatever comes across is named in one place, and bugs go on as they are.
+        except Exception as error:
+            failure = self._failure(error)
+            if failure is None:
+                raise
+        # Not inside the handler, where the foreign exception would become its context; and without the trace of a
+        # failure from below the SDK. The key is in the frames and headers of both.
+        raise failure.with_traceback(None)
+
+    def _failure(self, error: Exception) -> AudioAPIError | None:
+        failure = classify(error, now=self._now(), key=self._api_key.get_secret_value())
+        if failure is None and self._injected is None and isinstance(error, (TypeError, AttributeError, LookupError)):
+            # What we hand to the SDK is plain data that tests pin, so it stumbled over the shape of a reply.
+            return unreadable(error)
+        return failure
+
+
+async def _invoke(client: Any, name: str, arguments: dict[str, Any]) -> Any:
+    method = getattr(getattr(getattr(client, "aio", None), "models", None), name, None)
+    if inspect.iscoroutinefunction(method):
+        return await method(**arguments)
+    return await asyncio.to_thread(getattr(client.models, name), **arguments)
+
+
+def _custom_voices(utterance: Utterance) -> list[str]:
+    voices = dict.fromkeys(turn.voice.voice_name for turn in utterance.turns)
+    return [voice for voice in voices if not isinstance(voice, VoiceName)]
+
+
+def _perhaps_the_voice(error: TTSModelNotFoundError, utterance: Utterance) -> AudioAPIError:
+    """A 404 names the model when the model is unknown; a custom voice may be what has expired."""
+    voices = _custom_voices(utterance)
+    if not voices or utterance.model in str(error):
+        return error
+    return TTSAPIError(f"the API does not know the voice {voices[0]} or the model {utterance.model}: {error}")
+
+
+def _check_speakers(utterance: Utterance) -> None:
+    speakers = speakers_of(utterance)
+    if len(speakers) > 2:
+        raise TTSValidationError(f"Gemini speaks dialogues of two; this one has {len(speakers)}: {', '.join(speakers)}")
+    if len(speakers) == 2 and (custom := _custom_voices(utterance)):
+        raise TTSValidationError(
+            f"the custom voice {custom[0]} cannot take part in a dialogue: use VoiceName, or a request per turn"
+        )
+
+
+def _check_length(utterance: Utterance, max_input_tokens: int | None) -> None:
+    spec = model_spec(utterance.model)
+    limit = min(spec.input_tokens, max_input_tokens or spec.input_tokens)
+    style = "".join(turn.style or "" for turn in utterance.turns)
+    tokens, audio_tokens = _input_tokens(utterance.text + style), _least_audio_tokens(utterance.text)
+    if tokens <= limit and audio_tokens <= spec.output_tokens:
+        return
+    size = f"about {tokens:,} tokens" if tokens > limit else f"more than {audio_tokens // 25:,} seconds of speech"
+    most = f"{limit:,} tokens" if tokens > limit else f"{spec.output_tokens // 25:,} seconds"
+    raise TTSValidationError(
+        f"the text is {size}, and one call takes {most}: split it at ends of sentences into requests of about 2,000 "
+        "characters each",
+        code=ErrorCode.TEXT_TOO_LONG,
+    )
+
+
+def _input_tokens(text: str) -> int:
+    """An estimate: four characters a token in English, two in other alphabets. The API has the last word."""
+    plain = len(text.encode("ascii", "ignore"))
+    return plain // 4 + (len(text) - plain) // 2
+
+
+def _least_audio_tokens(text: str) -> int:
+    """At 25 tokens a second: nobody speaks more than 25 letters, or 8 East Asian characters, a second."""
+    return sum(3 if east_asian_width(char) in "WF" else 1 for char in text if char.isalnum())

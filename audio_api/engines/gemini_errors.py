@@ -1,0 +1,303 @@
+"""Every exception of the SDK and of its HTTP client, as one of ours.
+
+Told apart by class, HTTP status and the structured details of the answer. Words of a message decide in four cases
+only, where nothing else does; they are named below. No exception is kept: those of the vendors hold the API key.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
+from email.utils import parsedate_to_datetime
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from audio_api.errors import (
+    AudioAPIError,
+    ConfigurationError,
+    ErrorCode,
+    TTSAPIError,
+    TTSAuthenticationError,
+    TTSModelNotFoundError,
+    TTSQuotaError,
+    TTSRateLimitError,
+    TTSUnavailableError,
+    TTSValidationError,
+    error_class,
+)
+
+# A mistake in a program, ours or an injected client's, is nobody's answer and must be seen as what it is.
+_BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError, NotImplementedError, MemoryError)
+
+# The closest entry of an exception's ancestry counts. "httpx" stands for httpx2 too, its fork with the same classes.
+_CODES = {
+    # Nothing was sent yet: these are no TIMEOUT, which leaves open whether the call was billed.
+    "httpx.ConnectTimeout": ErrorCode.CONNECTION_FAILED,
+    "httpx.PoolTimeout": ErrorCode.CONNECTION_FAILED,
+    "httpx.ConnectError": ErrorCode.CONNECTION_FAILED,
+    "httpx.ProxyError": ErrorCode.CONNECTION_FAILED,
+    "httpx.TimeoutException": ErrorCode.TIMEOUT,
+    "httpx.UnsupportedProtocol": ErrorCode.CONFIGURATION,
+    "httpx.InvalidURL": ErrorCode.CONFIGURATION,
+    "httpx.TooManyRedirects": ErrorCode.CONFIGURATION,
+    "httpx.DecodingError": ErrorCode.UNREADABLE_REPLY,
+    "httpx.CookieConflict": ErrorCode.UNREADABLE_REPLY,
+    "httpx.HTTPError": ErrorCode.CONNECTION_BROKEN,
+    "httpx.StreamError": ErrorCode.CONNECTION_BROKEN,
+    "aiohttp.ConnectionTimeoutError": ErrorCode.CONNECTION_FAILED,
+    "aiohttp.ServerTimeoutError": ErrorCode.TIMEOUT,
+    "aiohttp.ClientConnectorError": ErrorCode.CONNECTION_FAILED,
+    "aiohttp.InvalidURL": ErrorCode.CONFIGURATION,
+    "aiohttp.TooManyRedirects": ErrorCode.CONFIGURATION,
+    "aiohttp.ClientResponseError": ErrorCode.UNREADABLE_REPLY,
+    "aiohttp.ClientError": ErrorCode.CONNECTION_BROKEN,
+    "google.UnknownApiResponseError": ErrorCode.UNREADABLE_REPLY,
+    "google.EphemeralTokenAPIKeyError": ErrorCode.AUTHENTICATION,
+    "pydantic_core.ValidationError": ErrorCode.UNREADABLE_REPLY,
+    "json.JSONDecodeError": ErrorCode.UNREADABLE_REPLY,
+    "builtins.UnicodeError": ErrorCode.UNREADABLE_REPLY,
+    "builtins.RecursionError": ErrorCode.UNREADABLE_REPLY,
+    "builtins.TimeoutError": ErrorCode.TIMEOUT,
+    "builtins.ConnectionRefusedError": ErrorCode.CONNECTION_FAILED,
+    "builtins.ConnectionError": ErrorCode.CONNECTION_BROKEN,
+    "builtins.OSError": ErrorCode.CONNECTION_FAILED,
+}
+_SENTENCES = {
+    ErrorCode.TIMEOUT: "the API gave no complete answer in time",
+    ErrorCode.CONNECTION_FAILED: "the API could not be reached",
+    ErrorCode.CONNECTION_BROKEN: "the connection broke before the answer was complete",
+    ErrorCode.UNREADABLE_REPLY: "the API's answer could not be read",
+    ErrorCode.CONFIGURATION: "GEMINI_BASE_URL does not lead to the API",
+    ErrorCode.AUTHENTICATION: "GEMINI_API_KEY is not a key for this kind of call",
+    ErrorCode.API_ERROR: "the call to the API failed",
+}
+
+
+def classify(error: Exception, *, now: datetime, key: str = "") -> AudioAPIError | None:
+    """The error of ours that says what a client's exception means.
+
+    Args:
+        error: What the call raised.
+        now: The time, with its zone; decides when a daily quota resets.
+        key: The API key, which is taken out of the text should the server have repeated it.
+
+    Returns:
+        ``None`` for a mistake in a program, such as a ``TypeError``, which is no answer of the API.
+    """
+    if isinstance(error, AudioAPIError):
+        return error
+    if answer := _Answer.of(error, key):
+        return _from_status(answer, now)
+    if code := _code_of(type(error)):
+        return error_class(code)(_describe(code, error, key), code=code)
+    if isinstance(error, _BUGS):
+        return None
+    return TTSAPIError(_describe(ErrorCode.API_ERROR, error, key))
+
+
+def unreadable(error: Exception) -> TTSUnavailableError:
+    """A reply whose shape made the SDK stumble."""
+    return TTSUnavailableError(_describe(ErrorCode.UNREADABLE_REPLY, error, ""), code=ErrorCode.UNREADABLE_REPLY)
+
+
+def _ancestry(kind: type) -> Iterator[str]:
+    for cls in kind.__mro__:
+        yield f"{cls.__module__.partition('.')[0].removesuffix('2')}.{cls.__name__}"
+
+
+def _code_of(kind: type) -> ErrorCode | None:
+    return next((_CODES[name] for name in _ancestry(kind) if name in _CODES), None)
+
+
+def _describe(code: ErrorCode, error: Exception, key: str) -> str:
+    # What could not be read may quote the reply, and with it the text that was to be spoken.
+    words = "" if code is ErrorCode.UNREADABLE_REPLY else quote(str(error), key)
+    return f"{_SENTENCES[code]} ({type(error).__name__}{': ' if words else ''}{words})"
+
+
+_KEY_LIKE = re.compile(r"\bAIza[\w-]{20,}")
+
+
+def quote(message: str, key: str) -> str:
+    """A server's words on one line of at most 200 characters, without the key."""
+    message = _KEY_LIKE.sub("[key]", message.replace(key, "[key]") if key else message)
+    message = "".join(char if char.isprintable() else " " for char in message)
+    message = " ".join(message.split())
+    return message if len(message) <= 200 else message[:199] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An HTTP answer that is an error; as text, it is fit for an error of ours."""
+
+    status: int
+    name: str
+    message: str
+    details: list[Mapping[str, Any]]
+    headers: Mapping[str, str]
+    key: str
+
+    @classmethod
+    def of(cls, error: Exception, key: str) -> _Answer | None:
+        """Read the SDK's ``APIError``, or an HTTP client's own error for a status."""
+        names = set(_ancestry(type(error)))
+        response = getattr(error, "response", None)
+        headers = getattr(response, "headers", None)
+        headers = headers if isinstance(headers, Mapping) else {}
+        if "google.APIError" in names:
+            status, name = getattr(error, "code", 0), getattr(error, "status", "")
+            message, details = getattr(error, "message", ""), _details(getattr(error, "details", None))
+        elif "httpx.HTTPStatusError" in names:
+            status, name, message, details = getattr(response, "status_code", 0), "", str(error), []
+        else:
+            return None
+        return cls(
+            status if isinstance(status, int) else 0,
+            quote(name, key)[:40] if isinstance(name, str) else "",
+            message if isinstance(message, str) else "",
+            details,
+            headers,
+            key,
+        )
+
+    def of_type(self, name: str) -> Iterator[Mapping[str, Any]]:
+        """The details of one ``google.rpc`` type."""
+        return (detail for detail in self.details if str(detail.get("@type", "")).endswith(f"google.rpc.{name}"))
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.name}: {quote(self.message, self.key)}".strip(" :")
+
+
+def _details(document: Any) -> list[Mapping[str, Any]]:
+    error = document.get("error") if isinstance(document, Mapping) else None
+    details = error.get("details") if isinstance(error, Mapping) else None
+    return [detail for detail in details if isinstance(detail, Mapping)] if isinstance(details, list) else []
+
+
+def _from_status(answer: _Answer, now: datetime) -> AudioAPIError:
+    retry_after_s = _retry_after_s(answer, now)
+    match answer.status:
+        case 400:
+            return _from_400(answer)
+        case 401 | 403:
+            return TTSAuthenticationError(f"the API refused the key ({answer})")
+        case 404:
+            return TTSModelNotFoundError(f"the API does not know the model ({answer})")
+        case 429:
+            return _from_429(answer, now, retry_after_s)
+        case 408 | 499:
+            return TTSUnavailableError(f"the API gave up on the call ({answer})", retry_after_s=retry_after_s)
+    return _from_class(answer, retry_after_s)
+
+
+def _from_class(answer: _Answer, retry_after_s: float | None) -> AudioAPIError:
+    match answer.status // 100:
+        case 2:
+            return TTSUnavailableError(f"the API answered without content ({answer})", code=ErrorCode.UNREADABLE_REPLY)
+        case 3:
+            return ConfigurationError(
+                f"the server at GEMINI_BASE_URL sends calls elsewhere ({answer.status}); the key is not sent there: "
+                "set GEMINI_BASE_URL to the API's own address, and check the proxy"
+            )
+        case 5:
+            return TTSUnavailableError(f"the API failed ({answer})", retry_after_s=retry_after_s)
+    return TTSAPIError(f"the API refused the request ({answer})")
+
+
+# Cases in which only the message tells. A random fault of speech models, which passes:
+_CONFUSED = re.compile(r"\bModel tried to generate text\b")
+_TOO_LONG = re.compile(r"\binput token count\b.*\bexceeds the maximum\b")
+# A limit of zero is left out of the details, as proto3 does with zeros.
+_ZERO_LIMIT = re.compile(r"\blimit: 0(?![\d.])")
+_NO_CREDIT = re.compile(r"\bprepayment credits are depleted\b")
+
+
+def _from_400(answer: _Answer) -> AudioAPIError:
+    if any(str(info.get("reason")).startswith("API_KEY_") for info in answer.of_type("ErrorInfo")):
+        return TTSAuthenticationError(f"the API refused the key ({answer})")
+    if _CONFUSED.search(answer.message):
+        return TTSUnavailableError(f"the model answered instead of speaking ({answer})", code=ErrorCode.MODEL_CONFUSED)
+    if _TOO_LONG.search(answer.message):
+        return TTSValidationError(
+            f"the text is too long for one call; split it at ends of sentences ({answer})",
+            code=ErrorCode.TEXT_TOO_LONG,
+        )
+    return TTSAPIError(f"the API refused the request ({answer})")
+
+
+def _from_429(answer: _Answer, now: datetime, retry_after_s: float | None) -> AudioAPIError:
+    violations = [
+        violation
+        for failure in answer.of_type("QuotaFailure")
+        for violation in failure.get("violations") or ()
+        if isinstance(violation, Mapping)
+    ]
+    if _ZERO_LIMIT.search(answer.message) or any(violation.get("quotaValue") == "0" for violation in violations):
+        return TTSQuotaError(
+            f"this key's plan has no quota for the model; use another model or plan ({answer})",
+            code=ErrorCode.QUOTA_NOT_GRANTED,
+        )
+    if _NO_CREDIT.search(answer.message):
+        return TTSQuotaError(f"the account's credit is used up ({answer})", code=ErrorCode.CREDIT_EXHAUSTED)
+    if any(_is_daily(violation) for violation in violations):
+        return _day_is_over(answer, now, retry_after_s)
+    return TTSRateLimitError(f"too many calls this minute ({answer})", retry_after_s=retry_after_s)
+
+
+def _is_daily(violation: Mapping[str, Any]) -> bool:
+    return "PerDay" in str(violation.get("quotaId")) or str(violation.get("quotaMetric")).endswith("_per_day")
+
+
+# A daily quota often comes with the delay of the minute's one (27 s); only a longer delay is its own.
+_SHORT_DELAY_S = 300.0
+
+
+def _day_is_over(answer: _Answer, now: datetime, retry_after_s: float | None) -> TTSQuotaError:
+    if retry_after_s is not None and retry_after_s <= _SHORT_DELAY_S:
+        retry_after_s = None
+    reset_at = next_pacific_midnight(now) if retry_after_s is None else now + timedelta(seconds=retry_after_s)
+    error = TTSQuotaError(
+        f"the day's quota is used up until {reset_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC ({answer})",
+        retry_after_s=retry_after_s,
+    )
+    error.reset_at = reset_at
+    return error
+
+
+def next_pacific_midnight(now: datetime) -> datetime:
+    """When daily quotas reset: https://ai.google.dev/gemini-api/docs/rate-limits."""
+    zone = _pacific()
+    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
+    return datetime.combine(tomorrow, time(), zone).astimezone(UTC)
+
+
+def _pacific() -> tzinfo:
+    try:
+        return ZoneInfo("America/Los_Angeles")
+    except ZoneInfoNotFoundError:
+        # A machine without time zones: winter time, which in summer is an hour late rather than early.
+        return timezone(timedelta(hours=-8))
+
+
+def _retry_after_s(answer: _Answer, now: datetime) -> float | None:
+    delays = [_duration_s(info.get("retryDelay")) for info in answer.of_type("RetryInfo")]
+    delays.append(_header_delay_s(answer.headers.get("Retry-After", ""), now))
+    return max((delay for delay in delays if delay is not None), default=None)
+
+
+def _duration_s(value: Any) -> float | None:
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)s", value) if isinstance(value, str) else None
+    return float(match[1]) if match else None
+
+
+def _header_delay_s(value: str, now: datetime) -> float | None:
+    """Seconds, or the seconds until a date (RFC 9110, section 10.2.3)."""
+    if (seconds := _duration_s(f"{value.strip()}s")) is not None:
+        return seconds
+    try:
+        return max(0.0, math.ceil((parsedate_to_datetime(value) - now).total_seconds()))
+    except (ValueError, TypeError):
+        return None
