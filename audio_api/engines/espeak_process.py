@@ -1,6 +1,6 @@
 """The child process in which eSpeak NG speaks, over a socket that is its stdin, until the other end closes.
 
-A request is one message: a JSON list of turns (see ``Espeak.speak`` and ``_pcm``). A reply is any number of messages of
+A request is one message: a JSON list of ``EspeakTurn`` (espeak_request.py). A reply is any number of messages of
 16-bit little-endian samples of one channel at 24,000 Hz, an empty message, and a JSON object: ``{}`` when all was
 spoken, else ``{"error": sentence, "broken": bool}``, where ``broken`` says that the library itself cannot be used.
 
@@ -44,7 +44,7 @@ _LOUDNESS_DBFS = -20.0
 # Peaks above the knee are bent, so that they never reach the ceiling: some variants peak 24 dB above their mean.
 _KNEE, _CEILING = 10 ** (-6 / 20), 10 ** (-1 / 20)
 _QUIET = 20  # of 32,768, at the reduced volume; quieter samples at a turn's ends are cut off
-_BLOCK_S = 30
+_BLOCK_SAMPLES = 1 << 19  # 24 s
 
 _Native = npt.NDArray[np.int16]
 _Waveform = npt.NDArray[np.float32]
@@ -88,10 +88,6 @@ class Espeak:
     def speak(self, turn: dict[str, Any]) -> _Native:
         """Speak one turn at the library's own sample rate and loudness.
 
-        Args:
-            turn: ``text``; ``voice``, a language and a variant such as ``en-us+f5``; ``rate_wpm``, 80 to 450 words a
-                minute; ``pitch`` and ``range``, 0 to 99, 50 being the voice's own.
-
         Raises:
             ValueError: The library has no such voice.
             MemoryError: The sound does not fit into memory.
@@ -105,12 +101,14 @@ class Espeak:
         }
         for parameter, value in parameters.items():
             self._lib.espeak_SetParameter(parameter, value, 0)
-        self._heard, self._out_of_memory = bytearray(), False
+        self._out_of_memory = False
         text = turn["text"].translate(_UNSPOKEN).encode("utf-8", "replace")
         self._lib.espeak_Synth(text, ctypes.c_size_t(len(text) + 1), 0, 0, 0, _CHARS_UTF8, None, None)
         if self._out_of_memory:
+            self._heard = bytearray()
             raise MemoryError("the sound does not fit into memory; speak the text in pieces")
-        return np.frombuffer(self._heard, np.int16)
+        heard, self._heard = self._heard, bytearray()
+        return np.frombuffer(heard, np.int16)
 
     def _set_voice(self, voice: str) -> None:
         # Setting a voice reads its dictionary again: 8.5 MB for Russian.
@@ -122,21 +120,28 @@ class Espeak:
         self._voice = voice
 
 
-def _blocks(native: _Native, rate: int) -> Iterator[_Waveform]:
-    """Waveforms of ``_BLOCK_S`` seconds each, -1 to 1: an hour at once would take gigabytes."""
-    size = _BLOCK_S * rate
-    for start in range(0, len(native), size):
-        yield native[start : start + size].astype(np.float32) / np.float32(32_768)
+def _blocks(native: _Native) -> Iterator[_Waveform]:
+    """The sound as -1 to 1, in pieces: an hour at once would take gigabytes."""
+    for start in range(0, len(native), _BLOCK_SAMPLES):
+        yield native[start : start + _BLOCK_SAMPLES].astype(np.float32) / np.float32(32_768)
+
+
+def _quiet_start(native: _Native) -> int:
+    """How many samples the sound begins with that are as good as silence."""
+    for start in range(0, len(native), _BLOCK_SAMPLES):
+        loud = np.abs(native[start : start + _BLOCK_SAMPLES].astype(np.int32)) > _QUIET
+        if loud.any():
+            return start + int(loud.argmax())
+    return len(native)
 
 
 def _trim(native: _Native) -> _Native:
-    loud = np.flatnonzero(np.abs(native.astype(np.int32)) > _QUIET)
-    return native[loud[0] : loud[-1] + 1] if len(loud) else native[:0]
+    return native[_quiet_start(native) : len(native) - _quiet_start(native[::-1])]
 
 
-def _gain(native: _Native, rate: int, loudness_dbfs: float) -> float:
+def _gain(native: _Native, loudness_dbfs: float) -> float:
     """The factor that gives the sound this root mean square."""
-    energy = sum(float(np.dot(block, block)) for block in _blocks(native, rate))
+    energy = sum(float(np.dot(block, block)) for block in _blocks(native))
     return float(10 ** (loudness_dbfs / 20) / np.sqrt(energy / len(native)))
 
 
@@ -153,13 +158,13 @@ def _silence(length_ms: int) -> bytes:
 
 
 def _pcm(espeak: Espeak, turn: dict[str, Any]) -> Iterator[bytes]:
-    """Speak one turn at 24,000 Hz, at ``turn["loudness_db"]`` decibels above the usual loudness."""
+    """Speak one turn at 24,000 Hz and about -20 dBFS."""
     native = _trim(espeak.speak(turn))
     if not len(native):
         return
-    gain = _gain(native, espeak.sample_rate, _LOUDNESS_DBFS + turn["loudness_db"])
+    gain = _gain(native, _LOUDNESS_DBFS + turn["loudness_db"])
     resampler = soxr.ResampleStream(espeak.sample_rate, _SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    for block in _blocks(native, espeak.sample_rate):
+    for block in _blocks(native):
         yield _samples(resampler.resample_chunk(block * np.float32(gain)))
     yield _samples(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
 
@@ -168,7 +173,7 @@ def _samples(waveform: _Waveform) -> bytes:
     return np.rint(_limit(waveform) * 32_767).astype("<i2").tobytes()
 
 
-def _dialogue(espeak: Espeak, turns: list[dict[str, Any]]) -> Iterator[bytes]:
+def _sound(espeak: Espeak, turns: list[dict[str, Any]]) -> Iterator[bytes]:
     for number, turn in enumerate(turns):
         yield _silence(_TURN_PAUSE_MS if number else _LEAD_MS)
         yield from _pcm(espeak, turn)
@@ -177,7 +182,7 @@ def _dialogue(espeak: Espeak, turns: list[dict[str, Any]]) -> Iterator[bytes]:
 
 def _reply(espeak: Espeak, request: bytes, parent: Connection) -> dict[str, str | bool]:
     try:
-        for pcm in filter(None, _dialogue(espeak, json.loads(request))):
+        for pcm in filter(None, _sound(espeak, json.loads(request))):
             parent.send_bytes(pcm)
     except (ValueError, MemoryError) as error:
         return {"error": str(error), "broken": False}
