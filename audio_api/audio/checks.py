@@ -42,7 +42,12 @@ _VOICED_DBFS = -50.0
 _SILENT_RMS_DBFS = -60.0  # -33.3
 _SILENT_PEAK_DBFS = -50.0  # -5.1
 _LEAST_VOICED_SHARE = 0.20  # 0.63; single words 0.17, hence only above a second
-_LEAST_CORRELATION = 0.5  # 0.75 whispered, 0.82 single words, 0.909 sentences
+_LEAST_CORRELATION = 0.5  # 0.69 whispered, 0.82 single words, 0.909 sentences; noise and swapped bytes below 0.11
+# Static in the midst of good speech. Two seconds of hissing sounds and little else reached 0.49.
+_NOISE_WINDOW_S = 2.0
+_NOISE_WINDOW_DBFS = -40.0
+_NOISE_WINDOW_FILLED = 0.9
+_LEAST_WINDOW_CORRELATION = 0.25
 _LEAST_DYNAMICS_DB = 6.0  # 15.9
 _MOST_CLIPPED_SHARE = 0.02  # 0
 _MOST_OFFSET = 0.1  # 0.002 of full scale
@@ -138,8 +143,8 @@ async def check_speech(
         min_bytes: Bytes of sound below which an answer is no audio.
         signal: ``False`` looks at ``finish_reason`` and ``min_bytes`` only.
 
-    Raises:
-        Nothing: any bytes get a verdict.
+    Returns:
+        A verdict, whatever the bytes are.
     """
     work = partial(
         judge,
@@ -196,6 +201,7 @@ class _Sound:
     peak_dbfs: float
     rms_dbfs: float
     correlation: float
+    worst_correlation: float
     last_frame_dbfs: float
     frame_s: float
     frames_dbfs: NDArray[np.float64]
@@ -224,6 +230,8 @@ class _Sound:
     @property
     def dynamics_db(self) -> float:
         """How far loud frames stand above quiet ones; of audible frames, else a tone before silence seems to vary."""
+        if not self.voiced.size:
+            return 0.0
         quiet, loud = np.percentile(self.frames_dbfs[self.voiced], (10, 95))
         return float(loud - quiet)
 
@@ -234,35 +242,55 @@ def _dbfs(power: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _listen(pcm: bytes, sample_rate: int) -> _Sound:
-    """Measure a clip of at least one frame, in blocks: the float copy of ten minutes would be 58 MB."""
+    """Measure a clip of at least one frame."""
     samples = np.frombuffer(pcm, "<i2", count=len(pcm) // 2)
     frame = round(sample_rate * _FRAME_S)
     whole = samples[: samples.size // frame * frame].reshape(-1, frame)
-    offset = samples.mean(dtype=np.float64)
-    energies, clipped, correlated = [], 0, 0.0
-    for start in range(0, len(whole), _BLOCK_FRAMES):
-        block = whole[start : start + _BLOCK_FRAMES]
-        clipped += int(np.count_nonzero(block >= _CLIPPED) + np.count_nonzero(block <= -_CLIPPED))
-        centred = block - np.float32(offset)
-        energies.append(np.vecdot(centred, centred))
-        correlated += float(np.vecdot(centred[:, :-1], centred[:, 1:]).sum())
-    energy = np.concatenate(energies, dtype=np.float64)
+    offset = float(samples.mean(dtype=np.float64))
+    energy, product, clipped = _measure(whole, offset)
     tail = samples[-frame:] - offset
     peak = max(samples.max() - offset, offset - samples.min())
     last_dbfs, peak_dbfs, rms_dbfs = _dbfs(np.array([tail @ tail / frame, peak**2, energy.mean() / frame])).tolist()
     frames_dbfs = _dbfs(energy / frame)
     return _Sound(
         duration_s=samples.size / sample_rate,
-        offset=abs(float(offset)) / _FULL_SCALE,
+        offset=abs(offset) / _FULL_SCALE,
         clipped_share=clipped / whole.size,
         peak_dbfs=peak_dbfs,
         rms_dbfs=rms_dbfs,
-        correlation=correlated / max(float(energy.sum()), 1.0),
+        correlation=float(product.sum()) / max(float(energy.sum()), 1.0),
+        worst_correlation=_worst_correlation(energy / frame, product / frame),
         last_frame_dbfs=last_dbfs,
         frame_s=frame / sample_rate,
         frames_dbfs=frames_dbfs,
         voiced=np.flatnonzero(frames_dbfs > _VOICED_DBFS),
     )
+
+
+def _measure(frames: NDArray[np.int16], offset: float) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """The energy of each frame, the sum of the products of its neighbours, and the samples at full scale in all.
+
+    In blocks: the float copy of ten minutes would be 58 MB.
+    """
+    energies, products, clipped = [], [], 0
+    for start in range(0, len(frames), _BLOCK_FRAMES):
+        block = frames[start : start + _BLOCK_FRAMES]
+        clipped += int(np.count_nonzero(block >= _CLIPPED) + np.count_nonzero(block <= -_CLIPPED))
+        centred = block - np.float32(offset)
+        energies.append(np.vecdot(centred, centred))
+        products.append(np.vecdot(centred[:, :-1], centred[:, 1:]))
+    return np.concatenate(energies, dtype=np.float64), np.concatenate(products, dtype=np.float64), clipped
+
+
+def _worst_correlation(power: NDArray[np.float64], product: NDArray[np.float64]) -> float:
+    """The least correlation of neighbouring samples in any two seconds of steady sound; 1 when no sound is steady."""
+    width = min(round(_NOISE_WINDOW_S / _FRAME_S), power.size)
+    loud = power > _FULL_SCALE**2 * 10 ** (_NOISE_WINDOW_DBFS / 10)
+    sums = np.cumsum(np.pad([power, product, loud], ((0, 0), (1, 0))), axis=1)
+    powers, products, loud_frames = sums[:, width:] - sums[:, :-width]
+    # A hiss before a long pause fills two seconds with nothing else either, but it is not steady.
+    steady = loud_frames >= _NOISE_WINDOW_FILLED * width
+    return float((products[steady] / powers[steady]).min(initial=1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,9 +386,7 @@ def _reject(code: ErrorCode, detail: str) -> Verdict:
 
 def _delivery_faults(n_bytes: int, finish_reason: str | None, min_bytes: int) -> Iterator[Verdict]:
     if finish_reason != "STOP":
-        yield _reject(
-            ErrorCode.AUDIO_INCOMPLETE, f"generation ended with {finish_reason or 'no reason'} rather than STOP"
-        )
+        yield _reject(ErrorCode.AUDIO_INCOMPLETE, f"generation ended with {finish_reason!r:.40}, not 'STOP'")
     if n_bytes < max(min_bytes, 2):
         yield _reject(ErrorCode.NO_AUDIO, f"{n_bytes:,} bytes of sound; at least {max(min_bytes, 2):,} are expected")
 
@@ -389,39 +415,49 @@ def _length_faults(n_samples: int, sample_rate: int, audio_tokens: int) -> Itera
 def _signal_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
     audible = sound.peak_dbfs >= _SILENT_PEAK_DBFS and sound.rms_dbfs >= _SILENT_RMS_DBFS
     long = sound.duration_s > _SHARES_FROM_S
-    # Before the offset: text or compressed bytes read as samples have one too, and noise says more.
-    if audible and sound.correlation < _LEAST_CORRELATION:
-        yield _reject(
+    least_share = _LEAST_VOICED_SHARE if long and not script.pauses else 0.0
+    # Noise before the offset, which text and compressed bytes read as samples have too; the offset before silence.
+    gates = (
+        (
+            audible and sound.correlation < _LEAST_CORRELATION,
             ErrorCode.AUDIO_NOISE,
             f"neighbouring samples correlate by {sound.correlation:.2f}; speech is above {_LEAST_CORRELATION}",
-        )
-    if sound.offset > _MOST_OFFSET:
-        yield _reject(
+        ),
+        (
+            audible and sound.worst_correlation < _LEAST_WINDOW_CORRELATION,
+            ErrorCode.AUDIO_NOISE,
+            f"neighbouring samples correlate by {sound.worst_correlation:.2f} for {_NOISE_WINDOW_S:.0f} s; "
+            f"speech is above {_LEAST_WINDOW_CORRELATION}",
+        ),
+        (
+            sound.offset > _MOST_OFFSET,
             ErrorCode.AUDIO_OFFSET,
             f"the mean is {sound.offset:.0%} of full scale; speech is below {_MOST_OFFSET:.0%}",
-        )
-    if not audible:
-        yield _reject(
+        ),
+        (
+            not audible,
             ErrorCode.AUDIO_SILENT,
             f"peak {sound.peak_dbfs:.0f} dBFS, RMS {sound.rms_dbfs:.0f} dBFS; "
             f"speech is above {_SILENT_PEAK_DBFS:.0f} and {_SILENT_RMS_DBFS:.0f}",
-        )
-    if not sound.voiced.size or (long and not script.pauses and sound.voiced_share < _LEAST_VOICED_SHARE):
-        yield _reject(
+        ),
+        (
+            not sound.voiced.size or sound.voiced_share < least_share,
             ErrorCode.AUDIO_SILENT,
-            f"{sound.voiced_share:.0%} of the clip is above {_VOICED_DBFS:.0f} dBFS; "
-            f"of speech at least {_LEAST_VOICED_SHARE:.0%} is",
-        )
-    if sound.clipped_share > _MOST_CLIPPED_SHARE:
-        yield _reject(
+            f"{sound.voiced_share:.0%} of the clip is above {_VOICED_DBFS:.0f} dBFS; of speech "
+            f"{_LEAST_VOICED_SHARE:.0%} or more is",
+        ),
+        (
+            sound.clipped_share > _MOST_CLIPPED_SHARE,
             ErrorCode.AUDIO_CLIPPED,
             f"{sound.clipped_share:.0%} of the samples are at full scale; the limit is {_MOST_CLIPPED_SHARE:.0%}",
-        )
-    if long and sound.dynamics_db < _LEAST_DYNAMICS_DB:
-        yield _reject(
+        ),
+        (
+            long and sound.dynamics_db < _LEAST_DYNAMICS_DB,
             ErrorCode.AUDIO_FLAT,
             f"the level varies by {sound.dynamics_db:.1f} dB; that of speech by {_LEAST_DYNAMICS_DB:.0f} dB or more",
-        )
+        ),
+    )
+    return (_reject(code, detail) for failed, code, detail in gates if failed)
 
 
 def _silence_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
