@@ -19,7 +19,7 @@ GATES = {
     "format": ["ruff", "format", "--check", "."],
     "types": ["mypy"],
 }
-_PYTEST_SUMMARY = re.compile(r"^\S*=+ .*\bin \d[\d.]*s.*=\S*$", re.MULTILINE)
+PYTEST_SUMMARY = re.compile(r"^.*\b(?:passed|failed|errors?|skipped|no tests ran)\b.* in \d[\d.]*s\b.*$", re.MULTILINE)
 
 
 class Step(NamedTuple):
@@ -44,7 +44,7 @@ def main(pytest_arguments: List[str]) -> int:  # noqa: UP006
     print("\nstep        result  seconds")
     for step in steps:
         print(f"{step.name:<12}{'passed' if step.passed else 'FAILED'}{step.seconds:9.1f}")
-    print(*_PYTEST_SUMMARY.findall(tests.output)[-1:])
+    print(*PYTEST_SUMMARY.findall(tests.output)[-1:])
     return 0 if all(step.passed for step in steps) else 1
 
 

@@ -1,0 +1,173 @@
+"""The programs at the top do what they say, run as users run them: in a folder of their own, without a key."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from project import PROJECT, ROOT, part_of_lock, program, variables_without
+from sound import RATE, assert_audible
+
+from audio_api import AudioConfig
+
+setup = program("setup")
+
+
+def run(name: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in the current folder and let it end by itself."""
+    return subprocess.run(
+        [sys.executable, ROOT / name],
+        env=os.environ | variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+
+
+def files_in_table(output: str) -> dict[str, tuple[float, float]]:
+    """Seconds and kB of each file in the table that a program printed."""
+    rows = re.findall(r"^(output/\S+\.wav) +([\d.]+) +([\d.]+) ", output, re.MULTILINE)
+    return {name: (float(seconds), float(size_kb)) for name, seconds, size_kb in rows}
+
+
+def assert_files_are_as_said(output: str) -> None:
+    """Assert that each file of the table is there, audible, and as long and large as the table says."""
+    for name, (seconds, size_kb) in files_in_table(output).items():
+        assert len(assert_audible(name)) / RATE == pytest.approx(seconds, abs=0.01)
+        assert Path(name).stat().st_size / 1000 == pytest.approx(size_kb, abs=0.1)
+
+
+def test_main_speaks_without_a_key_and_says_how() -> None:
+    """Without a key the offline engine makes every example, said aloud; the table is true; twice works as well."""
+    for _ in range(2):
+        done = run("main.py")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "OFFLINE" in done.stdout
+        assert len(files_in_table(done.stdout)) == 13
+        assert {path.name for path in Path("output").iterdir()} == {
+            name.removeprefix("output/") for name in files_in_table(done.stdout)
+        }
+        assert_files_are_as_said(done.stdout)
+
+
+def test_main_fails_loudly(tmp_path: Path) -> None:
+    """When files cannot be written, each example says so and the exit code is not 0."""
+    (tmp_path / "file").touch()
+    done = run("main.py", OUTPUT_DIR=str(tmp_path / "file" / "below"))
+    assert done.returncode == 1
+    assert done.stdout.count("FAILED (output_failed)") == 13
+
+
+def test_setup_writes_env_for_its_owner_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``.env`` is a copy of the example with mode 600, whatever the umask."""
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    umask = os.umask(0)
+    try:
+        setup.write_env(tmp_path)
+    finally:
+        os.umask(umask)
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / ".env").read_bytes() == (ROOT / ".env.example").read_bytes()
+    assert "GEMINI_API_KEY" in capsys.readouterr().out
+
+
+def test_setup_never_touches_an_env_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An existing ``.env`` keeps its content; when others can read it, that is said."""
+    env = tmp_path / ".env"
+    env.write_text("GEMINI_API_KEY=mine\n")
+    env.chmod(0o600)
+    setup.write_env(tmp_path)
+    assert "chmod" not in capsys.readouterr().out
+    env.chmod(0o644)
+    setup.write_env(tmp_path)
+    assert "chmod 600" in capsys.readouterr().out
+    assert env.read_text() == "GEMINI_API_KEY=mine\n"
+
+
+@pytest.mark.parametrize("uv", sorted({shutil.which("uv"), None}, key=bool), ids=lambda uv: "uv" if uv else "pip")
+def test_setup_installs_once(
+    uv: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The first run installs what the lock pins, with uv or pip; the second finds it done; a new lock redoes it."""
+    monkeypatch.setattr(setup, "UV", uv)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "audio_api", tmp_path / "audio_api")
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(part_of_lock("hatchling", "editables"))
+    python = setup.prepare(tmp_path)
+    where = subprocess.run(
+        [python, "-c", "import audio_api; print(audio_api.__file__)"],
+        env=variables_without("COVERAGE_"),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert Path(where.stdout.strip()) == tmp_path / "audio_api" / "__init__.py"
+    capsys.readouterr()
+    setup.prepare(tmp_path)
+    assert capsys.readouterr().out == "Packages: up to date\n"
+    lock.write_text(lock.read_text() + "# changed\n")
+    setup.prepare(tmp_path)
+    assert "installing" in capsys.readouterr().out
+
+
+def test_setup_refuses_a_wrong_hash(tmp_path: Path) -> None:
+    """A package whose content is not the pinned one is not installed, and the exit says which command failed."""
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "requirements.lock").write_text(
+        re.sub(r"sha256:[0-9a-f]{8}", "sha256:00000000", part_of_lock("editables"))
+    )
+    with pytest.raises(SystemExit, match="--require-hashes"):
+        setup.prepare(tmp_path)
+
+
+def test_setup_says_which_python_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old Python is told so in one sentence, before anything is made."""
+    monkeypatch.setattr(sys, "version_info", (3, 8, 18))
+    with pytest.raises(SystemExit, match=r"needs Python 3\.11 or newer"):
+        setup.prepare(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_example_settings_are_the_defaults(tmp_path: Path) -> None:
+    """``.env.example`` shows every setting with its default; as it is, it changes nothing."""
+    example = (ROOT / ".env.example").read_text("utf-8")
+    shown = re.sub(r"^#(?=[A-Z_]+=)", "", example, flags=re.MULTILINE)
+    names = set(re.findall(r"^([A-Z_]+)=", shown, re.MULTILINE))
+    assert names == {name.upper() for name in AudioConfig.model_fields}
+    for text in (example, shown):
+        (tmp_path / "settings").write_text(text, "utf-8")
+        assert AudioConfig(_env_file=tmp_path / "settings") == AudioConfig()
+
+
+def test_run_all_tests_reports_each_step_and_pytest_last(capfd: pytest.CaptureFixture[str]) -> None:
+    """A step's output is shown, its failure is noticed, and pytest's own line is recognised in any style."""
+    runner = program("run_all_tests")
+    step = runner.run("try", Path(sys.executable), "timeit", "-n1", "-r1")
+    assert step.passed
+    assert step.output in capfd.readouterr().out
+    assert not runner.run("fail", Path(sys.executable), "no_such_module").passed
+    for line in (
+        "====== 12 passed, 1 skipped in 3.45s ======",
+        "12 passed in 73.45s (0:01:13)",
+        "\x1b[31m=== \x1b[1m1 failed\x1b[0m, \x1b[32m3 passed\x1b[0m\x1b[31m in 0.10s\x1b[0m\x1b[31m ===\x1b[0m",
+        "=== no tests ran in 0.01s ===",
+    ):
+        assert runner.PYTEST_SUMMARY.findall(f"noise\n{line}\n") == [line]
+
+
+def test_ci_runs_the_command_of_the_readme() -> None:
+    """``.ci/run`` is executable and ends with what a person would type."""
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text("utf-8").rstrip().endswith("python3 run_all_tests.py")
+    assert PROJECT["project"]["requires-python"] == ">=3.11"
