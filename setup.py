@@ -55,21 +55,23 @@ def make_environment(folder: Path) -> Path:
     python = folder / "bin" / "python"
     if python.exists():
         return python
-    if UV:
-        subprocess.check_call([UV, "venv", "--quiet", "--python", sys.executable, str(folder)])
-    elif importlib.util.find_spec("ensurepip"):
+    if importlib.util.find_spec("ensurepip"):
         subprocess.check_call([sys.executable, "-m", "venv", "--clear", str(folder)])
+    elif UV:
+        subprocess.check_call([UV, "venv", "--quiet", "--python", sys.executable, str(folder)])
     else:
         sys.exit("This Python came without pip: install uv, or on Debian and Ubuntu the package python3-venv")
     return python
 
 
 def install(python: Path, *arguments: str) -> None:
-    """Install into the environment of ``python``, with uv or else with its own pip."""
-    if UV:
-        subprocess.check_call([UV, "pip", "install", "-q", "--python", str(python), *arguments])
-    else:
-        subprocess.check_call([str(python), "-m", "pip", "install", "-qq", *arguments])
+    """Install into the environment of ``python``, with uv or else with its own pip.
+
+    pip also steps in when uv fails: it knows mirrors and certificates from settings that uv does not read.
+    """
+    if UV and subprocess.call([UV, "pip", "install", "-q", "--python", str(python), *arguments]) == 0:
+        return
+    subprocess.check_call([str(python), "-m", "pip", "install", "-qq", *arguments])
 
 
 def write_env(root: Path) -> None:
