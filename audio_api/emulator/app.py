@@ -159,7 +159,7 @@ class _Gemini:
 
     async def _outcome(self, call: Call, peer: wire.Peer) -> Answer | None:
         """Decide how a valid call ends, and wait; the answer when it is a page instead of a reply."""
-        self._control.admit(call)
+        self._control.decide(call)
         if self._control.latency_s:
             await peer.gone(self._control.latency_s)
         if call.fault in REFUSALS:
@@ -176,6 +176,7 @@ class _Gemini:
         shape = GENERATE_V1 if request.path_params["version"] == "v1" else GENERATE
         asked = understand(call.model, read_json(body, shape))
         self._control.count_attempt(call, asked.text)
+        self._control.charge(call)
         if page := await self._outcome(call, peer):
             return page
         sound = b"".join([await self._speak(*turn, asked.language) for turn in asked.turns])

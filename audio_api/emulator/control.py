@@ -124,8 +124,8 @@ class Control:
         else:
             self._quotas[model] = fresh()
 
-    def admit(self, call: Call) -> None:
-        """Count a valid call against its quota, and decide its outcome.
+    def charge(self, call: Call) -> None:
+        """Count a call that generates against its model's quota.
 
         Raises:
             RefusalError: The quota is used up.
@@ -134,6 +134,9 @@ class Control:
             self._quotas[call.model] = self._default_quota()
         if quota := self._quotas.get(call.model):
             quota.admit(call.model)
+
+    def decide(self, call: Call) -> None:
+        """Choose the outcome of a valid call."""
         if self._coming:
             call.fault = self._coming.popleft()
         elif self.faults is not None:

@@ -12,6 +12,10 @@ import numpy.typing as npt
 
 SAMPLE_RATE = 24_000
 _CONTROL_RATE = 200
+_TICK = SAMPLE_RATE // _CONTROL_RATE
+_WAVE_LENGTH = 4096
+# Longer texts are seldom asked for twice, and their sound is large.
+_CACHED_LENGTH = 300
 _QUIET_START_S = 0.15
 _QUIET_END_S = 0.25
 _SYLLABLES_PER_S = 5.0
@@ -48,23 +52,26 @@ def synthesize(text: str, voice: str, language: str) -> bytes:
     Returns:
         24,000 Hz, 16-bit, mono PCM.
     """
-    return _synthesize(text, voice)
+    return _cached(text, voice) if len(text) <= _CACHED_LENGTH else _compute(text, voice)
 
 
-@lru_cache(maxsize=128)
-def _synthesize(text: str, voice: str) -> bytes:
-    loudness = _loudness(_TAG.sub(_TAG_PAUSE, text))
+def _compute(text: str, voice: str) -> bytes:
     seed = crc32(f"{voice}\0{text}".encode(errors="replace"))
-    envelope = _syllables(loudness, seed)
-    count = len(envelope) * SAMPLE_RATE // _CONTROL_RATE
-    at = np.arange(count, dtype=np.float32) * (_CONTROL_RATE / SAMPLE_RATE)
-    ticks = np.arange(len(envelope))
-    pitch_hz = (100 + crc32(voice.encode()) % 120) * (1 + 0.12 * np.sin(ticks / _CONTROL_RATE * 4.1 + seed % 7))
-    phase = np.cumsum(np.interp(at, ticks, pitch_hz)) / SAMPLE_RATE
-    sound = _wave()[(phase % 1 * len(_wave())).astype(np.int32)] * np.interp(at, ticks, envelope)
+    loudness = _syllables(_voiced(_TAG.sub(_TAG_PAUSE, text)), seed)
+    ticks = np.arange(len(loudness))
+    melody = 1 + 0.12 * np.sin(ticks / _CONTROL_RATE * 4.1 + seed % 7)
+    steps = (100 + crc32(voice.encode()) % 120) * melody * (_WAVE_LENGTH / _CONTROL_RATE)
+    # From here on a row is one tick of the control rate, and a column a sample in it.
+    within = np.arange(_TICK, dtype=np.float32) / _TICK
+    at = (np.cumsum(steps) % _WAVE_LENGTH).astype(np.float32)[:, None] + steps.astype(np.float32)[:, None] * within
+    slope = np.diff(loudness, append=0).astype(np.float32)[:, None] * within
+    sound = _wave()[at.astype(np.int32) % _WAVE_LENGTH] * (loudness.astype(np.float32)[:, None] + slope)
     sound *= _RMS / max(float(np.sqrt(np.mean(sound**2))), 1e-9)
     samples: npt.NDArray[np.int16] = (np.clip(sound, -0.99, 0.99) * 32767).astype("<i2")
     return samples.tobytes()
+
+
+_cached = lru_cache(maxsize=64)(_compute)
 
 
 def _seconds(character: str) -> float:
@@ -80,7 +87,7 @@ def _seconds(character: str) -> float:
     return next((each for first, last, each in _SCRIPTS if first <= code <= last), _LETTER_S)
 
 
-def _loudness(text: str) -> npt.NDArray[np.float64]:
+def _voiced(text: str) -> npt.NDArray[np.float64]:
     """One where something is said, zero in pauses, at the control rate; closing pauses become the quiet end."""
     seconds = [_seconds(character) for character in text.rstrip("".join(_PAUSES_S) + " ")]
     seconds = [-_QUIET_START_S, *[each for each in seconds if each], -_QUIET_END_S]
@@ -89,18 +96,20 @@ def _loudness(text: str) -> npt.NDArray[np.float64]:
     return np.repeat(voiced, np.diff(edges, prepend=0))
 
 
-def _syllables(loudness: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.float64]:
+def _syllables(voiced: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.float64]:
     """Rise and fall with every syllable, each a little louder or softer than the last."""
-    beat = np.arange(len(loudness)) * (_SYLLABLES_PER_S / _CONTROL_RATE)
+    beat = np.arange(len(voiced)) * (_SYLLABLES_PER_S / _CONTROL_RATE)
     gain = np.random.default_rng(seed).uniform(0.6, 1.0, int(beat[-1]) + 2)
     swell = 0.06 + 0.94 * (0.5 - 0.5 * np.cos(2 * np.pi * beat)) ** 1.5
-    shape: npt.NDArray[np.float64] = loudness * swell * np.interp(beat, np.arange(len(gain)), gain)
+    shape: npt.NDArray[np.float64] = voiced * swell * np.interp(beat, np.arange(len(gain)), gain)
     return shape
 
 
 @lru_cache(maxsize=1)
 def _wave() -> npt.NDArray[np.float32]:
     """One period of a voice: harmonics that fade with their number, as a vowel's do."""
-    turn = np.linspace(0, 2 * np.pi, 4096, endpoint=False)
-    harmonics = np.array([np.sin(k * turn + k * k) / k**1.4 for k in range(1, 13)], dtype=np.float32)
-    return harmonics.sum(axis=0, dtype=np.float32)
+    turn = np.linspace(0, 2 * np.pi, _WAVE_LENGTH, endpoint=False)
+    wave = np.zeros(_WAVE_LENGTH, np.float32)
+    for k in range(1, 13):
+        wave += np.sin(k * turn + k * k) / k**1.4
+    return wave

@@ -83,7 +83,9 @@ class Peer:
 
 
 async def send(peer: Peer, answer: Answer) -> None:
-    """Send an answer as it should be."""
+    """Send an answer as it should be, if the client is still there."""
+    if await peer.gone(0):
+        return
     whole = len(answer.chunks) == 1
     await peer.start(answer, len(answer.chunks[0]) if whole else None)
     for chunk in answer.chunks[:-1]:
