@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSRateLimitError
+from audio_api.errors import AudioAPIError, ErrorCode, TTSRateLimitError
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +26,6 @@ T = TypeVar("T")
 
 # A server that refuses connections is down, not busy: three tries tell it, and the caller learns it soon.
 _CONNECTION_ATTEMPTS = 3
-# Answers without usable audio are billed. The same request often succeeds at once; one that failed four times won't.
-_AUDIO_ATTEMPTS = 4
 # RetryInfo is rounded down to whole seconds; a second more is the difference between one call and two.
 _ROUNDING_S = 1.0
 
@@ -93,7 +91,6 @@ class _Schedule:
         return (
             self._failures["rate_limit"] >= self._policy.rate_limit_attempts
             or self._transient() >= self._policy.attempts
-            or self._failures["audio"] >= _AUDIO_ATTEMPTS
             or self._failures["connection"] >= _CONNECTION_ATTEMPTS
             or _asks_too_much(error, self._policy)
             or elapsed_s + state.upcoming_sleep > self._policy.deadline_s
@@ -111,8 +108,6 @@ def _asks_too_much(error: AudioAPIError, policy: RetryPolicy) -> bool:
 def _kind(error: AudioAPIError) -> str:
     if isinstance(error, TTSRateLimitError):
         return "rate_limit"
-    if isinstance(error, TTSAudioError) or error.code is ErrorCode.MODEL_CONFUSED:
-        return "audio"
     return "connection" if error.code is ErrorCode.CONNECTION_FAILED else "other"
 
 

@@ -154,14 +154,14 @@ async def test_rate_limits_do_not_use_up_the_other_attempts() -> None:
     ("error", "calls"),
     [
         (unavailable(ErrorCode.CONNECTION_FAILED), 3),
-        (TTSAudioError("silence", code=ErrorCode.AUDIO_SILENT), 4),
-        (unavailable(ErrorCode.MODEL_CONFUSED), 4),
+        (TTSAudioError("silence", code=ErrorCode.AUDIO_SILENT), 6),
+        (unavailable(ErrorCode.MODEL_CONFUSED), 6),
         (unavailable(ErrorCode.TIMEOUT), 6),
     ],
     ids=lambda value: getattr(value, "code", value),
 )
 async def test_each_kind_of_failure_has_its_bound(error: AudioAPIError, calls: int) -> None:
-    """Refused connections get three tries, billed answers without audio four, everything else six."""
+    """Refused connections get three tries, everything else six."""
     attempt = Scripted([error] * 9)
     with pytest.raises(type(error)):
         await call_with_retry(attempt, POLICY, FakeTime().clock)

@@ -262,8 +262,8 @@ async def test_a_failure_reports_its_attempts_and_leaves_no_file(serve: Serve, c
     """When every attempt fails the response says why, how often and what it cost, and the folder stays empty."""
     response = await serve(*[silent] * 9).generate_audio(AudioRequest(text=TEXT, output_filename="never"))
     assert (response.success, response.error_code, response.retryable) == (False, ErrorCode.AUDIO_SILENT, True)
-    assert response.attempts == 4
-    assert response.usage.output_tokens == 400
+    assert response.attempts == 6
+    assert response.usage.output_tokens == 600
     assert (response.file_path, response.duration) == (None, None)
     assert files(config) == []
 

@@ -53,6 +53,8 @@ ProgressCallback = Callable[[int, int, AudioResponse], Awaitable[None] | None]
 _DOUBTFUL_TAKES = 3
 # After these nobody knows whether the server finished, and billed, the call.
 _PERHAPS_BILLED = {ErrorCode.TIMEOUT, ErrorCode.CONNECTION_BROKEN, ErrorCode.UNREADABLE_REPLY}
+# What every Gemini model speaks. A reply that names another rate is kept, and its file says so.
+_SAMPLE_RATE = 24_000
 # Part of every content key: raise it when the same request starts to sound different.
 _PROTOCOL_VERSION = 1
 
@@ -102,6 +104,8 @@ class _Synthesis:
             audio = self._best_doubtful()
         if self._perhaps_billed:
             self.warnings.append(f"{self._perhaps_billed} call(s) ended without an answer and may have been billed")
+        if audio.sample_rate != _SAMPLE_RATE:
+            self.warnings.append(f"the sound has {audio.sample_rate:,} samples per second, not {_SAMPLE_RATE:,}")
         self.warnings.extend(audio.warnings)
         return audio
 
