@@ -73,7 +73,7 @@ def parse_voice(value: object) -> VoiceName | str:
         return name
     if voice := VoiceName.__members__.get(name.upper()):
         return voice
-    close = get_close_matches(name[:80].lower(), list(VoiceName), n=3, cutoff=0.6)
+    close = get_close_matches(name[:80].lower(), [voice.value for voice in VoiceName], n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"the voices are {', '.join(VoiceName)}"
     raise ValueError(f"unknown voice {str(value)[:80]!r}: {hint}")
 

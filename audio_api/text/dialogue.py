@@ -67,7 +67,7 @@ def split_turns(text: str, speakers: Sequence[str]) -> list[SpokenTurn]:
     ]
     if silent := [name for name in speakers if name not in {turn.speaker for turn in turns}]:
         raise ValueError(
-            f"{' and '.join(silent)} never speaks: the text holds no '{silent[0]}:' followed by words at the start of "
-            "a line or behind the end of a sentence"
+            f"{' and '.join(silent)} never speak{'s' * (len(silent) == 1)}: the text holds no '{silent[0]}:' followed "
+            "by words at the start of a line or behind the end of a sentence"
         )
     return turns

@@ -1,0 +1,280 @@
+"""A dialogue's text becomes turns: only configured names count, and no word is lost."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audio_api.engines.base import SpeechAudio, Turn, Utterance
+from audio_api.errors import TTSValidationError
+from audio_api.models.audio_request import (
+    AudioRequest,
+    MultiSpeakerConfig,
+    SpeakerConfig,
+    SpeakerMode,
+    VoiceConfig,
+)
+from audio_api.text.dialogue import SpokenTurn, split_turns
+
+ALICE_AND_BOB = ["Alice", "Bob"]
+GREETING = [("Alice", "Hello!"), ("Bob", "Hi there!")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Alice: Hello! Bob: Hi there!",
+        "Alice: Hello!\nBob: Hi there!",
+        "Alice: Hello!\r\nBob: Hi there!\r\n",
+        "Alice: Hello!\rBob: Hi there!",
+        "Alice: Hello!\u2028Bob: Hi there!",
+        "\n\n  Alice:\nHello!\n\n\n\tBob:\n  Hi there!  \n",
+        "ALICE: Hello! bob: Hi there!",
+        "Alice : Hello! Bob\u202f:\u00a0Hi there!",
+        "Alice：Hello！Bob：Hi there!".replace("！", "!"),
+        "Alice:Hello!Bob:Hi there!",
+        "\ufeffAlice: Hello!\n\u200fBob: Hi there!",
+        "... Alice: Hello! Bob: Hi there!",
+    ],
+    ids=ascii,
+)
+def test_names_and_colons_separate_the_turns(text: str) -> None:
+    """On one line or many, whatever the line ends, the case, the blanks and the kind of colon."""
+    assert split_turns(text, ALICE_AND_BOB) == GREETING
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The score is Bob: 3",
+        "I asked Bob: are you here",
+        "Bobby: what a name",
+        "Jim-Bob: he is my cousin",
+        "I like Bob",
+        "http://www.bob:8080 is down",
+        "it was 10:30",
+        'he said "Bob: come here" and left',
+        "he met Dr. Bob: he was late",
+        "he met Prof. Bob: he was late",
+        "he met\tMrs.  Bob: she was late",
+        "Carol: she is nobody here",
+        "A.Bob: what a file name",
+    ],
+)
+def test_a_colon_in_a_sentence_is_no_speaker(said: str) -> None:
+    """A name counts only where a turn can begin; inside words, titles, quotes and addresses it is text."""
+    assert split_turns(f"Alice: {said}. Bob: True.", ALICE_AND_BOB) == [("Alice", f"{said}."), ("Bob", "True.")]
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["Yes.", "Yes!", "Yes?", "Yes…", "Yes?!", 'He said "yes."', "He said “yes”", "«Yes»", "(laughs)", "[sighs]",
+     "<laugh>", "'Yes'", "I saw the drs.", "はい。", "はい！", "「はい」", "जी।", "نعم؟", "جی۔"],
+)  # fmt: skip
+def test_a_name_counts_behind_the_end_of_a_sentence(end: str) -> None:
+    """Of every script that marks it, quotes, brackets and stage directions included."""
+    assert split_turns(f"Alice: {end} Bob: Ok.", ALICE_AND_BOB) == [("Alice", end), ("Bob", "Ok.")]
+
+
+def test_east_asian_sentences_need_no_white_space() -> None:
+    """Names stand directly behind the full stop, colons are wide."""
+    assert split_turns("太郎：はい。花子：「いいえ」太郎：本当？", ["太郎", "花子"]) == [
+        ("太郎", "はい。"),
+        ("花子", "「いいえ」"),
+        ("太郎", "本当？"),
+    ]
+
+
+def test_quoted_lines_are_turns() -> None:
+    """The quote before a name is dropped; the words are not touched."""
+    assert split_turns('"Alice: Hello!"\n“Bob: Hi!”', ALICE_AND_BOB) == [("Alice", 'Hello!"'), ("Bob", "Hi!”")]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["A.B", "C++"],
+        ["(x)", "[y]*"],
+        ["Dr. Bob", "Bob"],
+        ["Bob", "Dr. Bob"],
+        ["Bob", "Bobby"],
+        ["Bobby", "Bob"],
+        ["Mary Ann", "Mary"],
+        ["Ann", "Mary Ann"],
+        ["1", "12"],
+        ["José", "Zoë"],
+        ["Strauß", "İpek"],
+        ["प्रिया", "ชาย"],
+        ["O'Neil", "Jean-Luc"],
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize("spelling", ["NFC", "NFD"])
+@pytest.mark.parametrize("case", [str, str.upper, str.lower, str.casefold], ids=lambda case: case.__name__)
+def test_names_are_taken_literally(names: list[str], spelling: str, case: type[str]) -> None:
+    """Whatever a pattern would read into them, in any case (``STRAUSS``), composed or not, prefixes of each other."""
+    written = [unicodedata.normalize(spelling, case(name)) for name in names]  # type: ignore[arg-type]
+    text = f"{written[0]}: One. {written[1]}: Two! {written[0]}: Three.\n{written[1]}: Four."
+    expected = list(zip(names * 2, ["One.", "Two!", "Three.", "Four."], strict=True))
+    assert split_turns(text, names) == expected
+    assert split_turns(text, [unicodedata.normalize("NFD", name) for name in names]) == [
+        (unicodedata.normalize("NFD", name), said) for name, said in expected
+    ]
+
+
+@pytest.mark.parametrize("written", ["Iris", "IRIS", "İris", "ıris", "IRİS", "ırıs"])
+def test_letters_that_fold_oddly_find_their_speaker(written: str) -> None:
+    """Python's patterns equate the Turkish i's, folding does not: no spelling may end in a lookup error."""
+    assert split_turns(f"{written}: Hi! Bob: Hi!", ["Iris", "Bob"])[0] == ("Iris", "Hi!")
+
+
+def test_a_name_may_be_spaced_otherwise_in_the_text() -> None:
+    """Blanks within a name are any blanks."""
+    assert split_turns("Mary \u00a0Ann: Hi! Bob: Hi!", ["Mary Ann", "Bob"])[0] == ("Mary Ann", "Hi!")
+
+
+def test_one_speaker_may_have_several_turns_in_a_row() -> None:
+    """Turns are kept as they are written."""
+    assert split_turns("Alice: One. Alice: Two.\nBob: Three.", ALICE_AND_BOB) == [
+        ("Alice", "One."),
+        ("Alice", "Two."),
+        ("Bob", "Three."),
+    ]
+
+
+def test_turns_without_words_are_left_out() -> None:
+    """There is nothing to speak in ``"…"``."""
+    assert split_turns("Alice: … Bob: Well. Alice: ?! Alice: Hm.", ALICE_AND_BOB) == [
+        ("Bob", "Well."),
+        ("Alice", "Hm."),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Hello!", "Once upon a time. Alice: Hello! Bob: Hi!", "Dr. Bob: Hi! Alice: Hi!", "Alice", "Alice says: Hi!"],
+)
+def test_words_before_the_first_name_are_refused(text: str) -> None:
+    """Nobody would speak them. The error says how a dialogue begins and does not repeat the text."""
+    with pytest.raises(ValueError, match=r"must begin with a speaker's name and a colon: Alice: or Bob:") as caught:
+        split_turns(text, ALICE_AND_BOB)
+    assert "upon" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "silent"),
+    [
+        ("Alice: Hello! Carol: Hi!", "Bob never speaks"),
+        ("Alice: Hello Bob: Hi", "Bob never speaks"),
+        ("Alice: Hello! Bob: …", "Bob never speaks"),
+        ("", "Alice and Bob never speak"),
+    ],
+)
+def test_a_speaker_who_never_speaks_is_an_error(text: str, silent: str) -> None:
+    """The text says who, and where a name would have counted."""
+    with pytest.raises(ValueError, match=rf"{silent}: .* at the start of a line or behind the end of a sentence"):
+        split_turns(text, ALICE_AND_BOB)
+
+
+def test_thirty_speakers_are_no_harder_than_two() -> None:
+    """Casts larger than a model's two speakers are split the same way."""
+    names = [f"Speaker {number}" for number in range(1, 31)]
+    assert split_turns(" ".join(f"{name}: I am here." for name in names), names) == [
+        (name, "I am here.") for name in names
+    ]
+
+
+NAMES = st.lists(
+    st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=12),
+    min_size=2,
+    max_size=4,
+    unique_by=lambda name: (
+        unicodedata.normalize("NFKD", name.upper()).casefold().replace("ı", "i").replace("\u0307", "")
+    ),
+)
+# Without colons no turn can hold a label of its own.
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters=":："), min_size=1).map(lambda said: f"a{said}.")
+
+
+@given(st.data())
+def test_turns_survive_being_written_and_read(data: st.DataObject) -> None:
+    """Any turns of any names, written on one line each or all on one line, are read back unchanged."""
+    names = [unicodedata.normalize("NFC", name) for name in data.draw(NAMES)]
+    order = [*names, *data.draw(st.lists(st.sampled_from(names), max_size=6))]
+    turns = [SpokenTurn(name, data.draw(WORDS)) for name in order]
+    for separator in ("\n", " ", "\r\n\r\n"):
+        for colon in (":", "：", " : "):
+            text = separator.join(f"{turn.speaker}{colon}{turn.text}" for turn in turns)
+            assert split_turns(text, names) == turns
+
+
+@given(st.text(), st.text())
+def test_no_word_is_lost(before: str, after: str) -> None:
+    """Whatever stands in a dialogue is spoken: only names, colons, blanks and wordless turns disappear."""
+    said = "".join(turn.text for turn in split_turns(f"Alice: x{before}\nBob: y{after}", ALICE_AND_BOB))
+
+    def words(text: str) -> str:
+        return "".join(char for char in text if char.isalnum()).lower().replace("alice", "").replace("bob", "")
+
+    assert words(said) == words(f"x{before}y{after}")
+
+
+@pytest.mark.parametrize(
+    "unit", ["\n", " ", ".", '"', ":", "Bob", "Bob ", "\nBob ", ". ", '\n"', "! Bob", "\u0301\u0327", "\0", "Mary "],
+    ids=ascii,
+)  # fmt: skip
+def test_a_million_characters_of_anything_are_split(unit: str) -> None:
+    """Time grows with the length and not with its square, which would take hours here."""
+    text = f"Mary Ann: Hi. Bob: x{unit * (1_000_000 // len(unit))}"
+    assert split_turns(text, ["Mary Ann", "Bob"])[0] == ("Mary Ann", "Hi.")
+
+
+def request_of(text: str, **values: object) -> AudioRequest:
+    """A request for a dialogue between Alice, who whispers, and Bob."""
+    speakers = [
+        SpeakerConfig(speaker_name="Alice", voice_name="kore", style="whispering"),
+        SpeakerConfig(speaker_name="Bob", voice_name="puck", speed=1.5),
+    ]
+    return AudioRequest.model_validate(
+        {
+            "text": text,
+            "speaker_mode": SpeakerMode.MULTIPLE,
+            "multi_speaker_config": MultiSpeakerConfig(speakers=tuple(speakers)),
+            **values,
+        }
+    )
+
+
+def test_a_single_voice_is_one_turn() -> None:
+    """The text stays word for word, colons included."""
+    request = AudioRequest(text="Alice: Hello! ", style="calm", language="de-DE", voice_config=VoiceConfig(speed=2))
+    utterance = Utterance.from_request(request, "m")
+    assert utterance == Utterance((Turn("Alice: Hello! ", request.voice_config, None, "calm"),), "m", "de-DE")
+    assert utterance.text == "Alice: Hello! "
+    assert type(utterance.language) is str
+
+
+def test_a_dialogue_is_turns_with_voices_and_styles() -> None:
+    """A speaker's own style wins over the request's; what is spoken holds neither names nor styles."""
+    utterance = Utterance.from_request(request_of("Alice: Hello! Bob: Hi there!", style="calm"), "m")
+    assert [(turn.speaker, turn.text, turn.style, turn.voice.voice_name) for turn in utterance.turns] == [
+        ("Alice", "Hello!", "whispering", "kore"),
+        ("Bob", "Hi there!", "calm", "puck"),
+    ]
+    assert utterance.turns[1].voice.speed == 1.5
+    assert utterance.text == "Hello!\nHi there!"
+
+
+def test_a_dialogue_that_cannot_be_read_is_a_wrong_request() -> None:
+    """The error is one of this library's, and nothing of the parser's is chained to it."""
+    with pytest.raises(TTSValidationError, match="Bob never speaks") as caught:
+        Utterance.from_request(request_of("Alice: Hello!"), "m")
+    assert caught.value.__suppress_context__
+
+
+def test_audio_knows_its_length() -> None:
+    """Two bytes are a sample."""
+    assert SpeechAudio(bytes(48_000), 24_000, "m").duration_s == 1.0
