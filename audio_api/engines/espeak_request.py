@@ -148,7 +148,9 @@ def _espeak_language(code: str) -> str:
 
 def _check_script(text: str, code: str, language: str) -> None:
     if _THAI.search(text):
-        raise TTSValidationError("the text is Thai, which the offline engine cannot speak: use Gemini (TTS_ENGINE=gemini)")
+        raise TTSValidationError(
+            "the text is Thai, which the offline engine cannot speak: use Gemini (TTS_ENGINE=gemini)"
+        )
     if language in _READS_HAN or not _HAN.search(text):
         return
     advice = "write it in kana" if language == "ja" else "set the language to 'zh' if the text is Chinese"
