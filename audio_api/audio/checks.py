@@ -193,7 +193,7 @@ def judge(
 
 @dataclass(frozen=True, slots=True)
 class _Sound:
-    """A clip's measures; levels and correlation are those of the clip without its offset."""
+    """A clip's measures; levels and correlation are those of frames without their offset."""
 
     duration_s: float
     offset: float
@@ -247,8 +247,8 @@ def _listen(pcm: bytes, sample_rate: int) -> _Sound:
     frame = round(sample_rate * _FRAME_S)
     whole = samples[: samples.size // frame * frame].reshape(-1, frame)
     offset = float(samples.mean(dtype=np.float64))
-    energy, product, clipped = _measure(whole, offset)
-    tail = samples[-frame:] - offset
+    energy, product, clipped = _measure(whole)
+    tail = samples[-frame:] - samples[-frame:].mean()
     peak = max(samples.max() - offset, offset - samples.min())
     last_dbfs, peak_dbfs, rms_dbfs = _dbfs(np.array([tail @ tail / frame, peak**2, energy.mean() / frame])).tolist()
     frames_dbfs = _dbfs(energy / frame)
@@ -267,16 +267,18 @@ def _listen(pcm: bytes, sample_rate: int) -> _Sound:
     )
 
 
-def _measure(frames: NDArray[np.int16], offset: float) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+def _measure(frames: NDArray[np.int16]) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
     """The energy of each frame, the sum of the products of its neighbours, and the samples at full scale in all.
 
+    Each frame loses its own offset: that of the whole clip would turn the silence between offset words into sound.
     In blocks: the float copy of ten minutes would be 58 MB.
     """
     energies, products, clipped = [], [], 0
     for start in range(0, len(frames), _BLOCK_FRAMES):
         block = frames[start : start + _BLOCK_FRAMES]
         clipped += int(np.count_nonzero(block >= _CLIPPED) + np.count_nonzero(block <= -_CLIPPED))
-        centred = block - np.float32(offset)
+        centred = block.astype(np.float32)
+        centred -= centred.mean(axis=1, keepdims=True)
         energies.append(np.vecdot(centred, centred))
         products.append(np.vecdot(centred[:, :-1], centred[:, 1:]))
     return np.concatenate(energies, dtype=np.float64), np.concatenate(products, dtype=np.float64), clipped
