@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "engines": _SPEECH | {"config"},
     "queues": _PLAIN,
     "services": _SPEECH | {"config", "engines", "queues", "retry"},
+    "doctor": _SPEECH | {"config", "engines", "queues", "retry"},
     "emulator": {"models"},
 }
 # The programs put the parts together.
@@ -40,7 +41,7 @@ PROGRAMS = {"__main__", "cli", "emulator.__main__", "emulator.pytest_plugin"}
 # Vendors' packages, and the only modules that import them.
 ONLY_IN = {
     "google": "engines.gemini",
-    "httpx2": "engines.gemini",
+    "httpx2": ("engines.gemini", "doctor"),
     "soxr": "engines.espeak_process",
     "espeakng_loader": ("engines.espeak_process", "engines.offline"),
     "redis": "queues.redis_streams",

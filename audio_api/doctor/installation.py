@@ -1,0 +1,147 @@
+"""What this machine and its settings allow, one check after the other; nothing is billed."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from audio_api.config import AudioConfig
+from audio_api.doctor.live_calls import api_client, error_text, one_line
+from audio_api.engines.base import Turn, Utterance
+from audio_api.errors import AudioAPIError, ConfigurationError
+from audio_api.models.audio_request import VoiceConfig
+from audio_api.queues.redis_streams import ping
+
+PACKAGES = ("audio-api", "google-genai")
+EXTRAS = {
+    "offline": ("espeakng_loader", "soxr"),
+    "emulator": ("starlette", "uvicorn"),
+    "redis": ("redis",),
+}
+"""The optional parts of the package, and the modules that each needs."""
+
+# About half an hour of speech.
+_LITTLE_SPACE_BYTES = 100 * 2**20
+_API_LIMIT_S = 10.0
+
+
+class Check(NamedTuple):
+    """One thing looked at: fine, worth knowing, or broken; the text says what to do."""
+
+    level: Literal["ok", "warn", "fail"]
+    title: str
+    text: str
+
+
+async def check_installation() -> AsyncIterator[Check]:
+    """Look at everything, and tell it as it is known. Settings come from the environment and ``.env``."""
+    yield Check("ok", "Python", f"{platform.python_version()} in {sys.prefix}")
+    for package in PACKAGES:
+        yield _check_package(package)
+    for extra in EXTRAS:
+        yield _check_extra(extra)
+    yield _check_env_file(Path(".env"))
+    try:
+        config = AudioConfig.load_config()
+    except ConfigurationError as error:
+        yield Check("fail", "settings", str(error))
+        return
+    yield Check("ok", "settings", f"engine {config.tts_engine}, model {config.default_tts_model}")
+    yield _check_key(config)
+    yield _check_output(config)
+    yield await _check_offline_speech(config)
+    yield await _check_redis(config)
+    yield await _check_api(config)
+
+
+def _check_package(name: str) -> Check:
+    try:
+        return Check("ok", name, version(name))
+    except PackageNotFoundError:
+        return Check("fail", name, f"not installed: pip install {name}")
+
+
+def _check_extra(extra: str) -> Check:
+    if missing := [module for module in EXTRAS[extra] if find_spec(module) is None]:
+        return Check("warn", f"extra {extra}", f"{' and '.join(missing)} missing: pip install 'audio-api[{extra}]'")
+    return Check("ok", f"extra {extra}", "installed")
+
+
+def _check_env_file(path: Path) -> Check:
+    try:
+        mode = path.stat().st_mode & 0o777
+    except FileNotFoundError:
+        return Check("ok", ".env", f"none in {Path.cwd()}; the environment alone counts")
+    if mode & 0o077:
+        return Check("warn", ".env", f"others on this machine can open it (mode {mode:03o}): chmod 600 {path}")
+    return Check("ok", ".env", "found, for its owner only")
+
+
+def _check_key(config: AudioConfig) -> Check:
+    try:
+        config.require_api_key()
+    except ConfigurationError as error:
+        if config.tts_engine == "offline":
+            return Check("ok", "API key", "not set, and not needed offline")
+        return Check("fail", "API key", str(error))
+    return Check("ok", "API key", "set")
+
+
+def _check_output(config: AudioConfig) -> Check:
+    try:
+        # Offline needs no key, so that only the folder is left to validate.
+        config.model_copy(update={"tts_engine": "offline"}).validate_config()
+        free_bytes = shutil.disk_usage(config.output_dir).free
+    except ConfigurationError as error:
+        return Check("fail", "output folder", str(error))
+    text = f"{config.output_dir.absolute()} takes files, {free_bytes / 1e9:,.1f} GB free"
+    if free_bytes < _LITTLE_SPACE_BYTES:
+        return Check("warn", "output folder", f"{text}: make room, a minute of speech takes 2.9 MB")
+    return Check("ok", "output folder", text)
+
+
+async def _check_offline_speech(config: AudioConfig) -> Check:
+    from audio_api.engines.offline import OfflineEngine
+
+    title = "offline speech"
+    engine = OfflineEngine()
+    try:
+        audio = await engine.synthesize(Utterance((Turn("Hello.", VoiceConfig()),), engine.name, "en-US"))
+    except AudioAPIError as error:
+        return Check("fail" if config.tts_engine == "offline" else "warn", title, str(error))
+    finally:
+        await engine.close()
+    return Check("ok", title, f"spoke {audio.duration_s:.1f} s")
+
+
+async def _check_redis(config: AudioConfig) -> Check:
+    if not config.use_redis:
+        return Check("ok", "Redis", "not used")
+    try:
+        return Check("ok", "Redis", f"{await ping(config.redis_url.get_secret_value())} answers")
+    except ConfigurationError as error:
+        return Check("fail", "Redis", str(error))
+
+
+async def _check_api(config: AudioConfig) -> Check:
+    import httpx2
+
+    if config.gemini_api_key is None:
+        return Check("ok", "Gemini API", "not asked without a key")
+    model = config.default_tts_model
+    try:
+        async with asyncio.timeout(_API_LIMIT_S), api_client(config) as client:
+            response = await client.get(f"/v1beta/models/{model}")
+    except (httpx2.HTTPError, TimeoutError, AudioAPIError) as error:
+        reason = str(error) if isinstance(error, AudioAPIError) else type(error).__name__
+        return Check("fail", "Gemini API", f"no answer from {config.gemini_base_url}: {reason}")
+    if response.is_success:
+        return Check("ok", "Gemini API", f"knows {model}")
+    return Check("fail", "Gemini API", f"asked for {model}: {one_line(error_text(response))}")

@@ -1,0 +1,1 @@
+"""Where jobs wait: one file per place."""
