@@ -193,22 +193,25 @@ class AudioConfig(BaseSettings):
 
     def __init__(self, **values: Any) -> None:
         """Take settings by field name; what is not given comes from the environment, ``.env`` or the default."""
+        if problem := self._fill(values):
+            # Nothing secret stays within reach of the error: not in the original as its context, whose inputs hold the
+            # key, nor in this frame, whose variables a traceback may show.
+            values.clear()
+            raise ConfigurationError(problem)
+
+    def _fill(self, values: dict[str, Any]) -> str | None:
+        """Read every setting; return what is wrong with them."""
         if unknown := [name for name in values if name not in type(self).model_fields and name != "_env_file"]:
-            raise ConfigurationError(f"no such setting: {', '.join(unknown)}")
-        # Tracebacks can show local variables.
-        values = {name: _veiled(name, value) for name, value in values.items()}
+            return f"no such setting: {', '.join(unknown)}"
         env_file = values.get("_env_file", self.model_config.get("env_file"))
         try:
             super().__init__(**values)
         except ValidationError as error:
-            problem = _explain(error, type(self))
+            return _explain(error, type(self))
         except (OSError, UnicodeDecodeError) as error:
-            problem = f"{env_file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
-        else:
-            _warn_of_exposed_keys(env_file)
-            return
-        # Raised out here: even as a suppressed context, the original would carry its inputs, the key among them.
-        raise ConfigurationError(problem)
+            return f"{env_file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+        _warn_of_exposed_keys(env_file)
+        return None
 
     def __reduce__(self) -> tuple[partial[Self], tuple[()]]:
         """Pickle without the secrets; the process that loads the pickle reads them from its own environment."""
@@ -304,10 +307,6 @@ class AudioConfig(BaseSettings):
 
 
 _SECRETS = {name for name, field in AudioConfig.model_fields.items() if "SecretStr" in str(field.annotation)}
-
-
-def _veiled(name: str, value: object) -> object:
-    return SecretStr(value) if name in _SECRETS and isinstance(value, str) else value
 
 
 def _shown(name: str, value: object) -> str:
