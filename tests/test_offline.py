@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import resource
 import select
 import shutil
 import signal
@@ -442,6 +443,29 @@ async def test_a_crash_while_speaking_can_be_tried_again(fresh_engine: OfflineEn
     assert caught.value.retryable
     await fresh_engine.synthesize(utterance("Yes."))
     assert_no_such_process(pid)
+
+
+async def test_ctrl_c_does_not_reach_the_child(fresh_engine: OfflineEngine) -> None:
+    """The terminal interrupts all processes of the group; the program decides what ends, so the child speaks on."""
+    await fresh_engine.synthesize(utterance("Yes."))
+    pid = child_pid(fresh_engine)
+    for _ in range(3):
+        os.kill(pid, signal.SIGINT)
+        await fresh_engine.synthesize(utterance("Yes."))
+        assert child_pid(fresh_engine) == pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of another process")
+async def test_a_lack_of_memory_is_reported(fresh_engine: OfflineEngine) -> None:
+    """Sound that does not fit into memory is an error that says so, never a shortened recording."""
+    await fresh_engine.synthesize(utterance("Yes."))
+    pid = child_pid(fresh_engine)
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    limit_bytes = pages * resource.getpagesize() + 64 * 1_000_000
+    resource.prlimit(pid, resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+    with pytest.raises(TTSUnavailableError, match="does not fit into memory"):
+        await fresh_engine.synthesize(utterance(LONG_TEXT))
+    await fresh_engine.synthesize(utterance("Yes."))
 
 
 async def test_a_hung_process_is_ended(fresh_engine: OfflineEngine, monkeypatch: pytest.MonkeyPatch) -> None:
