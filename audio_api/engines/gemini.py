@@ -90,7 +90,7 @@ class GeminiEngine(SpeechEngine):
             TTSValidationError: More than two speakers, a custom voice in a dialogue, or a text that no call can speak.
         """
         self._check_key()
-        _check_speakers(utterance)
+        _check_voices(utterance)
         _check_length(utterance, self._max_input_tokens)
 
     async def synthesize(self, utterance: Utterance) -> SpeechAudio:
@@ -222,13 +222,18 @@ def _perhaps_the_voice(error: TTSModelNotFoundError, utterance: Utterance) -> Au
     return TTSAPIError(f"the API does not know the voice {voices[0]} or the model {utterance.model}: {error}")
 
 
-def _check_speakers(utterance: Utterance) -> None:
+def _check_voices(utterance: Utterance) -> None:
     speakers = speakers_of(utterance)
     if len(speakers) > 2:
         raise TTSValidationError(f"Gemini speaks dialogues of two; this one has {len(speakers)}: {', '.join(speakers)}")
-    if len(speakers) == 2 and (custom := _custom_voices(utterance)):
+    custom = _custom_voices(utterance)
+    if len(speakers) == 2 and custom:
         raise TTSValidationError(
             f"the custom voice {custom[0]} cannot take part in a dialogue: use VoiceName, or a request per turn"
+        )
+    if custom and model_spec(utterance.model).family == "legacy":
+        raise TTSValidationError(
+            f"the custom voice {custom[0]} needs a 3.8 model; {utterance.model} takes VoiceName only"
         )
 
 

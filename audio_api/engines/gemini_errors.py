@@ -235,16 +235,21 @@ def _from_429(answer: _Answer, now: datetime, retry_after_s: float | None) -> Au
         for violation in failure.get("violations") or ()
         if isinstance(violation, Mapping)
     ]
+    quotas = quote(", ".join(_limit(violation) for violation in violations), answer.key) or str(answer)
     if _ZERO_LIMIT.search(answer.message) or any(violation.get("quotaValue") == "0" for violation in violations):
         return TTSQuotaError(
-            f"this key's plan has no quota for the model; use another model or plan ({answer})",
+            f"this key's plan has no quota for the model; use another model or plan ({quotas})",
             code=ErrorCode.QUOTA_NOT_GRANTED,
         )
     if _NO_CREDIT.search(answer.message):
         return TTSQuotaError(f"the account's credit is used up ({answer})", code=ErrorCode.CREDIT_EXHAUSTED)
     if any(_is_daily(violation) for violation in violations):
-        return _day_is_over(answer, now, retry_after_s)
-    return TTSRateLimitError(f"too many calls this minute ({answer})", retry_after_s=retry_after_s)
+        return _day_is_over(quotas, now, retry_after_s)
+    return TTSRateLimitError(f"too many calls this minute ({quotas})", retry_after_s=retry_after_s)
+
+
+def _limit(violation: Mapping[str, Any]) -> str:
+    return f"{violation.get('quotaId', '?')}: {violation.get('quotaValue', 'limit unknown')}"
 
 
 def _is_daily(violation: Mapping[str, Any]) -> bool:
@@ -255,12 +260,12 @@ def _is_daily(violation: Mapping[str, Any]) -> bool:
 _SHORT_DELAY_S = 300.0
 
 
-def _day_is_over(answer: _Answer, now: datetime, retry_after_s: float | None) -> TTSQuotaError:
+def _day_is_over(quotas: str, now: datetime, retry_after_s: float | None) -> TTSQuotaError:
     if retry_after_s is not None and retry_after_s <= _SHORT_DELAY_S:
         retry_after_s = None
     reset_at = next_pacific_midnight(now) if retry_after_s is None else now + timedelta(seconds=retry_after_s)
     error = TTSQuotaError(
-        f"the day's quota is used up until {reset_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC ({answer})",
+        f"the day's quota is used up until {reset_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC ({quotas})",
         retry_after_s=retry_after_s,
     )
     error.reset_at = reset_at

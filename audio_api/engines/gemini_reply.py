@@ -46,18 +46,19 @@ def read_reply(reply: Any, *, asked_model: str, body: bytes = b"") -> SpeechAudi
         TTSAPIError: The model does not speak the language.
     """
     usage = read_usage(reply)
+    billed = None if usage == TokenUsage() else usage
     candidate = next(iter(getattr(reply, "candidates", None) or ()), None)
     reason = _finish_reason(candidate)
     streams = _audio_streams(candidate)
     if reason in _REFUSALS or not streams:
-        raise _why_no_audio(reply, candidate, reason, usage, body)
-    sounds = [_decode(stream, usage) for stream in streams]
+        raise _why_no_audio(reply, candidate, reason, billed, body)
+    sounds = [_decode(stream, billed) for stream in streams]
     if len({sound.rate for sound in sounds}) > 1:
-        raise _bad_format(f"parts of {' and '.join(str(sound.rate) for sound in sounds)} Hz", usage)
+        raise _bad_format(f"parts of {' and '.join(str(sound.rate) for sound in sounds)} Hz", billed)
     # A sound's last half sample would shift every sample of the next one.
     pcm = b"".join(sound.pcm[: len(sound.pcm) & ~1] for sound in sounds)
     if not pcm:
-        raise TTSAudioError("the API answered with an empty sound", usage=usage)
+        raise TTSAudioError("the API answered with an empty sound", usage=billed)
     model = (_name(getattr(reply, "model_version", None)) or asked_model).removeprefix("models/")
     warnings = list(_reroute_warnings(asked_model, model))
     if any(len(sound.pcm) % 2 for sound in sounds):
@@ -135,10 +136,10 @@ def _audio_parts(candidate: Any) -> Iterator[tuple[str, bytes]]:
             yield mime, data
 
 
-def _decode(stream: _Stream, usage: TokenUsage) -> _Sound:
+def _decode(stream: _Stream, usage: TokenUsage | None) -> _Sound:
     """``audio/l16;codec=pcm;rate=24000``, ``audio/l16; rate=24000; channels=1`` or any WAV; a header beats the type."""
     kind, *pairs = (piece.strip() for piece in stream.mime.split(";"))
-    parameters = dict(re.findall(r"(\w+)\s*=\s*\"?([^\"]+)", "\n".join(pairs)))
+    parameters = dict(re.findall(r'(\w+) *= *"?([^"\n]+)', "\n".join(pairs)))
     if stream.data.startswith(b"RIFF") or kind in _WAV_TYPES:
         return _decode_wav(bytes(stream.data), usage)
     rate = parameters.get("rate", str(_DEFAULT_RATE))
@@ -148,7 +149,7 @@ def _decode(stream: _Stream, usage: TokenUsage) -> _Sound:
     return _Sound(bytes(stream.data), int(rate))
 
 
-def _decode_wav(data: bytes, usage: TokenUsage) -> _Sound:
+def _decode_wav(data: bytes, usage: TokenUsage | None) -> _Sound:
     try:
         wav = decode_wav(data)
     except ValueError as error:
@@ -162,7 +163,7 @@ def _decode_wav(data: bytes, usage: TokenUsage) -> _Sound:
     raise TTSAudioError(f"the API answered with a damaged WAV: {reason}", code=ErrorCode.AUDIO_FORMAT, usage=usage)
 
 
-def _bad_format(found: str, usage: TokenUsage) -> TTSAudioError:
+def _bad_format(found: str, usage: TokenUsage | None) -> TTSAudioError:
     return TTSAudioError(
         f"the API answered with {found}; this library reads 16-bit PCM or WAV of one channel",
         code=ErrorCode.AUDIO_FORMAT,
@@ -171,7 +172,9 @@ def _bad_format(found: str, usage: TokenUsage) -> TTSAudioError:
     )
 
 
-def _why_no_audio(reply: Any, candidate: Any, reason: str | None, usage: TokenUsage, body: bytes) -> AudioAPIError:
+def _why_no_audio(
+    reply: Any, candidate: Any, reason: str | None, usage: TokenUsage | None, body: bytes
+) -> AudioAPIError:
     blocked = _name(getattr(getattr(reply, "prompt_feedback", None), "block_reason", None))
     if blocked or reason in _REFUSALS:
         return TTSContentBlockedError(f"the API refuses to speak this text ({blocked or reason})", usage=usage)

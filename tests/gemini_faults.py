@@ -1,0 +1,219 @@
+"""What the Gemini engine must make of every fault of the emulator; run as a script, it prints what it does make.
+
+``python gemini_faults.py`` lets the engine meet every fault of a fresh emulator once, with logging at DEBUG, and prints
+a JSON object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import pickle
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from audio_api.emulator import Emulator, Fault
+from audio_api.engines.base import SpeechAudio, Turn, Utterance
+from audio_api.engines.gemini import GeminiEngine
+from audio_api.errors import (
+    AudioAPIError,
+    ConfigurationError,
+    ErrorCode,
+    TTSAPIError,
+    TTSAudioError,
+    TTSAuthenticationError,
+    TTSContentBlockedError,
+    TTSModelNotFoundError,
+    TTSQuotaError,
+    TTSRateLimitError,
+    TTSUnavailableError,
+)
+from audio_api.models.audio_request import VoiceConfig
+
+KEY = "canary-5f1c0ffee-key"
+TEXT = "The quick brown fox jumps over the lazy dog."
+MODEL = "gemini-3.8-flash-tts"
+UTTERANCE = Utterance((Turn(TEXT, VoiceConfig()),), MODEL, "en-US")
+# The faults that hang end by this; long enough for a bomb of 300 MiB on a busy machine.
+TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A call that brought sound.
+
+    Attributes:
+        finish_reason: What the engine reports.
+        rate: Its sample rate.
+        whole: Whether every sample the emulator made arrived; ``None``: its sound is damaged on purpose.
+        warnings: How many.
+    """
+
+    finish_reason: str | None = "STOP"
+    rate: int = 24_000
+    whole: bool | None = True
+    warnings: int = 0
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A call that brought an error: class, code, whether to retry, the server's delay, whether it was billed."""
+
+    kind: type[AudioAPIError]
+    code: ErrorCode
+    retryable: bool
+    retry_after_s: float | None = None
+    billed: bool = False
+
+
+def _unavailable(code: ErrorCode) -> Failed:
+    return Failed(TTSUnavailableError, code, retryable=True)
+
+
+_NO_AUDIO = Failed(TTSAudioError, ErrorCode.NO_AUDIO, retryable=True, billed=True)
+_BLOCKED = Failed(TTSContentBlockedError, ErrorCode.CONTENT_BLOCKED, retryable=False, billed=True)
+_FORMAT = Failed(TTSAudioError, ErrorCode.AUDIO_FORMAT, retryable=False, billed=True)
+_TOO_LARGE = Failed(TTSAudioError, ErrorCode.AUDIO_TOO_LARGE, retryable=False)
+_KEY_REFUSED = Failed(TTSAuthenticationError, ErrorCode.AUTHENTICATION, retryable=False)
+_REFUSED = Failed(TTSAPIError, ErrorCode.API_ERROR, retryable=False)
+_NO_MODEL = Failed(TTSModelNotFoundError, ErrorCode.MODEL_NOT_FOUND, retryable=False)
+_DAMAGED = Heard(whole=None)
+
+EXPECTED: dict[Fault, Heard | Failed] = {
+    Fault.NONE: Heard(),
+    Fault.RATE_LIMIT_MINUTE: Failed(TTSRateLimitError, ErrorCode.RATE_LIMITED, retryable=True, retry_after_s=42),
+    Fault.RATE_LIMIT_BARE: Failed(TTSRateLimitError, ErrorCode.RATE_LIMITED, retryable=True),
+    Fault.QUOTA_DAY: Failed(TTSQuotaError, ErrorCode.QUOTA_EXHAUSTED, retryable=False),
+    Fault.QUOTA_DAY_PAID: Failed(TTSQuotaError, ErrorCode.QUOTA_EXHAUSTED, retryable=False, retry_after_s=6776),
+    Fault.QUOTA_ZERO: Failed(TTSQuotaError, ErrorCode.QUOTA_NOT_GRANTED, retryable=False),
+    Fault.CREDITS_DEPLETED: Failed(TTSQuotaError, ErrorCode.CREDIT_EXHAUSTED, retryable=False),
+    Fault.TIMEOUT_408: _unavailable(ErrorCode.UNAVAILABLE),
+    Fault.INTERNAL_500: _unavailable(ErrorCode.UNAVAILABLE),
+    Fault.BAD_GATEWAY_502: _unavailable(ErrorCode.UNAVAILABLE),
+    Fault.UNAVAILABLE_503: _unavailable(ErrorCode.UNAVAILABLE),
+    Fault.DEADLINE_504: _unavailable(ErrorCode.UNAVAILABLE),
+    Fault.BAD_ARGUMENT: _REFUSED,
+    Fault.LOCATION: _REFUSED,
+    Fault.API_KEY_INVALID: _KEY_REFUSED,
+    Fault.UNAUTHENTICATED: _KEY_REFUSED,
+    Fault.PERMISSION_DENIED: _KEY_REFUSED,
+    Fault.KEY_LEAKED: _KEY_REFUSED,
+    Fault.MODEL_NOT_FOUND: _NO_MODEL,
+    Fault.MODEL_RETIRED: _NO_MODEL,
+    Fault.GENERATED_TEXT: _unavailable(ErrorCode.MODEL_CONFUSED),
+    Fault.REDIRECT: Failed(ConfigurationError, ErrorCode.CONFIGURATION, retryable=False),
+    Fault.NEVER_ANSWERS: _unavailable(ErrorCode.TIMEOUT),
+    Fault.SLOW_LORIS: _unavailable(ErrorCode.TIMEOUT),
+    Fault.RESET_BEFORE_BODY: _unavailable(ErrorCode.CONNECTION_BROKEN),
+    Fault.RESET_IN_BODY: _unavailable(ErrorCode.CONNECTION_BROKEN),
+    Fault.CLOSE_BEFORE_BODY: _unavailable(ErrorCode.CONNECTION_BROKEN),
+    Fault.CLOSE_IN_BODY: _unavailable(ErrorCode.CONNECTION_BROKEN),
+    Fault.GZIP_BOMB: _TOO_LARGE,
+    Fault.HUGE_BODY: _TOO_LARGE,
+    Fault.TRUNCATED_JSON: _unavailable(ErrorCode.UNREADABLE_REPLY),
+    Fault.HTML_200: _unavailable(ErrorCode.UNREADABLE_REPLY),
+    Fault.EMPTY_BODY: Failed(TTSAudioError, ErrorCode.NO_AUDIO, retryable=True),
+    Fault.CANDIDATES_EMPTY: _NO_AUDIO,
+    Fault.CANDIDATES_MISSING: _NO_AUDIO,
+    Fault.CONTENT_EMPTY: _NO_AUDIO,
+    Fault.CONTENT_MISSING: _NO_AUDIO,
+    Fault.COPYRIGHT: _BLOCKED,
+    Fault.SAFETY: _BLOCKED,
+    Fault.PROHIBITED_CONTENT: _BLOCKED,
+    Fault.PROMPT_BLOCKED: _BLOCKED,
+    Fault.TEXT_ONLY: _NO_AUDIO,
+    Fault.INLINE_DATA_EMPTY: _NO_AUDIO,
+    Fault.BASE64_INVALID: _unavailable(ErrorCode.UNREADABLE_REPLY),
+    Fault.TEXT_THEN_AUDIO: Heard(),
+    Fault.AUDIO_SPLIT: Heard(),
+    Fault.WAV_CHUNK_AFTER_DATA: Heard(),
+    Fault.WAV_SIZE_ZERO: Heard(),
+    Fault.WAV_SIZE_UNKNOWN: Heard(),
+    Fault.RATE_16000: Heard(rate=16_000, whole=None),
+    Fault.MP3: _FORMAT,
+    Fault.MIME_UNKNOWN: _FORMAT,
+    Fault.ODD_BYTES: Heard(whole=None, warnings=1),
+    Fault.SILENT: _DAMAGED,
+    Fault.NEAR_SILENT: _DAMAGED,
+    Fault.DC_OFFSET: _DAMAGED,
+    Fault.HALF_SILENT: _DAMAGED,
+    Fault.GARBAGE: _DAMAGED,
+    Fault.BASE64_TWICE: Failed(TTSAudioError, ErrorCode.AUDIO_FORMAT, retryable=True, billed=True),
+    Fault.BYTES_SWAPPED: _DAMAGED,
+    Fault.BYTES_SHIFTED: _DAMAGED,
+    Fault.MP3_AS_PCM: _DAMAGED,
+    Fault.TOO_SHORT: _DAMAGED,
+    Fault.TRUNCATED: _DAMAGED,
+    Fault.TRUNCATED_BILLED: _DAMAGED,
+    Fault.MAX_TOKENS: Heard("MAX_TOKENS", whole=None),
+    Fault.RUNAWAY: _DAMAGED,
+    Fault.FINISH_MISSING: Heard(None),
+    Fault.FINISH_UNKNOWN: Heard("SPEECH_BOREDOM"),
+    Fault.FINISH_OTHER: Heard("OTHER", whole=None),
+    Fault.OTHER_MODEL: Heard(warnings=1),
+    # These concern streams only, which the engine does not use.
+    Fault.STREAM_CUT: Heard(),
+    Fault.STREAM_STALL: Heard(),
+    Fault.STREAM_ERROR: Heard(),
+    Fault.STREAM_ODD_CHUNKS: Heard(),
+}
+"""What one attempt ends with; the checks that follow it find what is wrong with damaged sound."""
+
+
+def engine_for(server: Emulator | str, *, timeout_s: float = TIMEOUT_S, **options: Any) -> GeminiEngine:
+    """An engine that talks to a server on this machine."""
+    url = server if isinstance(server, str) else server.url
+    return GeminiEngine(KEY, **{"base_url": url, "timeout_s": timeout_s, "max_connections": 4, **options})
+
+
+async def outcome(engine: GeminiEngine, utterance: Utterance = UTTERANCE) -> SpeechAudio | AudioAPIError:
+    """What one attempt ends with, as a value."""
+    try:
+        return await engine.synthesize(utterance)
+    except AudioAPIError as error:
+        return error
+
+
+def summary(result: SpeechAudio | AudioAPIError) -> list[Any]:
+    """All that a caller can see of an outcome, but for the sound itself."""
+    if isinstance(result, SpeechAudio):
+        return ["heard", result.finish_reason, result.sample_rate, len(result.pcm), result.model, *result.warnings]
+    usage = result.usage and result.usage.model_dump()
+    return [type(result).__name__, result.code.value, result.retryable, result.retry_after_s, usage, str(result)]
+
+
+def every_trace(error: BaseException) -> str:
+    """Everything that a log, a debugger or a queue could make of an error, its local variables included."""
+    with_locals = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    pickled = pickle.dumps(error)
+    again = pickle.loads(pickled)
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+    chain = [error.__cause__, error.__context__, *vars(error).values()]
+    return "\n".join([repr(error), str(error), repr(vars(error)), with_locals, repr(pickled), *map(repr, chain)])
+
+
+async def _meet_every_fault(server: Emulator) -> dict[str, list[Any]]:
+    engine = engine_for(server, timeout_s=2.0)
+    found: dict[str, list[Any]] = {}
+    for fault in Fault:
+        server.fail_next(fault)
+        found[fault] = [summary(await outcome(engine)), len(server.calls)]
+    await engine.close()
+    return found
+
+
+def main() -> None:
+    """Print the outcome of every fault, and whether the key was logged, as JSON."""
+    log = io.StringIO()
+    logging.basicConfig(stream=log, level=logging.DEBUG)
+    with Emulator() as server:
+        found = asyncio.run(_meet_every_fault(server))
+    print(json.dumps({"found": found, "logged": KEY in log.getvalue(), "aiohttp": "aiohttp" in sys.modules}))
+
+
+if __name__ == "__main__":
+    main()
