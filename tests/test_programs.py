@@ -14,6 +14,7 @@ from project import PROJECT, ROOT, part_of_lock, program, variables_without
 from sound import RATE, assert_audible
 
 from audio_api import AudioConfig
+from audio_api.emulator import Emulator
 
 setup = program("setup")
 
@@ -55,12 +56,42 @@ def test_main_speaks_without_a_key_and_says_how() -> None:
         assert_files_are_as_said(done.stdout)
 
 
+def test_main_speaks_with_gemini_when_there_is_a_key(gemini_emulator: Emulator) -> None:
+    """With a key every example is a call to the API, with the default model; the key is in no output."""
+    done = run("main.py", GEMINI_API_KEY="a-very-secret-key", GEMINI_BASE_URL=gemini_emulator.url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Gemini speaks" in done.stdout
+    assert "OFFLINE" not in done.stdout
+    assert [call.model for call in gemini_emulator.calls] == ["gemini-3.8-flash-tts"] * 13
+    assert {call.headers["x-goog-api-key"] for call in gemini_emulator.calls} == {"a-very-secret-key"}
+    assert "a-very-secret-key" not in done.stdout + done.stderr
+    assert len(files_in_table(done.stdout)) == 13
+    assert_files_are_as_said(done.stdout)
+
+
 def test_main_fails_loudly(tmp_path: Path) -> None:
     """When files cannot be written, each example says so and the exit code is not 0."""
     (tmp_path / "file").touch()
     done = run("main.py", OUTPUT_DIR=str(tmp_path / "file" / "below"))
     assert done.returncode == 1
     assert done.stdout.count("FAILED (output_failed)") == 13
+
+
+def test_the_example_shows_every_feature() -> None:
+    """It ends well, without a key; each file it names is audible and as long as it says; it ends with its figures."""
+    done = run("example_improved_usage.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "OFFLINE" in done.stdout
+    assert "5 attempts" in done.stdout
+    assert "quota_exhausted" in done.stdout
+    assert "requests that succeeded" in done.stdout.partition("Measured in this run")[2]
+    spoken = {name: float(seconds) for seconds, name in re.findall(r"([\d.]+) s of speech in (\S+)", done.stdout)}
+    files = {path.name: path for path in Path("output").rglob("*.wav")}
+    assert set(files) == set(spoken) | {f"batch-{number}.wav" for number in range(1, 13)}
+    for name, path in files.items():
+        seconds = len(assert_audible(path)) / RATE
+        assert seconds == pytest.approx(spoken.get(name, seconds), abs=0.01)
+    assert '"event": "attempt failed, trying again"' in done.stderr
 
 
 def test_setup_writes_env_for_its_owner_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
