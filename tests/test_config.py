@@ -125,7 +125,7 @@ def test_another_file_can_be_named() -> None:
     assert AudioConfig(_env_file=None).num_workers == 3
 
 
-def test_an_unreadable_file_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_a_configuration_error() -> None:
     """Its content, which may hold the key, is neither in the text nor attached."""
     Path(".env").touch(mode=0o600)
     Path(".env").write_bytes(f"GEMINI_API_KEY={KEY}\xff".encode("latin-1"))
@@ -133,12 +133,11 @@ def test_an_unreadable_file_is_a_configuration_error(monkeypatch: pytest.MonkeyP
         AudioConfig()
     assert caught.value.__context__ is None
 
-    def denied(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("dotenv.main.DotEnv._get_stream", denied)
-    with pytest.raises(ConfigurationError, match=r"^\.env cannot be read: Permission denied$"):
-        AudioConfig()
+@pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="needs Linux's file that exists and fails when read")
+def test_a_file_on_a_failing_disk_is_a_configuration_error() -> None:
+    """The reason is the operating system's."""
+    assert refusal(_env_file="/proc/self/mem") == "/proc/self/mem cannot be read: Input/output error"
 
 
 @pytest.mark.parametrize(
@@ -196,6 +195,12 @@ def test_a_price_is_two_numbers(price: str) -> None:
     assert 'as JSON: {"model": [0.5, 9]}' in said
 
 
+@pytest.mark.parametrize("name", ["log_level", "tts_engine", "audio_checks"])
+def test_a_choice_is_a_word(name: str) -> None:
+    """A number, such as ``logging.DEBUG``, is refused with the words to choose from."""
+    assert refusal(**{name: 10}).startswith(f"{name.upper()}='10': Input should be '")
+
+
 def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One look at the error is enough to mend everything."""
     monkeypatch.setenv("NUM_WORKERS", "0")
@@ -219,7 +224,7 @@ def test_a_misspelt_setting_is_refused() -> None:
 def test_a_configuration_does_not_change() -> None:
     """Services may hold on to it; a change is a new configuration."""
     with pytest.raises(ValueError, match="frozen"):
-        AudioConfig().num_workers = 5  # type: ignore[misc]
+        AudioConfig().num_workers = 5
 
 
 def test_a_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
