@@ -199,6 +199,7 @@ async def write_wav(
     Raises:
         TTSValidationError: The name is no safe file name.
         TTSOutputError: As ``WavWriter.commit``.
+        ValueError: The sound ends inside a sample, or no WAV has this sample rate.
     """
     draft = _Draft(directory, name, sample_rate, overwrite)
 
@@ -224,6 +225,7 @@ class WavWriter:
 
     Raises:
         TTSValidationError: The name is no safe file name.
+        ValueError: No WAV has this sample rate.
     """
 
     def __init__(self, directory: Path, name: str, *, sample_rate: int = SAMPLE_RATE, overwrite: bool = False) -> None:
