@@ -7,12 +7,13 @@ import os
 import re
 import sys
 import tomllib
+from collections.abc import Mapping
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from types import ModuleType
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -47,9 +48,11 @@ def part_of_lock(*requirements: str) -> str:
     return "".join(block for block in lock_blocks() if pin(block).name in names)
 
 
-def needed(requirements: tuple[str, ...], packages: dict[str, Distribution]) -> dict[str, list[Requirement]]:
+def needed(
+    requirements: tuple[str, ...], packages: Mapping[NormalizedName, Distribution]
+) -> dict[NormalizedName, list[Requirement]]:
     """Every requirement that holds here, by name, followed from package to package and from extra to extra."""
-    found: dict[str, list[Requirement]] = {}
+    found: dict[NormalizedName, list[Requirement]] = {}
     waiting = [(Requirement(item), "") for item in requirements]
     while waiting:
         requirement, extra = waiting.pop()

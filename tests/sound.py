@@ -7,9 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 RATE = 24_000
-Samples = np.ndarray[tuple[int], np.dtype[np.float64]]
+Samples = npt.NDArray[np.float64]
 
 
 def read_wav(path: str | Path | None) -> Samples:
@@ -33,7 +34,8 @@ def assert_audible(path: str | Path | None) -> Samples:
 def loudness_db(samples: Samples) -> Samples:
     """The level of every 20 ms, in dB below full scale."""
     frames = samples[: len(samples) // 480 * 480].reshape(-1, 480)
-    return 10 * np.log10(np.mean(frames**2, axis=1) + 1e-12)
+    levels: Samples = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-12)
+    return levels
 
 
 def spectrum_db(samples: Samples) -> Samples:
@@ -42,8 +44,9 @@ def spectrum_db(samples: Samples) -> Samples:
     power = np.mean(np.abs(np.fft.rfft(frames, axis=1)) ** 2, axis=0)
     edges = np.unique(np.geomspace(60, 10_000, 41) * 2048 / RATE).astype(int)
     bands = np.array([power[low : max(high, low + 1)].mean() for low, high in pairwise(edges)])
-    levels = 10 * np.log10(bands + 1e-12)
-    return levels - levels.mean()
+    levels: Samples = 10 * np.log10(bands + 1e-12)
+    levels -= levels.mean()
+    return levels
 
 
 def split_at_longest_pause(samples: Samples) -> tuple[Samples, Samples]:

@@ -39,7 +39,7 @@ MAY_IMPORT = {
 PROGRAMS = {"__main__", "cli", "emulator.__main__", "emulator.pytest_plugin"}
 
 # Vendors' packages, and the only modules that import them.
-ONLY_IN = {
+ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "google": "engines.gemini",
     "httpx2": ("engines.gemini", "doctor"),
     "soxr": "engines.espeak_process",

@@ -42,7 +42,7 @@ def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run another environment's Python away from the checkout, with warnings as errors. It has no coverage."""
-    command = [python, "-W", "error", *arguments]
+    command = [str(python), "-W", "error", *arguments]
     return subprocess.run(command, cwd=folder, env=variables_without("COVERAGE_"), capture_output=True, text=True)
 
 

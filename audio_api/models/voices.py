@@ -15,7 +15,7 @@ class VoiceName(StrEnum):
 
     character: str
 
-    def __new__(cls, value: str, character: str) -> Self:
+    def __new__(cls, value: str, character: str = "") -> Self:
         """Build the member from its lower-case name and the word Google documents for its character."""
         member = str.__new__(cls, value)
         member._value_ = value
