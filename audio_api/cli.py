@@ -1,0 +1,186 @@
+"""The command line: ``audio-api say "Hello"``, lists of what there is, and a doctor.
+
+Exit codes: 0 done; 1 failed; 2 the command, a setting or the text is wrong; 3 failed, but trying again later may help;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+
+from pydantic import ValidationError
+
+from audio_api.config import AudioConfig
+from audio_api.errors import AudioAPIError, ConfigurationError, TTSValidationError
+from audio_api.logging_config import setup_logging
+from audio_api.models.languages import Language
+from audio_api.models.speech_models import DEFAULT_MODEL, VoiceModel, model_spec
+from audio_api.models.voices import VoiceName
+
+DONE, FAILED, WRONG, TRY_LATER, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments; ``None``: the process's own.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: The arguments make no command, or ask for help.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except AudioAPIError as error:
+        _complain(str(error))
+        if isinstance(error, ConfigurationError | TTSValidationError):
+            return WRONG
+        return TRY_LATER if error.retryable else FAILED
+    except ValidationError as error:
+        _complain(_explain(error))
+        return WRONG
+    except UnicodeDecodeError as error:
+        _complain(f"the text on standard input is not {error.encoding}")
+        return WRONG
+    except (KeyboardInterrupt, EOFError):
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("audio-api", description="Text to speech with Google's Gemini models.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    say = commands.add_parser("say", help="speak a text into a WAV file")
+    say.set_defaults(run=_say)
+    say.add_argument("text", metavar="TEXT", help="what is spoken; - reads it from standard input")
+    say.add_argument("-o", "--output", metavar="FILE", help="where the WAV goes (default: a name in OUTPUT_DIR)")
+    say.add_argument("--voice", default=VoiceName.KORE.value, help="see the command voices (default: %(default)s)")
+    say.add_argument("--language", default=Language.ENGLISH.value, help="a BCP-47 code (default: %(default)s)")
+    say.add_argument("--style", help="how to speak, in a few adjectives")
+    say.add_argument("--speed", type=float, help="0.1 to 3.0; 1.0 is natural")
+    say.add_argument("--pitch", type=float, help="0.1 to 2.0; 1.0 is natural")
+    say.add_argument("--model", help="see the command models (default: DEFAULT_TTS_MODEL)")
+    say.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    say.add_argument("--offline", action="store_true", help="a robotic voice, without key or network")
+    commands.add_parser("voices", help="list the voices").set_defaults(run=_list_voices)
+    commands.add_parser("languages", help="list the languages").set_defaults(run=_list_languages)
+    commands.add_parser("models", help="list the models, with prices").set_defaults(run=_list_models)
+    doctor = commands.add_parser("doctor", help="check the installation, the settings and the connections")
+    doctor.set_defaults(run=_doctor)
+    doctor.add_argument("--live", action="store_true", help="check what is believed about the API; costs a few cents")
+    doctor.add_argument("--yes", action="store_true", help="do not ask before spending them")
+    return parser
+
+
+def _explain(error: ValidationError) -> str:
+    """Every problem; pydantic's own sentences do not say which option they are about, ours do."""
+    problems = [(str(problem["loc"][-1]), problem) for problem in error.errors(include_url=False)]
+    ours = "value_error"
+    return "; ".join(
+        problem["msg"].removeprefix("Value error, ") if problem["type"] == ours else f"{name}: {problem['msg']}"
+        for name, problem in problems
+    )
+
+
+def _complain(text: str) -> None:
+    print(f"audio-api: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _log(config: AudioConfig) -> None:
+    """Leave the terminal to the results, unless LOG_LEVEL asks for more."""
+    chosen = "log_level" in config.model_fields_set
+    setup_logging(config if chosen else config.model_copy(update={"log_level": "ERROR"}))
+
+
+def _say(arguments: argparse.Namespace) -> int:
+    from audio_api.services.tts_service import say
+
+    config = AudioConfig(tts_engine="offline") if arguments.offline else AudioConfig()
+    _log(config)
+    response = say(
+        sys.stdin.read() if arguments.text == "-" else arguments.text,
+        arguments.output,
+        config=config,
+        voice_config={"voice_name": arguments.voice, "speed": arguments.speed, "pitch": arguments.pitch},
+        language=arguments.language,
+        style=arguments.style,
+        model=arguments.model,
+        overwrite=arguments.overwrite,
+    )
+    cost = "cost unknown" if response.cost_usd is None else f"${response.cost_usd:.4f}"
+    print(f"{response.file_path}  {response.duration:.2f} s  {cost}")
+    for warning in response.warnings:
+        _complain(f"warning: {warning}")
+    return DONE
+
+
+def _list_voices(_: argparse.Namespace) -> int:
+    for voice in VoiceName:
+        print(f"{voice:<15} {voice.character}")
+    return DONE
+
+
+def _list_languages(_: argparse.Namespace) -> int:
+    for language in Language:
+        print(f"{language:<7} {language.display_name}")
+    return DONE
+
+
+def _list_models(_: argparse.Namespace) -> int:
+    print(f"{'model':<29} {'US$ per million tokens, input / audio'}")
+    for model in VoiceModel:
+        print(f"{model:<29} {_describe_model(model, datetime.now(UTC).date())}")
+    return DONE
+
+
+def _describe_model(model: VoiceModel, today: date) -> str:
+    spec = model_spec(model)
+    price = spec.price(today)
+    notes = [f"{price.input_usd:.2f} / {price.audio_usd:.2f}" if price else "price unknown"]
+    if model is DEFAULT_MODEL:
+        notes.append("default")
+    if spec.shutdown:
+        notes.append(f"shut down after {spec.shutdown}, then {spec.successor}")
+    return "; ".join(notes)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    return _check_live(ask=not arguments.yes) if arguments.live else asyncio.run(_check_installation())
+
+
+async def _check_installation() -> int:
+    from audio_api.doctor.installation import check_installation
+
+    levels = set()
+    async for check in check_installation():
+        levels.add(check.level)
+        print(f"{check.level:<5} {check.title}: {check.text}", flush=True)
+    return FAILED if "fail" in levels else DONE
+
+
+def _check_live(*, ask: bool) -> int:
+    from audio_api.doctor.live_calls import CALLS, estimated_cost_usd
+    from audio_api.doctor.live_facts import check_live
+
+    config = AudioConfig()
+    config.require_api_key()
+    _log(config)
+    print(f"{len(CALLS)} short calls, at most ${estimated_cost_usd(datetime.now(UTC).date()):.3f} at list prices")
+    if ask and sys.stdin.isatty() and input("Go on? [y/N] ").strip().lower() not in {"y", "yes"}:
+        return FAILED
+    report = asyncio.run(check_live(config, on_call=lambda name: print(f"asking: {name}", file=sys.stderr)))
+    for finding in report.findings:
+        print(
+            f"{finding.number:>2} {finding.verdict:<14} {finding.title}: "
+            f"assumed {finding.assumed}; observed {finding.observed}"
+        )
+    print(f"{report.calls} calls, ${report.cost_usd:.4f} by the tokens they were billed")
+    verdicts = {finding.verdict for finding in report.findings}
+    return DONE if "holds" in verdicts and "differs" not in verdicts else FAILED

@@ -1,0 +1,292 @@
+"""The command line: what each command prints, and the exit code of every kind of failure."""
+
+from __future__ import annotations
+
+import io
+import logging
+import subprocess
+import sys
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from audio_api.cli import main
+from audio_api.emulator import Emulator, Fault
+from audio_api.models.languages import Language
+from audio_api.models.speech_models import VoiceModel
+from audio_api.models.voices import VoiceName
+
+KEY = "canary-key-never-shown"
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Take back what setup_logging changes."""
+    logger = logging.getLogger("audio_api")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _key_in_no_output(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Whatever a test left unread of the output holds no key; ``run`` looks at the rest."""
+    yield
+    assert KEY not in "".join(capfd.readouterr())
+
+
+@pytest.fixture
+def api(gemini_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """The emulator as the configured API."""
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    monkeypatch.setenv("GEMINI_BASE_URL", gemini_emulator.url)
+    return gemini_emulator
+
+
+def run(capfd: Captured, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command; neither holds the key."""
+    try:
+        code = main(arguments)
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    out, err = capfd.readouterr()
+    assert KEY not in out + err
+    return code, out, err
+
+
+def seconds(path: Path) -> float:
+    """The length of a WAV, read by the standard library."""
+    with wave.open(str(path)) as file:
+        return file.getnframes() / file.getframerate()
+
+
+def test_say_prints_path_seconds_and_cost(api: Emulator, capfd: Captured, tmp_path: Path) -> None:
+    """One line on standard output, and nothing else."""
+    code, out, err = run(capfd, "say", "Hello there, my friend.", "-o", "hello.wav")
+    assert (code, err) == (0, "")
+    path, length, cost = out.strip().split("  ")
+    assert Path(path) == tmp_path / "hello.wav"
+    assert float(length.removesuffix(" s")) == pytest.approx(seconds(Path(path)), abs=0.01)
+    assert 0 < float(cost.removeprefix("$")) < 0.01
+
+
+def test_say_passes_every_option_on(api: Emulator, capfd: Captured) -> None:
+    """Voice, language, style, speed, pitch and model reach the API; the file is in OUTPUT_DIR under its own name."""
+    options = ["--voice", "Puck", "--language", "de-DE", "--style", "calm", "--speed", "0.8", "--pitch", "1.2"]
+    code, out, err = run(capfd, "say", "Guten Tag zusammen.", *options, "--model", "gemini-3.8-flash-lite-tts")
+    assert (code, err) == (0, "")
+    assert Path(out.split("  ")[0]).parent == Path("output").absolute()
+    (call,) = api.calls
+    assert call.model == "gemini-3.8-flash-lite-tts"
+    assert call.text == "Guten Tag zusammen."
+    for word in ("Puck", "de-DE", "calm", "slow"):
+        assert word in str(call.body)
+
+
+def test_say_reads_standard_input(api: Emulator, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single hyphen stands for it."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("From a pipe, with love.\n"))
+    code, _, _ = run(capfd, "say", "-")
+    assert code == 0
+    assert api.calls[0].text.strip() == "From a pipe, with love."
+
+
+def test_say_keeps_an_existing_file(api: Emulator, capfd: Captured) -> None:
+    """Without --overwrite nothing is sent and nothing lost; with it the file is replaced."""
+    file = Path("hello.wav")
+    file.write_text("mine")
+    code, out, err = run(capfd, "say", "Hello there.", "-o", "hello.wav")
+    assert (code, out, api.calls) == (1, "", [])
+    assert err.count("\n") == 1
+    assert file.read_text() == "mine"
+    code, _, _ = run(capfd, "say", "Hello there.", "-o", "hello.wav", "--overwrite")
+    assert code == 0
+    assert seconds(file) > 0.5
+
+
+def test_say_offline_tells_that_it_is_a_robot(capfd: Captured) -> None:
+    """No key and no network; the cost is nothing, and a line on standard error says who spoke."""
+    code, out, err = run(capfd, "say", "Hello there.", "--offline", "-o", "robot.wav")
+    assert code == 0
+    assert out.rstrip().endswith("$0.0000")
+    assert "warning" in err
+    assert "robotic" in err
+    assert seconds(Path("robot.wav")) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["say", "Hello."], "GEMINI_API_KEY"),
+        (["say", "Hello.", "--voice", "nobody"], "unknown voice 'nobody'"),
+        (["say", "Hello.", "--speed", "9"], "speed: Input should be less than or equal to 3"),
+        (["say", "..."], "nothing to speak"),
+        (["say", "Hello.", "-o", "hello.mp3"], "must end with .wav"),
+        (["say", "สวัสดี", "--language", "th-TH", "--offline"], "th-TH"),
+        (["say", "Hello.", "--speed", "fast"], "invalid float value"),
+        (["say"], "TEXT"),
+        (["sing"], "invalid choice"),
+        ([], "required: command"),
+        (["doctor", "--live"], "GEMINI_API_KEY"),
+    ],
+)
+def test_what_is_wrong_exits_with_2(capfd: Captured, arguments: list[str], expected: str) -> None:
+    """The command, a setting or the text is to be corrected; the reason is on standard error."""
+    code, out, err = run(capfd, *arguments)
+    assert (code, out) == (2, "")
+    assert expected in err
+
+
+def test_standard_input_that_is_no_text_exits_with_2(capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that are no UTF-8 are no text to speak."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), "utf-8"))
+    code, out, err = run(capfd, "say", "-", "--offline")
+    assert (code, out, err) == (2, "", "audio-api: the text on standard input is not utf-8\n")
+
+
+@pytest.mark.parametrize(("fault", "expected"), [(Fault.API_KEY_INVALID, 1), (Fault.UNAVAILABLE_503, 3)])
+def test_a_failure_is_one_line(
+    api: Emulator, capfd: Captured, monkeypatch: pytest.MonkeyPatch, fault: Fault, expected: int
+) -> None:
+    """Exit code 1 when it failed for good, 3 when trying again later may help; one line says why."""
+    monkeypatch.setenv("RETRY_ATTEMPTS", "1")
+    api.fail_next(fault)
+    code, out, err = run(capfd, "say", "Hello there.")
+    assert (code, out) == (expected, "")
+    assert err.startswith("audio-api: ")
+    assert err.count("\n") == 1
+
+
+def test_log_level_shows_the_events(api: Emulator, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The terminal belongs to the results, until LOG_LEVEL asks for more; the text is in no event."""
+    monkeypatch.setenv("LOG_LEVEL", "INFO")
+    code, _, err = run(capfd, "say", "A secret sentence.")
+    assert code == 0
+    assert "speech made" in err
+    assert "secret sentence" not in err
+
+
+def test_an_unknown_price_is_said(api: Emulator, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No price is made up."""
+    monkeypatch.setattr("audio_api.models.speech_models.ModelSpec.price", lambda *_: None)
+    code, out, _ = run(capfd, "say", "Hello there.")
+    assert code == 0
+    assert out.rstrip().endswith("cost unknown")
+
+
+def test_ctrl_c_exits_with_130(capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted is neither failed nor done, and no traceback."""
+
+    class Interrupted(io.StringIO):
+        def read(self, size: int | None = -1, /) -> str:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", Interrupted())
+    assert run(capfd, "say", "-", "--offline") == (130, "", "")
+
+
+def test_voices_are_listed(capfd: Captured) -> None:
+    """Each with its character."""
+    code, out, _ = run(capfd, "voices")
+    assert code == 0
+    assert [tuple(line.split()) for line in out.splitlines()] == [(str(v), v.character) for v in VoiceName]
+
+
+def test_languages_are_listed(capfd: Captured) -> None:
+    """Each with its code."""
+    code, out, _ = run(capfd, "languages")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == [str(language) for language in Language]
+    assert "German (Germany)" in out
+
+
+def test_models_are_listed(capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with its price, its end and its successor; the default is marked."""
+    code, out, _ = run(capfd, "models")
+    assert code == 0
+    lines = {line.split()[0]: line for line in out.splitlines()[1:]}
+    assert list(lines) == [str(model) for model in VoiceModel]
+    assert "default" in lines["gemini-3.8-flash-tts"]
+    assert "20.00" in lines["gemini-3.1-flash-tts-preview"]
+    assert "then gemini-3.8-flash-lite-tts" in lines["gemini-3.1-flash-tts-preview"]
+    monkeypatch.setattr("audio_api.models.speech_models.ModelSpec.price", lambda *_: None)
+    assert "price unknown" in run(capfd, "models")[1]
+
+
+def test_doctor_prints_a_line_for_each_check(api: Emulator, capfd: Captured) -> None:
+    """Exit code 0 when nothing fails."""
+    code, out, err = run(capfd, "doctor")
+    assert (code, err) == (0, "")
+    assert all(line.split()[0] in {"ok", "warn"} for line in out.splitlines())
+    assert "ok    Gemini API: knows gemini-3.8-flash-tts" in out
+
+
+def test_doctor_fails_when_a_check_does(capfd: Captured) -> None:
+    """Exit code 1, and what to do."""
+    code, out, _ = run(capfd, "doctor")
+    assert code == 1
+    assert "fail  API key: no Gemini API key: set GEMINI_API_KEY" in out
+
+
+def live_lines(out: str) -> list[str]:
+    """The lines of the thirteen facts: between the estimate and the total."""
+    first, *facts, last = out.splitlines()
+    assert first.startswith("12 short calls, at most $0.0")
+    assert "by the tokens they were billed" in last
+    return facts
+
+
+def test_doctor_live_prints_thirteen_facts(api: Emulator, capfd: Captured) -> None:
+    """The estimate comes first, the measured cost last; progress is on standard error."""
+    code, out, err = run(capfd, "doctor", "--live", "--yes")
+    facts = live_lines(out)
+    assert code == 0
+    assert [int(line.split()[0]) for line in facts] == list(range(1, 14))
+    assert "temperature: assumed 3.8 refuses it, so it is never sent; observed 0.7: HTTP 400" in facts[2]
+    assert err.splitlines()[0] == "asking: v1"
+    assert len(api.calls) == len(err.splitlines()) == 12
+
+
+@pytest.mark.parametrize("fault", [Fault.API_KEY_INVALID, Fault.CONTENT_EMPTY])
+def test_doctor_live_fails_when_a_fact_differs_or_none_holds(api: Emulator, capfd: Captured, fault: Fault) -> None:
+    """A report that confirms nothing, or refutes something, is no success."""
+    api.faults = lambda _: fault
+    if fault is Fault.API_KEY_INVALID:
+        api.api_key = "another-key"
+    code, out, _ = run(capfd, "doctor", "--live")
+    assert code == 1
+    assert len(live_lines(out)) == 13
+
+
+class Terminal(io.StringIO):
+    """Somebody at a keyboard."""
+
+    def isatty(self) -> bool:
+        """Yes."""
+        return True
+
+
+@pytest.mark.parametrize(("answer", "code", "calls"), [("y\n", 0, 12), ("\n", 1, 0), ("no\n", 1, 0), ("", 130, 0)])
+def test_doctor_live_asks_before_it_spends(
+    api: Emulator, capfd: Captured, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, calls: int
+) -> None:
+    """On a terminal only a yes starts the calls, and the estimate was shown before; the end of input is a no."""
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    exit_code, out, _ = run(capfd, "doctor", "--live")
+    assert (exit_code, len(api.calls)) == (code, calls)
+    assert out.index("at most $0.0") < out.index("Go on?")
+
+
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "-m", "audio_api"], [str(Path(sys.executable).parent / "audio-api")]]
+)
+def test_both_names_of_the_program(command: list[str]) -> None:
+    """``python -m audio_api`` and ``audio-api`` are the same; the exit code reaches the shell."""
+    done = subprocess.run([*command, "voices"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("zephyr")
+    done = subprocess.run([*command, "say", "..."], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
