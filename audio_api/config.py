@@ -106,7 +106,7 @@ class AudioConfig(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=".env",
-        # Windows editors write a byte order mark, which would become part of the first name.
+        # Windows editors write a byte order mark; older releases of python-dotenv take it for a part of the first name.
         env_file_encoding="utf-8-sig",
         env_ignore_empty=True,
         extra="ignore",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -115,7 +116,9 @@ def test_quoted_lines_are_turns() -> None:
 )
 @pytest.mark.parametrize("spelling", ["NFC", "NFD"])
 @pytest.mark.parametrize("case", [str, str.upper, str.lower, str.casefold], ids=lambda case: case.__name__)
-def test_names_are_taken_literally(names: list[str], spelling: str, case: Callable[[str], str]) -> None:
+def test_names_are_taken_literally(
+    names: list[str], spelling: Literal["NFC", "NFD"], case: Callable[[str], str]
+) -> None:
     """Whatever a pattern would read into them, in any case (``STRAUSS``), composed or not, prefixes of each other."""
     written = [unicodedata.normalize(spelling, case(name)) for name in names]
     text = f"{written[0]}: One. {written[1]}: Two! {written[0]}: Three.\n{written[1]}: Four."

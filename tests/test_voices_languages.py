@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -109,7 +110,7 @@ def test_a_misspelt_voice_is_corrected_in_the_error(misspelt: str, meant: str) -
 
 
 @pytest.mark.parametrize("value", ["", "   ", "xyzzyx", "Kore Puck Leda", "\0", None, 5, b"kore", ["kore"]], ids=repr)
-def test_anything_else_is_no_voice(value: object) -> None:
+def test_anything_else_is_no_voice(value: Any) -> None:
     """Where nothing comes close, all thirty voices are listed."""
     with pytest.raises(ValueError, match=rf"unknown voice .*zephyr, puck, .*{VoiceName.SULAFAT}"):
         parse_voice(value)
