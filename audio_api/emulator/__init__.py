@@ -31,8 +31,9 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f"audio_api.emulator.{_HOME[name]}"), name)
     except ModuleNotFoundError as error:
-        if error.name not in {"starlette", "uvicorn"}:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in {"starlette", "uvicorn"}:
             raise
         raise ImportError(
-            f"the emulator needs {error.name}, which is not installed: pip install 'audio-api[emulator]'"
+            f"the emulator needs {missing}, which is not installed: pip install 'audio-api[emulator]'"
         ) from error

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from audio_api.emulator.errors import per_day, per_minute, quota_exceeded
 
 # A daily refusal of the real API carries a delay this short, which is no use: the day ends at midnight Pacific.
-_SHORT_RETRY_S = 27.359489363
+_SHORT_RETRY_S = 27
 
 
 def _pacific_day() -> date:

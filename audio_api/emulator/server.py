@@ -17,6 +17,7 @@ from audio_api.emulator.control import Control, Synthesize
 # Longer than any pause in a test, so that a kept connection is not closed just when a client uses it again.
 _KEEP_ALIVE_S = 240
 _BACKLOG = 2048
+_LAST_PORT = 65_535
 
 
 class _Protocol(H11Protocol):
@@ -49,7 +50,7 @@ class Emulator(Control):
         port: ``0`` takes a free one.
 
     Raises:
-        ValueError: ``host`` is not on this machine: the emulator keeps the keys it is sent.
+        ValueError: ``host`` is not on this machine (the emulator keeps the keys it is sent), or there is no such port.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class Emulator(Control):
         self._address = ip_address("127.0.0.1" if host == "localhost" else host)
         if not self._address.is_loopback:
             raise ValueError(f"the emulator serves this machine only: {host!r} is not a loopback address")
+        if not 0 <= port <= _LAST_PORT:
+            raise ValueError(f"there is no port {port}: ports are 0 (a free one) to {_LAST_PORT}")
         self._port = port
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None

@@ -29,13 +29,14 @@ _REPLY_END = b'"}}],"role":"model"},"finishReason":"STOP","index":0}]}'
 
 
 class Peer:
-    """The client at the other end of one connection."""
+    """The client at the other end of one connection, after its request was read."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
         self.scope = scope
         self.call = call
-        self._receive = receive
         self._send = send
+        # Ends by itself: at the latest when the answer is complete, the server says "disconnect".
+        self._lost = asyncio.create_task(_until_disconnected(receive))
 
     async def start(self, answer: Answer, length: int | None = None, **headers: str) -> None:
         """Send the status and the headers. ``length=None`` sends the body in chunks."""
@@ -52,34 +53,31 @@ class Peer:
 
     async def gone(self, within_s: float | None) -> bool:
         """Whether the client goes away within a time; ``None`` waits until it does."""
-        try:
-            async with asyncio.timeout(within_s):
-                await self._lost()
-        except TimeoutError:
-            return False
-        self.call.disconnected = True
-        return True
+        gone, _ = await asyncio.wait({self._lost}, timeout=within_s)
+        self.call.disconnected = bool(gone)
+        return self.call.disconnected
 
     async def close(self) -> None:
         """End the connection in order (FIN), after all that was written."""
         self._transport.close()
-        await self._lost()
+        await self._lost
 
     async def reset(self) -> None:
         """Break the connection (RST)."""
         linger = struct.pack("ii", 1, 0)
         self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._transport.abort()
-        await self._lost()
+        await self._lost
 
     @property
     def _transport(self) -> asyncio.Transport:
         transport: asyncio.Transport = self.scope["state"]["transport"]
         return transport
 
-    async def _lost(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+
+async def _until_disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def send(peer: Peer, answer: Answer) -> None:
