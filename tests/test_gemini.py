@@ -645,9 +645,9 @@ async def test_a_real_client_may_be_injected_and_stays_open(gemini_emulator: Emu
     client.close()
 
 
-async def test_base64_is_not_decoded_twice(gemini_emulator: Emulator) -> None:
+async def test_base64_is_not_decoded_twice(gemini_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the emulator encoded arrives decoded once: the SDK does it, and nobody else."""
-    gemini_emulator.synthesize = lambda *_: b64encode(PCM)
+    monkeypatch.setattr(gemini_emulator, "synthesize", lambda *_: b64encode(PCM))
     engine = engine_for(gemini_emulator)
     audio = await engine.synthesize(UTTERANCE)
     await engine.close()

@@ -76,13 +76,16 @@ def open_http_client(base_url: str, *, max_connections: int) -> httpx2.AsyncClie
         ConfigurationError: The proxy of the environment cannot be used.
     """
     limits = httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-    proxy = _proxy_for(base_url)
+    url = _proxy_for(base_url)
     try:
+        proxy = httpx2.Proxy(url) if url else None
         transport = _BoundedTransport(limits=limits, proxy=proxy)
     # InvalidURL and ValueError: the variable's value; ImportError: SOCKS needs a package of its own.
     except (httpx2.InvalidURL, ValueError, ImportError) as error:
         problem = type(error).__name__
     else:
+        if proxy is not None:
+            _announce(proxy.url.host)
         # Speech hardly compresses, and what is not compressed cannot be a bomb.
         headers = {"Accept-Encoding": "identity"}
         return httpx2.AsyncClient(transport=transport, follow_redirects=False, trust_env=False, headers=headers)
@@ -100,11 +103,7 @@ def _proxy_for(base_url: str) -> str | None:
         return None
     proxies = getproxies()
     proxy = proxies.get("https") or proxies.get("all")
-    if proxy is None:
-        return None
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    _announce(urlsplit(proxy).hostname or "?")
-    return proxy
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def _is_this_machine(host: str) -> bool:
