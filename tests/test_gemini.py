@@ -310,6 +310,24 @@ async def test_no_key_is_said_before_any_call(gemini_emulator: Emulator) -> None
     assert gemini_emulator.calls == []
 
 
+@pytest.mark.parametrize("key", ["two\nlines", "schlüssel-geheim", "control\x7f"])
+async def test_a_key_that_cannot_be_sent_is_refused_unquoted(key: str, gemini_emulator: Emulator) -> None:
+    """It would break the request's headers; the error does not show it."""
+    engine = GeminiEngine(key, base_url=gemini_emulator.url, timeout_s=1, max_connections=1)
+    error = await outcome(engine)
+    assert isinstance(error, ConfigurationError)
+    assert key not in str(error)
+    assert gemini_emulator.calls == []
+
+
+async def test_white_space_around_a_key_is_dropped(gemini_emulator: Emulator) -> None:
+    """A key read from a file often ends with a line break."""
+    gemini_emulator.api_key = KEY
+    engine = GeminiEngine(f" {KEY}\n", base_url=gemini_emulator.url, timeout_s=30, max_connections=1)
+    await engine.synthesize(UTTERANCE)
+    await engine.close()
+
+
 async def test_health_check_is_free_and_tells_a_bad_key(gemini_emulator: Emulator) -> None:
     """It asks for a model's description, and nothing that is billed."""
     engine = engine_for(gemini_emulator)
@@ -633,6 +651,7 @@ async def test_an_injected_client_has_to_hurry() -> None:
     assert error.code is ErrorCode.TIMEOUT
 
 
+@pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")
 async def test_a_real_client_may_be_injected_and_stays_open(gemini_emulator: Emulator) -> None:
     """The SDK's own client works as it is, and closing the engine does not close it."""
     options = genai.types.HttpOptions(base_url=gemini_emulator.url, api_version="v1beta")

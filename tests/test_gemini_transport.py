@@ -393,6 +393,27 @@ def test_preflight_loads_no_sdk() -> None:
     assert not {"google", "httpx2", "numpy"} & set(done.stdout.split())
 
 
+_WATCHED = """
+import asyncio, sys
+from blockbuster import blockbuster_ctx
+async def main():
+    from gemini_faults import engine_for, UTTERANCE
+    assert "google.genai" not in sys.modules
+    engine = engine_for(sys.argv[1])
+    with blockbuster_ctx():
+        await engine.synthesize(UTTERANCE)
+        await engine.close()
+asyncio.run(main())
+"""
+
+
+async def test_not_even_the_first_call_blocks_the_loop(gemini_emulator: Emulator) -> None:
+    """Loading the SDK and its certificates happens in a thread; blockbuster raises on anything else that blocks."""
+    command = (sys.executable, "-c", _WATCHED, gemini_emulator.url)
+    run = await asyncio.create_subprocess_exec(*command, cwd=Path(__file__).parent)
+    assert await run.wait() == 0
+
+
 async def test_the_first_call_of_many_loads_once(gemini_emulator: Emulator) -> None:
     """Calls that begin together share one client, whose sound is right for each."""
     engine = engine_for(gemini_emulator)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
@@ -73,7 +73,7 @@ class GeminiEngine(SpeechEngine):
         client: object | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._api_key = SecretStr(api_key or "")
+        self._api_key = SecretStr((api_key or "").strip())
         self._base_url = base_url
         self._timeout_s = timeout_s
         self._max_connections = max_connections
@@ -81,12 +81,13 @@ class GeminiEngine(SpeechEngine):
         self._injected = client
         self._now = now
         self._connections: dict[asyncio.AbstractEventLoop, _Connection] = {}
+        self._connecting = threading.Lock()
 
     def preflight(self, utterance: Utterance) -> None:
         """Check the key, the voices and the length.
 
         Raises:
-            ConfigurationError: There is no API key.
+            ConfigurationError: There is no API key, or none that could be sent.
             TTSValidationError: More than two speakers, a custom voice in a dialogue, or a text that no call can speak.
         """
         self._check_key()
@@ -131,21 +132,29 @@ class GeminiEngine(SpeechEngine):
                 await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(connection.http.aclose(), loop))
 
     def _check_key(self) -> None:
-        if self._injected is None and not self._api_key.get_secret_value():
+        key = self._api_key.get_secret_value()
+        if self._injected is None and not key:
             raise ConfigurationError(NO_KEY)
+        if not key.isascii() or not key.isprintable():
+            raise ConfigurationError("GEMINI_API_KEY holds characters that no key has: copy it anew")
 
     async def _client(self) -> Any:
         if self._injected is not None:
             return self._injected
         loop = asyncio.get_running_loop()
-        if loop not in self._connections:
+        connection = self._connections.get(loop)
+        if connection is None:
             # The first import of the SDK takes most of a second, during which the loop must not stand still.
-            await asyncio.to_thread(import_module, "google.genai")
-            for other in [other for other in self._connections if other.is_closed()]:
-                del self._connections[other]
-        if loop not in self._connections:
-            self._connections[loop] = self._connect()
-        return self._connections[loop].sdk
+            connection = await asyncio.to_thread(self._connect_once, loop)
+        return connection.sdk
+
+    def _connect_once(self, loop: asyncio.AbstractEventLoop) -> _Connection:
+        with self._connecting:
+            for ended in [other for other in self._connections if other.is_closed()]:
+                del self._connections[ended]
+            if loop not in self._connections:
+                self._connections[loop] = self._connect()
+            return self._connections[loop]
 
     def _connect(self) -> _Connection:
         import httpx2

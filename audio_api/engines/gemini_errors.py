@@ -112,9 +112,12 @@ def _code_of(kind: type) -> ErrorCode | None:
     return next((_CODES[name] for name in _ancestry(kind) if name in _CODES), None)
 
 
+# What could not be read may quote the reply, and with it the text to speak; what could not be sent may quote the key.
+_WORDLESS = {ErrorCode.UNREADABLE_REPLY, ErrorCode.CONNECTION_BROKEN}
+
+
 def _describe(code: ErrorCode, error: Exception, key: str) -> str:
-    # What could not be read may quote the reply, and with it the text that was to be spoken.
-    words = "" if code is ErrorCode.UNREADABLE_REPLY else quote(str(error), key)
+    words = "" if code in _WORDLESS else quote(str(error), key)
     return f"{_SENTENCES[code]} ({type(error).__name__}{': ' if words else ''}{words})"
 
 
