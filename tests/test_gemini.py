@@ -532,6 +532,22 @@ def test_a_silent_reroute_is_warned_of(asked: str, spoken: str, words: str | Non
     assert warnings == () if words is None else words in warnings[0]
 
 
+def test_a_servers_names_are_tamed() -> None:
+    """What should be an identifier and is none reaches neither texts nor logs, and is never taken for a good end."""
+    nasty = "STOP\n2026-11-22 CRITICAL forged"
+    blob = SimpleNamespace(data=PCM, mime_type="audio/L16")
+    content = SimpleNamespace(parts=[SimpleNamespace(inline_data=blob)])
+    forged = SimpleNamespace(
+        candidates=[SimpleNamespace(content=content, finish_reason=nasty)], model_version="models/" + nasty
+    )
+    audio = read_reply(forged, asked_model=MODEL)
+    assert (audio.finish_reason, audio.model) == ("UNKNOWN", MODEL)
+    blocked = SimpleNamespace(prompt_feedback=SimpleNamespace(block_reason=nasty))
+    with pytest.raises(TTSContentBlockedError) as caught:
+        read_reply(blocked, asked_model=MODEL)
+    assert "forged" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "weird",
     [

@@ -323,8 +323,9 @@ def _quota(*ids: str, **fields: Any) -> dict[str, Any]:
         {"message": "<html>", "status": "Bad Gateway"},
         {"error": {"details": "none", "message": 5, "status": 7}},
         _error("m", None, 7, {}, {"@type": 5}, _detail("QuotaFailure"), _detail("QuotaFailure", violations=[3])),
+        _error("m", _detail("QuotaFailure", violations=5), _detail("RetryInfo", retryDelay=[]), _detail("ErrorInfo")),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_a_status_decides_whatever_the_body(
     status: int, kind: type[AudioAPIError], code: ErrorCode, document: Any

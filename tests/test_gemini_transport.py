@@ -292,7 +292,7 @@ def test_the_environment_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "aiohttp" / "__init__.py").write_text(_AIOHTTP)
     script = Path(gemini_faults.__file__)
     plain = {name: value for name, value in os.environ.items() if name not in _HOSTILE_ENVIRONMENT}
-    hostile = plain | _HOSTILE_ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}
+    hostile = plain | _HOSTILE_ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     runs = [
         subprocess.Popen([sys.executable, str(script)], env=env, stdout=subprocess.PIPE, text=True)
         for env in (plain, hostile)

@@ -176,8 +176,12 @@ class _Answer:
 
 def _details(document: Any) -> list[Mapping[str, Any]]:
     error = document.get("error") if isinstance(document, Mapping) else None
-    details = error.get("details") if isinstance(error, Mapping) else None
-    return [detail for detail in details if isinstance(detail, Mapping)] if isinstance(details, list) else []
+    return _objects(error.get("details")) if isinstance(error, Mapping) else []
+
+
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    """The JSON objects of a list; none when it is something else."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def _from_status(answer: _Answer, now: datetime) -> AudioAPIError:
@@ -232,12 +236,8 @@ def _from_400(answer: _Answer) -> AudioAPIError:
 
 
 def _from_429(answer: _Answer, now: datetime, retry_after_s: float | None) -> AudioAPIError:
-    violations = [
-        violation
-        for failure in answer.of_type("QuotaFailure")
-        for violation in failure.get("violations") or ()
-        if isinstance(violation, Mapping)
-    ]
+    failures = answer.of_type("QuotaFailure")
+    violations = [violation for failure in failures for violation in _objects(failure.get("violations"))]
     quotas = quote(", ".join(_limit(violation) for violation in violations), answer.key) or str(answer)
     if _ZERO_LIMIT.search(answer.message) or any(violation.get("quotaValue") == "0" for violation in violations):
         return TTSQuotaError(

@@ -25,6 +25,9 @@ _WAV_TYPES = {"audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"}
 _PCM_TYPES = {"audio/l16", "audio/pcm"}
 _DEFAULT_RATE = 24_000
 
+# What a server may put into our texts and logs.
+_IDENTIFIER = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
 last_small_body: ContextVar[bytes] = ContextVar("last_small_body", default=b"")
 """The JSON of this task's last reply when it was too small to hold speech: the SDK drops the finish message in it."""
 
@@ -59,7 +62,7 @@ def read_reply(reply: Any, *, asked_model: str, body: bytes = b"") -> SpeechAudi
     pcm = b"".join(sound.pcm[: len(sound.pcm) & ~1] for sound in sounds)
     if not pcm:
         raise TTSAudioError("the API answered with an empty sound", usage=billed)
-    model = (_name(getattr(reply, "model_version", None)) or asked_model).removeprefix("models/")
+    model = _spoken_model(reply) or asked_model
     warnings = list(_reroute_warnings(asked_model, model))
     if any(len(sound.pcm) % 2 for sound in sounds):
         warnings.append("the sound ended with half a sample, which was cut off")
@@ -93,10 +96,17 @@ def _name(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _identifier(name: str) -> str | None:
+    return name if _IDENTIFIER.fullmatch(name) else None
+
+
 def _finish_reason(candidate: Any) -> str | None:
     # The SDK's replies always have the attribute; a stand-in that knows no finish reasons has nothing to report.
     reason = getattr(candidate, "finish_reason", "STOP")
-    return None if reason is None else _name(reason) or "STOP"
+    name = _name(reason)
+    if name is None:
+        return None if reason is None else "STOP"
+    return _identifier(name) or "UNKNOWN"
 
 
 @dataclass(slots=True)
@@ -177,7 +187,8 @@ def _why_no_audio(
 ) -> AudioAPIError:
     blocked = _name(getattr(getattr(reply, "prompt_feedback", None), "block_reason", None))
     if blocked or reason in _REFUSALS:
-        return TTSContentBlockedError(f"the API refuses to speak this text ({blocked or reason})", usage=usage)
+        why = _identifier(blocked) if blocked else reason
+        return TTSContentBlockedError(f"the API refuses to speak this text ({why})", usage=usage)
     if reason == "LANGUAGE":
         return TTSAPIError("the model does not speak this language; choose another language or model", usage=usage)
     if reason == "OTHER" and _COPYRIGHT in _finish_message(body):
@@ -197,6 +208,11 @@ def _finish_message(body: bytes) -> str:
         return str(json.loads(body)["candidates"][0]["finishMessage"])
     except (ValueError, LookupError, TypeError):
         return ""
+
+
+def _spoken_model(reply: Any) -> str | None:
+    name = _name(getattr(reply, "model_version", None)) or ""
+    return _identifier(name.removeprefix("models/"))
 
 
 def _reroute_warnings(asked: str, spoken: str) -> Iterator[str]:
