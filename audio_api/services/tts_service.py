@@ -23,8 +23,6 @@ from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import (
     AudioAPIError,
     ErrorCode,
-    TTSAudioError,
-    TTSError,
     TTSModelNotFoundError,
     TTSOutputError,
     TTSQuotaError,
@@ -38,23 +36,18 @@ from audio_api.models.audio_request import (
     TokenUsage,
     VoiceConfig,
 )
-from audio_api.models.speech_models import Price, model_spec
-from audio_api.retry import Clock, RetryPolicy, call_with_retry
+from audio_api.models.speech_models import model_spec
+from audio_api.retry import Clock
+from audio_api.services.synthesis import Bill, Synthesis
 
 if TYPE_CHECKING:
-    from audio_api.audio.checks import Verdict
+    pass
 
 logger = logging.getLogger(__name__)
 
 ProgressCallback = Callable[[int, int, AudioResponse], Awaitable[None] | None]
 """Called after each request of a batch with: requests finished, requests in all, this request's response."""
 
-# Doubtful audio is asked for again twice; the best of three takes is then accepted with a warning.
-_DOUBTFUL_TAKES = 3
-# After these nobody knows whether the server finished, and billed, the call.
-_PERHAPS_BILLED = {ErrorCode.TIMEOUT, ErrorCode.CONNECTION_BROKEN, ErrorCode.UNREADABLE_REPLY}
-# What every Gemini model speaks. A reply that names another rate is kept, and its file says so.
-_SAMPLE_RATE = 24_000
 # Part of every content key: raise it when the same request starts to sound different.
 _PROTOCOL_VERSION = 1
 
@@ -78,93 +71,6 @@ class ServiceHealth:
     def __bool__(self) -> bool:
         """The answer in one word."""
         return self.healthy
-
-
-class _Synthesis:
-    """One utterance on its way: what was tried, what it cost, and the doubtful takes so far."""
-
-    def __init__(self, engine: SpeechEngine, config: AudioConfig, clock: Clock) -> None:
-        self.attempts = 0
-        self.usage = TokenUsage()
-        self.cost_usd: float | None = 0.0
-        self.warnings: list[str] = []
-        self._engine = engine
-        self._config = config
-        self._clock = clock
-        self._doubtful: list[tuple[SpeechAudio, Verdict]] = []
-        self._perhaps_billed = 0
-
-    async def run(self, utterance: Utterance) -> SpeechAudio:
-        """Try until there is speech of the whole utterance, or a reason why there is none."""
-        try:
-            audio = await call_with_retry(partial(self._attempt, utterance), _policy(self._config), self._clock)
-        except AudioAPIError:
-            if not self._doubtful:
-                raise
-            audio = self._best_doubtful()
-        if self._perhaps_billed:
-            self.warnings.append(f"{self._perhaps_billed} call(s) ended without an answer and may have been billed")
-        if audio.sample_rate != _SAMPLE_RATE:
-            self.warnings.append(f"the sound has {audio.sample_rate:,} samples per second, not {_SAMPLE_RATE:,}")
-        self.warnings.extend(audio.warnings)
-        return audio
-
-    async def _attempt(self, utterance: Utterance) -> SpeechAudio:
-        self.attempts += 1
-        try:
-            audio = await self._engine.synthesize(utterance)
-        except TTSError as error:
-            self._perhaps_billed += error.code in _PERHAPS_BILLED
-            self._bill(utterance.model, error.usage or TokenUsage())
-            raise
-        self._bill(utterance.model, audio.usage)
-        return await self._verify(utterance, audio)
-
-    async def _verify(self, utterance: Utterance, audio: SpeechAudio) -> SpeechAudio:
-        from audio_api.audio.checks import check_speech  # numpy takes 0.1 s to import
-
-        speeds = [turn.voice.speed or 1.0 for turn in utterance.turns]
-        verdict = await check_speech(
-            audio.pcm,
-            audio.sample_rate,
-            text=utterance.text,
-            language=utterance.language,
-            style=", ".join(dict.fromkeys(turn.style for turn in utterance.turns if turn.style)),
-            speed=sum(speeds) / len(speeds),
-            finish_reason=audio.finish_reason,
-            audio_tokens=audio.usage.audio_tokens,
-            min_bytes=self._config.min_audio_size,
-            signal=self._config.audio_checks != "off",
-        )
-        if verdict.outcome == "accept":
-            return audio
-        if verdict.outcome == "suspect" and self._config.audio_checks != "strict":
-            self._doubtful.append((audio, verdict))
-            if len(self._doubtful) >= _DOUBTFUL_TAKES:
-                return self._best_doubtful()
-        # The output limit is met again by every further take.
-        raise TTSAudioError(verdict.detail, code=verdict.code, retryable=audio.finish_reason != "MAX_TOKENS")
-
-    def _best_doubtful(self) -> SpeechAudio:
-        audio, verdict = max(self._doubtful, key=lambda take: take[1].speech_s)
-        self.warnings.append(f"the best of {len(self._doubtful)} doubtful takes: {verdict.detail}")
-        return audio
-
-    def _bill(self, model: str, usage: TokenUsage) -> None:
-        if usage == TokenUsage():
-            return
-        self.usage += usage
-        price = self._price(model)
-        if price is None or self.cost_usd is None:
-            self.cost_usd = None
-        else:
-            self.cost_usd += price.cost_usd(usage.input_tokens, usage.output_tokens)
-
-    def _price(self, model: str) -> Price | None:
-        today = self._clock.now().date()
-        if own := self._config.model_prices.get(model):
-            return Price(today, *own)
-        return model_spec(model).price(today)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +137,12 @@ class TTSService:
             runtime = self._current_runtime()
         except AudioAPIError as error:
             return _failure(error, None, self._clock.monotonic() - started_s)
-        synthesis = _Synthesis(runtime.engine, runtime.config, self._clock)
+        bill = Bill(runtime.config, self._clock)
         try:
             async with runtime.slots:
-                path, audio = await self._produce(request, runtime, synthesis)
+                path, audio = await self._produce(request, runtime, bill)
         except AudioAPIError as error:
-            response = _failure(error, synthesis, self._clock.monotonic() - started_s)
+            response = _failure(error, bill, self._clock.monotonic() - started_s)
         else:
             response = AudioResponse(
                 success=True,
@@ -245,10 +151,10 @@ class TTSService:
                 duration=audio.duration_s,
                 processing_time=self._clock.monotonic() - started_s,
                 model=audio.model,
-                attempts=synthesis.attempts,
-                usage=synthesis.usage,
-                cost_usd=synthesis.cost_usd,
-                warnings=tuple(synthesis.warnings),
+                attempts=bill.attempts,
+                usage=bill.usage,
+                cost_usd=bill.cost_usd,
+                warnings=bill.all_warnings(),
             )
         _report(request, response)
         return response
@@ -344,9 +250,7 @@ class TTSService:
         self._own_engines.append(engine)
         return engine
 
-    async def _produce(
-        self, request: AudioRequest, runtime: _Runtime, synthesis: _Synthesis
-    ) -> tuple[Path, SpeechAudio]:
+    async def _produce(self, request: AudioRequest, runtime: _Runtime, bill: Bill) -> tuple[Path, SpeechAudio]:
         config, engine = runtime.config, runtime.engine
         asked_model = str(request.model or config.default_tts_model)
         _check_length(request.text, config.max_text_length)
@@ -355,10 +259,10 @@ class TTSService:
         # A name made from the content may be replaced: what it names is the same.
         overwrite = request.overwrite or request.output_filename is None
         with self._claim(config.output_dir / name, overwrite):
-            utterance = replace(utterance, model=self._living_model(asked_model, config, synthesis.warnings))
+            utterance = replace(utterance, model=self._living_model(asked_model, config, bill))
             engine.preflight(utterance)
             await check_target(config.output_dir, name, overwrite=overwrite)
-            audio = await self._speak(utterance, runtime, synthesis)
+            audio = await self._speak(utterance, runtime, bill)
             try:
                 path = await write_wav(
                     config.output_dir, name, audio.pcm, sample_rate=audio.sample_rate, overwrite=overwrite
@@ -382,31 +286,31 @@ class TTSService:
         finally:
             self._being_written.discard(path)
 
-    def _living_model(self, model: str, config: AudioConfig, warnings: list[str]) -> str:
+    def _living_model(self, model: str, config: AudioConfig, bill: Bill) -> str:
         """The model itself, or the successor of one that is known to be gone."""
         is_gone = model in self._lost_models or model_spec(model).is_shut_down(self._clock.now().date())
-        return self._successor(model, config, warnings) if is_gone else model
+        return self._successor(model, config, bill) if is_gone else model
 
-    def _successor(self, model: str, config: AudioConfig, warnings: list[str]) -> str:
+    def _successor(self, model: str, config: AudioConfig, bill: Bill) -> str:
         """The model that takes over from one that is gone; every response says so, the log says it once."""
         successor = model_spec(model).successor
         if successor is None or not config.model_fallback:
             advice = f"use {successor}, or set MODEL_FALLBACK=true" if successor else "use one of VoiceModel"
             raise TTSModelNotFoundError(f"the model {model} is not served by the API: {advice}")
-        warnings.append(f"{model} is not served any more; its successor {successor} spoke instead")
+        bill.warn(f"{model} is not served any more; its successor {successor} spoke instead")
         if model not in self._lost_models:
             self._lost_models.add(model)
             logger.warning("model is gone, its successor speaks", extra={"model": model, "successor": successor.value})
         return successor.value
 
-    async def _speak(self, utterance: Utterance, runtime: _Runtime, synthesis: _Synthesis) -> SpeechAudio:
+    async def _speak(self, utterance: Utterance, runtime: _Runtime, bill: Bill) -> SpeechAudio:
         try:
-            return await synthesis.run(utterance)
+            return await Synthesis(runtime.engine, runtime.config, self._clock, bill).run(utterance)
         except TTSModelNotFoundError:
-            successor = self._successor(utterance.model, runtime.config, synthesis.warnings)
+            successor = self._successor(utterance.model, runtime.config, bill)
         utterance = replace(utterance, model=successor)
         runtime.engine.preflight(utterance)
-        return await synthesis.run(utterance)
+        return await Synthesis(runtime.engine, runtime.config, self._clock, bill).run(utterance)
 
 
 def _check_length(text: str, limit: int) -> None:
@@ -427,19 +331,7 @@ def _voice_key(voice: VoiceConfig) -> tuple[str, float | None, float | None]:
     return str(voice.voice_name), voice.speed, voice.pitch
 
 
-def _policy(config: AudioConfig) -> RetryPolicy:
-    return RetryPolicy(
-        attempts=config.retry_attempts,
-        min_wait_s=config.retry_min_wait,
-        max_wait_s=config.retry_max_wait,
-        rate_limit_attempts=config.rate_limit_retry_attempts,
-        rate_limit_min_wait_s=config.rate_limit_retry_min_wait,
-        rate_limit_max_wait_s=config.rate_limit_retry_max_wait,
-        deadline_s=config.retry_deadline,
-    )
-
-
-def _failure(error: AudioAPIError, synthesis: _Synthesis | None, elapsed_s: float) -> AudioResponse:
+def _failure(error: AudioAPIError, bill: Bill | None, elapsed_s: float) -> AudioResponse:
     return AudioResponse(
         success=False,
         message=f"no speech: {error}",
@@ -449,10 +341,10 @@ def _failure(error: AudioAPIError, synthesis: _Synthesis | None, elapsed_s: floa
         retry_after_s=error.retry_after_s,
         reset_at=error.reset_at if isinstance(error, TTSQuotaError) else None,
         processing_time=elapsed_s,
-        attempts=synthesis.attempts if synthesis else 0,
-        usage=synthesis.usage if synthesis else TokenUsage(),
-        cost_usd=synthesis.cost_usd if synthesis else 0.0,
-        warnings=tuple(synthesis.warnings) if synthesis else (),
+        attempts=bill.attempts if bill else 0,
+        usage=bill.usage if bill else TokenUsage(),
+        cost_usd=bill.cost_usd if bill else 0.0,
+        warnings=bill.all_warnings() if bill else (),
         unsaved_audio=error.audio if isinstance(error, TTSOutputError) else None,
     )
 

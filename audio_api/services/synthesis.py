@@ -1,0 +1,152 @@
+"""One utterance becomes one verified sound: attempts, checks, doubtful takes, and what it all cost."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from audio_api.config import AudioConfig
+from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
+from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSError
+from audio_api.models.audio_request import TokenUsage
+from audio_api.models.speech_models import Price, model_spec
+from audio_api.retry import Clock, RetryPolicy, call_with_retry
+
+if TYPE_CHECKING:
+    from audio_api.audio.checks import Verdict
+
+# Doubtful audio is asked for again twice; the best of three takes is then accepted with a warning.
+_DOUBTFUL_TAKES = 3
+# After these nobody knows whether the server finished, and billed, the call.
+_PERHAPS_BILLED = {ErrorCode.TIMEOUT, ErrorCode.CONNECTION_BROKEN, ErrorCode.UNREADABLE_REPLY}
+# What every Gemini model speaks. A reply that names another rate is kept, and its file says so.
+SAMPLE_RATE = 24_000
+
+
+class Bill:
+    """What one request has used so far: calls, tokens, money, and what a careful listener should know.
+
+    Attributes:
+        attempts: API calls made.
+        usage: Tokens billed, failed calls included.
+        cost_usd: Their price; ``None`` once a model without a known price was billed.
+        unanswered: Calls that ended without an answer, and may have been billed all the same.
+        warnings: Each sentence once.
+    """
+
+    def __init__(self, config: AudioConfig, clock: Clock) -> None:
+        self.attempts = 0
+        self.usage = TokenUsage()
+        self.cost_usd: float | None = 0.0
+        self.unanswered = 0
+        self.warnings: dict[str, None] = {}
+        self._own_prices = config.model_prices
+        self._clock = clock
+
+    def charge(self, model: str, usage: TokenUsage) -> None:
+        """Add what one call was billed."""
+        if usage == TokenUsage():
+            return
+        self.usage += usage
+        price = self._price(model)
+        if price is None or self.cost_usd is None:
+            self.cost_usd = None
+        else:
+            self.cost_usd += price.cost_usd(usage.input_tokens, usage.output_tokens)
+
+    def warn(self, *sentences: str) -> None:
+        """Keep sentences for the response."""
+        self.warnings.update(dict.fromkeys(sentences))
+
+    def all_warnings(self) -> tuple[str, ...]:
+        """Every sentence, and one about the calls that went unanswered."""
+        if not self.unanswered:
+            return tuple(self.warnings)
+        return *self.warnings, f"{self.unanswered} call(s) ended without an answer and may have been billed"
+
+    def _price(self, model: str) -> Price | None:
+        today = self._clock.now().date()
+        if own := self._own_prices.get(model):
+            return Price(today, *own)
+        return model_spec(model).price(today)
+
+
+class Synthesis:
+    """One utterance on its way; keeps the doubtful takes until a good one comes."""
+
+    def __init__(self, engine: SpeechEngine, config: AudioConfig, clock: Clock, bill: Bill) -> None:
+        self._engine = engine
+        self._config = config
+        self._clock = clock
+        self._bill = bill
+        self._doubtful: list[tuple[SpeechAudio, Verdict]] = []
+
+    async def run(self, utterance: Utterance) -> SpeechAudio:
+        """Try until there is speech of the whole utterance.
+
+        Raises:
+            AudioAPIError: Of the last attempt: the reason why there is none.
+        """
+        try:
+            audio = await call_with_retry(partial(self._attempt, utterance), _policy(self._config), self._clock)
+        except AudioAPIError:
+            if not self._doubtful:
+                raise
+            audio = self._best_doubtful()
+        if audio.sample_rate != SAMPLE_RATE:
+            self._bill.warn(f"the sound has {audio.sample_rate:,} samples per second, not {SAMPLE_RATE:,}")
+        self._bill.warn(*audio.warnings)
+        return audio
+
+    async def _attempt(self, utterance: Utterance) -> SpeechAudio:
+        self._bill.attempts += 1
+        try:
+            audio = await self._engine.synthesize(utterance)
+        except TTSError as error:
+            self._bill.unanswered += error.code in _PERHAPS_BILLED
+            self._bill.charge(utterance.model, error.usage or TokenUsage())
+            raise
+        self._bill.charge(utterance.model, audio.usage)
+        return await self._verify(utterance, audio)
+
+    async def _verify(self, utterance: Utterance, audio: SpeechAudio) -> SpeechAudio:
+        from audio_api.audio.checks import check_speech  # numpy takes 0.1 s to import
+
+        speeds = [turn.voice.speed or 1.0 for turn in utterance.turns]
+        verdict = await check_speech(
+            audio.pcm,
+            audio.sample_rate,
+            text=utterance.text,
+            language=utterance.language,
+            style=", ".join(dict.fromkeys(turn.style for turn in utterance.turns if turn.style)),
+            speed=sum(speeds) / len(speeds),
+            finish_reason=audio.finish_reason,
+            audio_tokens=audio.usage.audio_tokens,
+            min_bytes=self._config.min_audio_size,
+            signal=self._config.audio_checks != "off",
+        )
+        if verdict.outcome == "accept":
+            return audio
+        if verdict.outcome == "suspect" and self._config.audio_checks != "strict":
+            self._doubtful.append((audio, verdict))
+            if len(self._doubtful) >= _DOUBTFUL_TAKES:
+                return self._best_doubtful()
+        # The output limit is met again by every further take.
+        raise TTSAudioError(verdict.detail, code=verdict.code, retryable=audio.finish_reason != "MAX_TOKENS")
+
+    def _best_doubtful(self) -> SpeechAudio:
+        audio, verdict = max(self._doubtful, key=lambda take: take[1].speech_s)
+        self._bill.warn(f"the best of {len(self._doubtful)} doubtful takes: {verdict.detail}")
+        return audio
+
+
+def _policy(config: AudioConfig) -> RetryPolicy:
+    return RetryPolicy(
+        attempts=config.retry_attempts,
+        min_wait_s=config.retry_min_wait,
+        max_wait_s=config.retry_max_wait,
+        rate_limit_attempts=config.rate_limit_retry_attempts,
+        rate_limit_min_wait_s=config.rate_limit_retry_min_wait,
+        rate_limit_max_wait_s=config.rate_limit_retry_max_wait,
+        deadline_s=config.retry_deadline,
+    )
