@@ -4,17 +4,22 @@ The class says what to do; the text says what happened, to which value, and what
 
     AudioAPIError
     ├── ConfigurationError            a setting is wrong or missing: correct it
-    └── TTSError
-        ├── TTSValidationError        the request is wrong; nothing was sent
-        ├── TTSAPIError               the API said no, or nothing
-        │   ├── TTSRateLimitError     too many calls this minute: wait, then try again
-        │   ├── TTSUnavailableError   5xx, timeouts, broken connections, unreadable replies: try again
-        │   ├── TTSAuthenticationError    the key is missing, wrong or not allowed
-        │   ├── TTSModelNotFoundError     the API does not know the model
-        │   ├── TTSContentBlockedError    the API refuses to speak this text
-        │   └── TTSAudioError         an answer without audio, or audio that is not the whole text
-        ├── TTSQuotaError             the day's quota or the credit is used up: stop until it resets
-        └── TTSOutputError            the file could not be written
+    ├── TTSError
+    │   ├── TTSValidationError        the request is wrong; nothing was sent
+    │   ├── TTSAPIError               the API said no, or nothing
+    │   │   ├── TTSRateLimitError     too many calls this minute: wait, then try again
+    │   │   ├── TTSUnavailableError   5xx, timeouts, broken connections, unreadable replies: try again
+    │   │   ├── TTSAuthenticationError    the key is missing, wrong or not allowed
+    │   │   ├── TTSModelNotFoundError     the API does not know the model
+    │   │   ├── TTSContentBlockedError    the API refuses to speak this text
+    │   │   └── TTSAudioError         an answer without audio, or audio that is not the whole text
+    │   ├── TTSQuotaError             the day's quota or the credit is used up: stop until it resets
+    │   └── TTSOutputError            the file could not be written
+    └── QueueServiceError             the queue refuses the job: correct it
+        ├── QueueUnavailableError     the queue's server does not answer or takes nothing now: try again
+        ├── QueueClosedError          this queue object was closed
+        ├── QueueFullError            as many jobs wait as are allowed: try again later
+        └── TaskNotFoundError         no such job or batch, or its result has expired
 
 No error holds an exception of the vendor's SDK: those carry the API key in their request headers.
 """
@@ -65,6 +70,12 @@ class ErrorCode(StrEnum):
     AUDIO_TOO_LARGE = "audio_too_large"
     OUTPUT_FAILED = "output_failed"
     OUTPUT_EXISTS = "output_exists"
+    QUEUE_REFUSED = "queue_refused"
+    TASK_CONFLICT = "task_conflict"
+    QUEUE_UNAVAILABLE = "queue_unavailable"
+    QUEUE_CLOSED = "queue_closed"
+    QUEUE_FULL = "queue_full"
+    TASK_NOT_FOUND = "task_not_found"
 
 
 class AudioAPIError(Exception):
@@ -176,6 +187,38 @@ class TTSOutputError(TTSError):
     audio: bytes | None = None
 
 
+class QueueServiceError(AudioAPIError):
+    """The queue refuses the job: its id, its size or its priority is wrong, or its id is taken by another job."""
+
+    default_code = ErrorCode.QUEUE_REFUSED
+
+
+class QueueUnavailableError(QueueServiceError):
+    """The queue's server does not answer, or takes nothing now. Try again; repeating a call with its ids is safe."""
+
+    default_code = ErrorCode.QUEUE_UNAVAILABLE
+    default_retryable = True
+
+
+class QueueClosedError(QueueServiceError):
+    """This queue object was closed; make another one."""
+
+    default_code = ErrorCode.QUEUE_CLOSED
+
+
+class QueueFullError(QueueServiceError):
+    """As many jobs wait as ``QUEUE_MAX_SIZE`` allows; nothing was accepted. Try again when some are done."""
+
+    default_code = ErrorCode.QUEUE_FULL
+    default_retryable = True
+
+
+class TaskNotFoundError(QueueServiceError):
+    """There is no such job or batch, or its result has expired."""
+
+    default_code = ErrorCode.TASK_NOT_FOUND
+
+
 _CLASS_OF_CODE: dict[ErrorCode, type[AudioAPIError]] = {
     ErrorCode.CONFIGURATION: ConfigurationError,
     ErrorCode.INVALID_REQUEST: TTSValidationError,
@@ -196,6 +239,12 @@ _CLASS_OF_CODE: dict[ErrorCode, type[AudioAPIError]] = {
     ErrorCode.CREDIT_EXHAUSTED: TTSQuotaError,
     ErrorCode.OUTPUT_FAILED: TTSOutputError,
     ErrorCode.OUTPUT_EXISTS: TTSOutputError,
+    ErrorCode.QUEUE_REFUSED: QueueServiceError,
+    ErrorCode.TASK_CONFLICT: QueueServiceError,
+    ErrorCode.QUEUE_UNAVAILABLE: QueueUnavailableError,
+    ErrorCode.QUEUE_CLOSED: QueueClosedError,
+    ErrorCode.QUEUE_FULL: QueueFullError,
+    ErrorCode.TASK_NOT_FOUND: TaskNotFoundError,
 }
 
 

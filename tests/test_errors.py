@@ -14,6 +14,14 @@ from audio_api.models.audio_request import TokenUsage
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, AudioAPIError)]
 
+RETRYABLE = {
+    "TTSRateLimitError",
+    "TTSUnavailableError",
+    "TTSAudioError",
+    "QueueUnavailableError",
+    "QueueFullError",
+}
+
 
 class VendorError(Exception):
     """An exception as an SDK raises it: it holds the request, and so the key."""
@@ -60,15 +68,11 @@ def test_a_pickle_leaves_the_vendors_exception_behind(cls: type[AudioAPIError]) 
 
 @pytest.mark.parametrize(
     ("cls", "retryable"),
-    [
-        (cls, cls.__name__ in {"TTSRateLimitError", "TTSUnavailableError", "TTSAudioError"})
-        for cls in CLASSES
-        if cls.__module__ == errors.__name__
-    ],
+    [(cls, cls.__name__ in RETRYABLE) for cls in CLASSES if cls.__module__ == errors.__name__],
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_the_class_says_whether_another_try_makes_sense(cls: type[AudioAPIError], *, retryable: bool) -> None:
-    """Rate limits, unavailability and bad audio pass; nothing else does; the maker of an error may know better."""
+    """Rate limits, unavailability, bad audio and full queues pass; nothing else does; its maker may know better."""
     assert cls("x").retryable is retryable
     assert cls("x", retryable=not retryable).retryable is not retryable
 

@@ -1,0 +1,420 @@
+"""The contract of every queue: what may be lost (nothing), what may happen twice (a call, never a visible result)."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from audio_api.errors import QueueServiceError
+from audio_api.models.audio_request import ID_PATTERN
+
+MAX_PAYLOAD_BYTES = 256 * 1024
+"""Largest payload or result. A request of the longest text is smaller; anything larger is a mistake or an attack."""
+MAX_PROGRESS_BYTES = 4 * 1024
+"""Largest progress note, as JSON."""
+MAX_DELIVERIES = 3
+"""A job that was handed out this often and never finished kills its workers; it goes to the dead letters."""
+FAIR_TURN = 8
+"""While several priorities wait, every eighth job handed out is the oldest of them all, so that none starves."""
+PRIORITIES = range(-100, 101)
+"""As ``AudioRequest.priority``: higher first, 0 normal."""
+
+
+class JobState(StrEnum):
+    """Where a job is."""
+
+    QUEUED = "queued"
+    DELAYED = "delayed"
+    LEASED = "leased"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen by itself; a dead job can still be retried by hand."""
+        return self not in {JobState.QUEUED, JobState.DELAYED, JobState.LEASED}
+
+
+def check_id(value: str) -> str:
+    """Return an id of a job or a batch, or refuse it: ids become parts of key names.
+
+    Raises:
+        QueueServiceError: It is not 1 to 64 letters, digits, ``_`` or ``-``.
+    """
+    if not re.fullmatch(ID_PATTERN, value):
+        raise QueueServiceError(f"the id {value[:80]!r} must be 1 to 64 letters, digits, '_' or '-'")
+    return value
+
+
+def check_size(content: bytes, what: str, most_bytes: int = MAX_PAYLOAD_BYTES) -> bytes:
+    """Return the content, or refuse it.
+
+    Raises:
+        QueueServiceError: It is larger than ``most_bytes``; the text says so, and never shows the content.
+    """
+    if len(content) > most_bytes:
+        raise QueueServiceError(f"the {what} has {len(content):,} bytes; {most_bytes:,} are allowed")
+    return content
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to do.
+
+    Attributes:
+        id: 1 to 64 letters, digits, ``_`` or ``-``.
+        payload: Versioned JSON, opaque to the queue, at most ``MAX_PAYLOAD_BYTES``. Never in a repr: it holds text.
+        priority: -100 to 100, higher first, 0 normal.
+        not_before: Unix time in seconds before which nobody gets it; ``None``: at once.
+
+    Raises:
+        QueueServiceError: A value is outside these limits.
+    """
+
+    id: str
+    payload: bytes = field(repr=False)
+    priority: int = 0
+    not_before: float | None = None
+
+    def __post_init__(self) -> None:
+        check_id(self.id)
+        check_size(self.payload, f"payload of job {self.id}")
+        if self.priority not in PRIORITIES:
+            raise QueueServiceError(f"job {self.id}: the priority {self.priority} must be -100 to 100")
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work on a job, for a time. It can be renewed, and another handle of the same queue may do that.
+
+    Attributes:
+        job_id: The job.
+        payload: As enqueued.
+        priority: As enqueued.
+        batch_id: The batch it belongs to; ``None``: it stands alone.
+        token: The fencing token. Each lease's is higher than every earlier one's in this queue; who holds an older
+            one can change nothing any more.
+        deliveries: How often this job was handed out, this time included; releases that do not count left out.
+        lease_s: Seconds the lease lasts from now, and from each renewal.
+        progress: What the last holder noted with ``progress``; ``None``: nothing.
+    """
+
+    job_id: str
+    payload: bytes = field(repr=False)
+    priority: int
+    batch_id: str | None
+    token: int
+    deliveries: int
+    lease_s: float
+    progress: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """What is known about a job. Times are Unix seconds by the queue's clock.
+
+    Attributes:
+        job_id: The job.
+        state: Where it is.
+        priority: As enqueued.
+        batch_id: The batch it belongs to; ``None``: it stands alone.
+        deliveries: How often it was handed out.
+        enqueued_at: When it was accepted.
+        started_at: When it was last handed out; ``None``: never.
+        finished_at: When it reached a final state; ``None``: not yet.
+        result: What ``finish`` was given, byte for byte; ``None`` in every other state.
+        progress: What its last holder noted; ``None``: nothing.
+        reason: Why it is dead; ``None`` otherwise.
+    """
+
+    job_id: str
+    state: JobState
+    priority: int
+    batch_id: str | None
+    deliveries: int
+    enqueued_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    result: bytes | None = field(default=None, repr=False)
+    progress: Mapping[str, Any] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """The counters of a batch; they change in the same step as the jobs they count.
+
+    Attributes:
+        batch_id: The batch.
+        total: Jobs in it.
+        succeeded: Jobs finished with success.
+        failed: Jobs finished without success.
+        cancelled: Jobs cancelled.
+        dead: Jobs among the dead letters.
+        started: Whether any job of it was ever handed out.
+    """
+
+    batch_id: str
+    total: int
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    dead: int = 0
+    started: bool = False
+
+    @property
+    def finished(self) -> int:
+        """Jobs in a final state."""
+        return self.succeeded + self.failed + self.cancelled + self.dead
+
+    @property
+    def complete(self) -> bool:
+        """Whether every job is in a final state."""
+        return self.finished == self.total
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """A snapshot.
+
+    Attributes:
+        waiting: Jobs that could be handed out now, by priority; priorities without any are left out.
+        delayed: Jobs that wait for their time.
+        leased: Jobs handed out and not finished.
+        dead: Dead letters.
+        succeeded: Jobs finished with success since the queue exists.
+        failed: Jobs finished without success since the queue exists.
+        cancelled: Jobs cancelled since the queue exists.
+        oldest_age_s: Seconds since the job that has been in the queue longest, of those at the head of their priority,
+            was accepted; ``None``: nothing waits.
+    """
+
+    waiting: Mapping[int, int]
+    delayed: int
+    leased: int
+    dead: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    oldest_age_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A job nobody will be given again, unless ``retry_dead`` says so.
+
+    Attributes:
+        job_id: The job; for an entry that is not one of ours, a name made from its place.
+        payload: What was enqueued.
+        reason: Why it is here.
+        deliveries: How often it was handed out.
+        batch_id: The batch it belongs to; ``None``: it stood alone.
+        buried_at: When, in Unix seconds.
+    """
+
+    job_id: str
+    payload: bytes = field(repr=False)
+    reason: str
+    deliveries: int
+    batch_id: str | None
+    buried_at: float
+
+
+class QueueBackend(ABC):
+    """A place where jobs wait. A handle belongs to one event loop; any number of handles may share a queue.
+
+    After ``close`` every call raises ``QueueClosedError``. When the place does not answer, every call raises
+    ``QueueUnavailableError`` within a second; ``lease``, ``finish``, ``release`` and ``bury`` wait for it first
+    (see there). A call that failed so may still have taken effect; each can be repeated safely, with the same ids.
+    """
+
+    durable: ClassVar[bool]
+    """Whether accepted jobs survive the end of this process."""
+
+    @abstractmethod
+    async def enqueue(self, jobs: Sequence[Job], batch_id: str | None = None) -> None:
+        """Accept all these jobs or none; they are stored when this returns.
+
+        A job whose id is known with the same payload is left as it is, whatever its state: enqueueing again is safe.
+
+        Args:
+            jobs: At least one, with distinct ids.
+            batch_id: Makes them a batch, in this order; ``None``: they stand alone. A known batch id with the same
+                job ids in the same order changes nothing.
+
+        Raises:
+            QueueServiceError: Code ``task_conflict``: an id is known with another payload or in another batch, or the
+                batch id with other jobs. Nothing was accepted.
+            QueueFullError: The jobs waiting and delayed would be more than the queue's bound. Nothing was accepted.
+        """
+
+    @abstractmethod
+    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
+        """Take up to ``max_jobs`` jobs; nobody else gets them until ``lease_s`` has passed without a renewal.
+
+        First come jobs that were handed back or whose lease ran out, then the highest priority, the oldest first
+        (see ``FAIR_TURN``). A job that ran out of leases ``MAX_DELIVERIES`` times is buried instead.
+        Waits, without polling, until there is at least one job. While the place does not answer it tries again
+        after 0.1 s, then ever longer up to 5 s. Cancelling a waiting call loses no job for longer than a lease.
+
+        Args:
+            max_jobs: How many slots are free; at least 1.
+            lease_s: How long each lease lasts, in seconds; renew it at a third of that.
+            wait_s: The longest wait in seconds; 0 asks once.
+
+        Returns:
+            The leases; none when the wait was in vain.
+
+        Raises:
+            QueueUnavailableError: The place did not answer at the end of the wait.
+        """
+
+    @abstractmethod
+    async def renew(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Let these leases last their ``lease_s`` from now, and return those that are still held.
+
+        The others are lost: the job was cancelled, or it was given to somebody else. A lease that ran out and was not
+        yet given to anybody is held.
+        """
+
+    @abstractmethod
+    async def finish(self, lease: Lease, result: bytes, *, success: bool) -> bool:
+        """Store the result, count the job in its batch, and end the lease, in one step; then wake who waits for it.
+
+        Waits for a place that does not answer, with the backoff of ``lease``, as long as it takes: paid work is not
+        given up. Cancel it to give up.
+
+        Args:
+            lease: The current lease.
+            result: JSON, at most ``MAX_PAYLOAD_BYTES``; kept for the queue's result TTL from now on, and in a batch
+                from its completion on.
+            success: Whether the job counts as succeeded or as failed.
+
+        Returns:
+            Whether this call did it. ``False``: the token is stale or the job already finished; nothing changed.
+        """
+
+    @abstractmethod
+    async def release(self, lease: Lease, delay_s: float = 0.0, *, count_delivery: bool = False) -> bool:
+        """Hand a job back: at once to the front, or after a delay to its priority. Waits for the place like ``finish``.
+
+        Args:
+            lease: The current lease.
+            delay_s: Seconds before anybody gets it; 0: at once.
+            count_delivery: Whether this delivery counts towards ``MAX_DELIVERIES``; a job that has used them up is
+                buried. Not counted when the job is innocent: a shutdown, a used-up quota.
+
+        Returns:
+            Whether this call did it. ``False``: the token is stale; nothing changed.
+        """
+
+    @abstractmethod
+    async def bury(self, lease: Lease, reason: str) -> bool:
+        """Put a job among the dead letters, counted as dead in its batch. Waits for the place like ``finish``.
+
+        Returns:
+            Whether this call did it. ``False``: the token is stale; nothing changed.
+        """
+
+    @abstractmethod
+    async def progress(self, lease: Lease, progress: Mapping[str, Any]) -> bool:
+        """Note how far a long job is; ``status`` and a next holder see it.
+
+        Args:
+            lease: The current lease.
+            progress: At most ``MAX_PROGRESS_BYTES`` as JSON; replaces the last note.
+
+        Returns:
+            Whether it was noted. ``False``: the token is stale; nothing changed.
+        """
+
+    @abstractmethod
+    async def cancel(self, job_id: str) -> bool:
+        """Take a job out, wherever it waits; a leased job's holder finds its lease lost. Also discards a dead letter.
+
+        Returns:
+            Whether this call did it. ``False``: it is unknown, finished, or already cancelled.
+        """
+
+    @abstractmethod
+    async def status(self, job_id: str) -> JobStatus | None:
+        """What is known about a job; ``None``: unknown, or its result has expired."""
+
+    @abstractmethod
+    async def wait_result(self, job_id: str, timeout_s: float | None = None) -> JobStatus:
+        """Wait, without polling, until a job is in a final state.
+
+        Args:
+            job_id: The job.
+            timeout_s: The longest wait in seconds; ``None``: as long as it takes.
+
+        Returns:
+            Its status; after a timeout, one that is not final.
+
+        Raises:
+            TaskNotFoundError: There is no such job.
+        """
+
+    @abstractmethod
+    async def batch_status(self, batch_id: str) -> BatchStatus | None:
+        """The counters of a batch; ``None``: unknown, or expired."""
+
+    @abstractmethod
+    async def batch_jobs(self, batch_id: str) -> list[JobStatus]:
+        """Every job of a batch, in the order of its requests; empty when the batch is unknown."""
+
+    @abstractmethod
+    async def wait_batch(
+        self, batch_id: str, timeout_s: float | None = None, more_than: int | None = None
+    ) -> BatchStatus:
+        """Wait, without polling, until a batch is complete.
+
+        Args:
+            batch_id: The batch.
+            timeout_s: The longest wait in seconds; ``None``: as long as it takes.
+            more_than: Return also as soon as more jobs than this are finished, to show progress; ``None``: do not.
+
+        Returns:
+            Its status; after a timeout, one that is not complete.
+
+        Raises:
+            TaskNotFoundError: There is no such batch.
+        """
+
+    @abstractmethod
+    async def stats(self) -> QueueStats:
+        """A snapshot of the queue."""
+
+    @abstractmethod
+    async def list_dead(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        """Dead letters, the latest first. They stay until they are retried or cancelled."""
+
+    @abstractmethod
+    async def retry_dead(self, job_id: str) -> bool:
+        """Queue a dead job again, as if it had never been delivered.
+
+        Returns:
+            Whether this call did it. ``False``: it is not among the dead letters, or is not a job of ours.
+        """
+
+    @abstractmethod
+    async def cleanup_expired(self) -> int:
+        """Forget results older than their TTL, and return how many; 0 where the place does that by itself."""
+
+    @abstractmethod
+    async def health(self) -> str:
+        """Ask the place who it is, such as ``"valkey 9.1.2"``.
+
+        Raises:
+            QueueUnavailableError: It does not answer, or takes no jobs now; the text says why.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End every wait with ``QueueClosedError`` and close connections; leases run out by themselves."""
