@@ -24,7 +24,7 @@ _SPEECH = _PLAIN | {"audio", "text"}
 MAY_IMPORT = {
     "errors": set(),
     "models": {"errors"},
-    "audio": _PLAIN,
+    "audio": _PLAIN | {"text"},
     "text": _PLAIN,
     "config": _PLAIN,
     "logging_config": _PLAIN | {"config"},

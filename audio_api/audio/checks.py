@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import unicodedata
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio_api.errors import ErrorCode
+from audio_api.text.pace import least_seconds, most_seconds
 
 _THREAD_ABOVE_S = 60.0
 _FRAME_S = 0.02
@@ -37,8 +35,10 @@ _LONGEST_S = 660.0  # 16,384 audio tokens, the most one call returns, are 655 s 
 _TOKENS_PER_S = 32  # seen: 25 and 32; the larger one never calls complete audio incomplete
 _TOKEN_TOLERANCE = 0.97
 
+VOICED_DBFS = -50.0
+"""The level that 20 ms of sound must exceed to count as speech; quieter ones are silence."""
+
 # In comments: the worst that good speech measured.
-_VOICED_DBFS = -50.0
 _SILENT_RMS_DBFS = -60.0  # -33.3
 _SILENT_PEAK_DBFS = -50.0  # -5.1
 _LEAST_VOICED_SHARE = 0.20  # 0.63; single words 0.17, hence only above a second
@@ -59,28 +59,6 @@ _SHARES_FROM_S = 1.0
 # eSpeak ends with 120 ms of quiet, Gemini with 250 ms. A last frame this loud also means no trailing silence at all.
 _ABRUPT_DBFS = -35.0
 
-# Letters per second of the median eSpeak sentence. Gemini speaks at 0.67 to 0.96 times these.
-_ALPHABETS_PER_S = {
-    "": 15.7, "de": 16.5, "en": 15.7, "es": 14.1, "fr": 18.3, "id": 14.2, "it": 15.3, "nl": 15.1, "pl": 13.3,
-    "pt": 13.9, "ro": 13.9, "ru": 16.0, "tr": 12.7, "uk": 17.0, "vi": 15.7,
-}  # fmt: skip
-_ABJAD, _DEVANAGARI, _BENGALI, _TAMIL, _TELUGU, _INDIC, _THAI = 9.4, 13.4, 11.8, 14.9, 11.7, 12.9, 9.1
-_HANGUL, _KANA, _HAN = 5.3, 8.1, 4.5
-_ALPHABET = 0.0  # a placeholder: the language names the rate
-# The first code point of each run of scripts, after NFKC.
-_SCRIPTS = (
-    (0x0000, _ALPHABET), (0x0590, _ABJAD), (0x0900, _DEVANAGARI), (0x0980, _BENGALI), (0x0A00, _INDIC),
-    (0x0B80, _TAMIL), (0x0C00, _TELUGU), (0x0C80, _INDIC), (0x0E00, _THAI), (0x0F00, _INDIC), (0x10A0, _ALPHABET),
-    (0x1100, _HANGUL), (0x1200, _KANA), (0x13A0, _ALPHABET), (0x1780, _INDIC), (0x1800, _ALPHABET), (0x3000, _KANA),
-    (0x3400, _HAN), (0xA000, _ALPHABET), (0xAC00, _HANGUL), (0xD7B0, _ALPHABET), (0xF900, _HAN), (0xFB00, _ALPHABET),
-    (0x20000, _HAN), (0xE0000, _ALPHABET),
-)  # fmt: skip
-_SCRIPT_STARTS = [start for start, _ in _SCRIPTS]
-
-_DIGIT_LEAST_S, _DIGIT_MOST_S = 0.12, 0.6  # "1984" as a year, "1,299.99" as an amount
-_SYMBOL_MOST_S = 0.6  # "€" is a word, or nothing
-_SPELLED_S = 0.25  # each character of a URL, an address or an abbreviation
-
 _RATED_FROM_S = 1.25  # 20 letters of English; shorter texts vary too much for a rate
 _SUSPECT_PACE, _REJECT_PACE = 1.4, 2.0
 _FAST_SUSPECT_PACE, _FAST_REJECT_PACE = 1.8, 2.5
@@ -88,9 +66,7 @@ _FAST_FROM = 1.1
 _LONG_FACTOR, _LONG_EXTRA_S = 2.5, 3.0
 _SLOW_FACTOR, _SLOW_EXTRA_S = 5.0, 10.0
 
-_TAG = re.compile(r"<[^\W\d][^<>]{0,60}>|\[[^\[\]]{1,60}\]|\|[^|\n]{1,20}\|")
 _PAUSE = re.compile(r"[<\[][^<>\[\]]{0,40}\b(?:pause|break|silence)\b[^<>\[\]]{0,40}[>\]]|\.{3,}|…", re.IGNORECASE)
-_STRETCHED = re.compile(r"(.)\1{2,}", re.DOTALL)
 _FAST_STYLE = re.compile(
     r"\b(?:fast|quick|rapid|hurr|brisk|rush|speed|hast|breathless|urgen|excite|energetic|frantic)", re.IGNORECASE
 )
@@ -263,7 +239,7 @@ def _listen(pcm: bytes, sample_rate: int) -> _Sound:
         last_frame_dbfs=last_dbfs,
         frame_s=frame / sample_rate,
         frames_dbfs=frames_dbfs,
-        voiced=np.flatnonzero(frames_dbfs > _VOICED_DBFS),
+        voiced=np.flatnonzero(frames_dbfs > VOICED_DBFS),
     )
 
 
@@ -320,11 +296,7 @@ class _Script:
 
 def _read(text: str, language: str, style: str | None, speed: float | None) -> _Script:
     style, speed = style or "", speed or 1.0
-    alphabet_per_s = _ALPHABETS_PER_S.get(language.split("-")[0].lower(), _ALPHABETS_PER_S[""])
-    # Tags are played rather than read, and "Nooooo" is one syllable.
-    certain = _STRETCHED.sub(r"\1\1", _TAG.sub(" ", text))
-    spoken_s = _seconds(certain, alphabet_per_s, digit_s=_DIGIT_LEAST_S, symbol_s=0.0)
-    most_s = _seconds(text, alphabet_per_s, digit_s=_DIGIT_MOST_S, symbol_s=_SYMBOL_MOST_S) + _spelling_s(text)
+    spoken_s = least_seconds(text, language)
     pieces = _PAUSE.split(text)
     pauses = len(pieces) > 1 or bool(_PAUSING_STYLE.search(style))
     suspect_pace, reject_pace = _paces(speed, style)
@@ -332,7 +304,7 @@ def _read(text: str, language: str, style: str | None, speed: float | None) -> _
     unhurried = pauses or speed < 1 or bool(_SLOW_STYLE.search(style)) or spoken_s < _RATED_FROM_S
     return _Script(
         spoken_s=spoken_s,
-        longest_s=_longest_s(most_s, unhurried, speed),
+        longest_s=_longest_s(most_seconds(text, language), unhurried, speed),
         suspect_pace=suspect_pace,
         reject_pace=reject_pace,
         pauses=pauses,
@@ -355,31 +327,6 @@ def _longest_s(most_s: float, unhurried: bool, speed: float) -> float:
     if not unhurried:
         return most_s * _LONG_FACTOR + _LONG_EXTRA_S
     return most_s * max(_SLOW_FACTOR, _LONG_FACTOR / speed) + _SLOW_EXTRA_S
-
-
-def _spelling_s(text: str) -> float:
-    """What URLs, addresses and abbreviations take on top, being read letter by letter."""
-    return sum(_SPELLED_S * len(token) for token in text.split() if _is_spelled(token))
-
-
-def _is_spelled(token: str) -> bool:
-    return "://" in token or "@" in token or token.startswith("www.") or (len(token) <= 6 and token.isupper())
-
-
-def _seconds(text: str, alphabet_per_s: float, *, digit_s: float, symbol_s: float) -> float:
-    counts = Counter(unicodedata.normalize("NFKC", text))
-    return sum(count * _char_s(char, alphabet_per_s, digit_s, symbol_s) for char, count in counts.items())
-
-
-def _char_s(char: str, alphabet_per_s: float, digit_s: float, symbol_s: float) -> float:
-    kind = unicodedata.category(char)[0]
-    if kind not in "LM":
-        return {"N": digit_s, "S": symbol_s}.get(kind, 0.0)
-    per_s = _SCRIPTS[bisect_right(_SCRIPT_STARTS, ord(char)) - 1][1]
-    # Vowel signs are sounds of their own in Indic scripts; accents and harakat colour or repeat a letter's sound.
-    if kind == "M" and per_s in (_ALPHABET, _ABJAD):
-        return 0.0
-    return 1 / (per_s or alphabet_per_s)
 
 
 def _reject(code: ErrorCode, detail: str) -> Verdict:
@@ -444,7 +391,7 @@ def _signal_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
         (
             not sound.voiced.size or sound.voiced_share < least_share,
             ErrorCode.AUDIO_SILENT,
-            f"{sound.voiced_share:.0%} of the clip is above {_VOICED_DBFS:.0f} dBFS; of speech "
+            f"{sound.voiced_share:.0%} of the clip is above {VOICED_DBFS:.0f} dBFS; of speech "
             f"{_LEAST_VOICED_SHARE:.0%} or more is",
         ),
         (
