@@ -1,7 +1,9 @@
-"""What every test gets: a folder of its own, and none of the developer's settings."""
+"""What every test gets: a folder of its own, none of the developer's settings, and logging as it was."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,18 @@ def _no_settings_of_the_developer(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Work in an empty folder (no ``.env``, no ``output/``) without variables of ours; ``live`` tests keep theirs."""
+    monkeypatch.setattr("audio_api.config._current", None)
     if request.node.get_closest_marker("live"):
         return
     monkeypatch.chdir(tmp_path)
     for name in AudioConfig.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what ``setup_logging`` did to the library's logger, which would hide the events of later tests."""
+    logger = logging.getLogger("audio_api")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers, logger.level, logger.propagate = handlers, level, propagate
