@@ -17,6 +17,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from project import variables_without
 
 from audio_api.audio.wav import check_target, encode_wav, write_wav
 from audio_api.errors import TTSOutputError
@@ -80,8 +81,11 @@ def run(
     folder: Path, mode: str = "stream", *limit: str, overwrite: bool = True, wrapper: tuple[str, ...] = ()
 ) -> dict[str, object]:
     """What a process says that wrote, or checked, under the fault."""
+    # A limit holds for the file of the coverage measurement, too, which would be damaged by it.
+    environment = variables_without("COVERAGE_") if limit else None
     done = subprocess.run(
         [*wrapper, sys.executable, "-B", "-c", CHILD, str(folder), mode, str(int(overwrite)), *limit],
+        env=environment,
         capture_output=True,
         text=True,
         timeout=60,
