@@ -27,7 +27,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from audio_api.audio import wav
-from audio_api.audio.wav import WavData, WavWriter, check_target, decode_wav, encode_wav, wav_header, write_wav
+from audio_api.audio.wav import (
+    WavData,
+    WavWriter,
+    check_target,
+    decode_wav,
+    encode_wav,
+    save_wav,
+    wav_header,
+    write_wav,
+)
 from audio_api.errors import ErrorCode, TTSOutputError, TTSValidationError
 
 EXTENSIBLE_PCM = struct.pack("<HHIIHHHHI", 0xFFFE, 1, 24_000, 48_000, 2, 16, 22, 16, 4) + bytes.fromhex(
@@ -208,6 +217,20 @@ async def test_a_file_is_written_in_one_go(tmp_path: Path) -> None:
     assert path == tmp_path / "new" / "deep" / "a.wav"
     assert frames(path) == SOUND
     assert names(path.parent) == ["a.wav"]
+
+
+def test_chunks_may_follow_the_sound(tmp_path: Path) -> None:
+    """A trailer is stored as it is, counted in the header, and not heard by any reader."""
+    trailer = chunk(b"note", b"made by hand")
+    path = save_wav(tmp_path, "a", SOUND, sample_rate=8_000, trailer=trailer)
+    data = path.read_bytes()
+    assert data == wav_header(len(SOUND), 8_000, trailer_bytes=len(trailer)) + SOUND + trailer
+    assert struct.unpack_from("<I", data, 4)[0] == len(data) - 8
+    assert decode_wav(data) == WavData(SOUND, 8_000, 1, 16)
+    with wave.open(str(path)) as file:
+        assert file.readframes(file.getnframes()) == SOUND
+    with pytest.raises(ValueError, match="4 GiB"):
+        wav_header(wav.MAX_DATA_BYTES, trailer_bytes=2)
 
 
 async def test_a_relative_folder_gives_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

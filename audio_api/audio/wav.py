@@ -37,17 +37,18 @@ Pcm = bytes | bytearray | memoryview
 _T = TypeVar("_T")
 
 
-def wav_header(data_bytes: int, sample_rate: int = SAMPLE_RATE) -> bytes:
+def wav_header(data_bytes: int, sample_rate: int = SAMPLE_RATE, *, trailer_bytes: int = 0) -> bytes:
     """The 44 bytes before ``data_bytes`` bytes of signed 16-bit little-endian samples of one channel.
 
     Args:
-        data_bytes: Size of the sound; even, and below 4 GiB with the header.
+        data_bytes: Size of the sound; even, and below 4 GiB with everything else in the file.
         sample_rate: Samples per second.
+        trailer_bytes: Size of the chunks that follow the sound; even.
 
     Raises:
         ValueError: No WAV can hold that much, half a sample, or that rate.
     """
-    if not 0 <= data_bytes <= MAX_DATA_BYTES:
+    if not 0 <= data_bytes <= MAX_DATA_BYTES - trailer_bytes:
         raise ValueError(f"a WAV holds 0 to {MAX_DATA_BYTES:,} bytes of sound (4 GiB), not {data_bytes:,}")
     if data_bytes % _BYTES_PER_SAMPLE:
         raise ValueError(f"{data_bytes:,} bytes are no whole number of 16-bit samples")
@@ -55,7 +56,7 @@ def wav_header(data_bytes: int, sample_rate: int = SAMPLE_RATE) -> bytes:
         raise ValueError(f"a sample rate lies between 1 and {2**31 - 1:,} Hz, not {sample_rate:,}")
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", HEADER_BYTES - 8 + data_bytes, b"WAVE"),
+        *(b"RIFF", HEADER_BYTES - 8 + data_bytes + trailer_bytes, b"WAVE"),
         *(b"fmt ", 16, _PCM, 1, sample_rate, sample_rate * _BYTES_PER_SAMPLE, _BYTES_PER_SAMPLE, 16),
         *(b"data", data_bytes),
     )
@@ -202,13 +203,34 @@ async def write_wav(
         ValueError: The sound ends inside a sample, or no WAV has this sample rate.
     """
     draft = _Draft(directory, name, sample_rate, overwrite)
+    return await draft.in_thread(draft.save, pcm)
 
-    def write_all() -> Path:
-        with draft:
-            draft.write(pcm)
-            return draft.publish()
 
-    return await draft.in_thread(write_all)
+def save_wav(
+    directory: Path,
+    name: str,
+    pcm: Pcm,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    overwrite: bool = False,
+    trailer: bytes = b"",
+) -> Path:
+    """Do what ``write_wav`` does, blocking, for work that runs in a thread anyway.
+
+    Args:
+        directory: As ``write_wav``.
+        name: As ``write_wav``.
+        pcm: As ``write_wav``.
+        sample_rate: As ``write_wav``.
+        overwrite: As ``write_wav``.
+        trailer: Chunks that follow the sound, complete with ids, sizes and padding; players ignore unknown ones.
+
+    Raises:
+        TTSValidationError: As ``write_wav``.
+        TTSOutputError: As ``write_wav``.
+        ValueError: As ``write_wav``.
+    """
+    return _Draft(directory, name, sample_rate, overwrite).save(pcm, trailer)
 
 
 class WavWriter:
@@ -323,6 +345,11 @@ class _Draft:
             self._undo = undo.pop_all()
         return self
 
+    def save(self, pcm: Pcm, trailer: bytes = b"") -> Path:
+        with self:
+            self.write(pcm)
+            return self.publish(trailer)
+
     def write(self, pcm: Pcm) -> None:
         self._require_open()
         try:
@@ -336,10 +363,11 @@ class _Draft:
             self.discard()
             raise
 
-    def publish(self) -> Path:
+    def publish(self, trailer: bytes = b"") -> Path:
         self._require_open()
         with _explained(self._path), self._undo:
-            header = wav_header(self._data_bytes, self._sample_rate)
+            header = wav_header(self._data_bytes, self._sample_rate, trailer_bytes=len(trailer))
+            _write_all(self._fd, memoryview(trailer))
             os.lseek(self._fd, 0, os.SEEK_SET)
             _write_all(self._fd, memoryview(header))
             os.fsync(self._fd)
