@@ -48,7 +48,7 @@ ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "starlette": "emulator",
     "uvicorn": "emulator",
     "tenacity": "retry",
-    "numpy": ("audio.checks", "engines.espeak_process", "emulator"),
+    "numpy": ("audio.checks", "audio.joining", "engines.espeak_process", "emulator"),
 }
 
 
