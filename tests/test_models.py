@@ -50,6 +50,7 @@ def test_a_request_needs_nothing_but_its_text() -> None:
         "language": Language.ENGLISH_US,
         "voice_config": {"voice_name": VoiceName.KORE, "speed": None, "pitch": None},
         "multi_speaker_config": None,
+        "cast": None,
         "audio_format": {"sample_rate": 24_000, "bit_depth": 16, "channels": 1},
         "output_filename": None,
         "overwrite": False,
@@ -416,8 +417,15 @@ COMMON = {
     "style": STYLES,
     "priority": st.integers(-100, 100),
 }
-REQUESTS = st.builds(AudioRequest, voice_config=CONFIGS, **COMMON) | st.builds(
-    AudioRequest, speaker_mode=st.just(SpeakerMode.MULTIPLE), multi_speaker_config=DIALOGUES, **COMMON
+REQUESTS = (
+    st.builds(AudioRequest, voice_config=CONFIGS, **COMMON)
+    | st.builds(AudioRequest, speaker_mode=st.just(SpeakerMode.MULTIPLE), multi_speaker_config=DIALOGUES, **COMMON)
+    | st.builds(
+        AudioRequest,
+        speaker_mode=st.just(SpeakerMode.MULTIPLE),
+        cast=DIALOGUES.map(lambda dialogue: dialogue.speakers),
+        **COMMON,
+    )
 )
 COUNTS = st.integers(0, 10**12)
 FINITE = st.none() | st.floats(0, allow_nan=False, allow_infinity=False)

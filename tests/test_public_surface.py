@@ -108,6 +108,7 @@ REQUEST_FIELDS = [
     "language",
     "voice_config",
     "multi_speaker_config",
+    "cast",
     "audio_format",
     "output_filename",
     "overwrite",

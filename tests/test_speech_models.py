@@ -49,6 +49,14 @@ def test_every_model_has_a_spec(model: VoiceModel) -> None:
     assert all(earlier.since < later.since for earlier, later in pairwise(spec.prices))
 
 
+@pytest.mark.parametrize(
+    ("model", "chars"), [("gemini-3.8-flash-tts", 2_000), ("gemini-2.5-new", 800), ("gemini-9", 2_000)]
+)
+def test_a_call_is_given_what_its_generation_speaks_completely(model: str, chars: int) -> None:
+    """2.5 and 3.1 are known to cut longer texts short; an unknown id counts as its generation."""
+    assert model_spec(model).piece_chars == chars
+
+
 @pytest.mark.parametrize("model", VoiceModel)
 def test_a_model_that_ends_has_a_successor_that_lasts(model: VoiceModel) -> None:
     """Following successors always arrives, in one step, at a model without an announced end."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from audio_api.errors import TTSValidationError
-from audio_api.models.audio_request import AudioRequest, SpeakerConfig, TokenUsage, VoiceConfig
+from audio_api.models.audio_request import AudioRequest, TokenUsage, VoiceConfig
 from audio_api.text.dialogue import split_turns
 
 
@@ -30,7 +31,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What one call to an engine speaks: one turn of a single voice, or the turns of a dialogue, in order.
+    """What is spoken together, by one call to an engine: a turn of a single voice, or those of a dialogue, in order.
 
     Attributes:
         turns: At least one; either none of them has a speaker, or all have.
@@ -49,23 +50,26 @@ class Utterance:
 
     @classmethod
     def from_request(cls, request: AudioRequest, model: str) -> Self:
-        """Read a request's text, split into turns in multiple mode.
+        """Read a request's text, split into turns in multiple mode; a turn's own style wins over its speaker's.
+
+        A dialogue of any length and cast comes back whole; ``audio_api.services.planning`` cuts it into calls.
 
         Raises:
             TTSValidationError: The dialogue's text and its speakers do not fit.
         """
         language = str(request.language)
-        if request.multi_speaker_config is None:
+        if not request.speakers:
             turn = Turn(request.text, request.voice_config, style=request.style)
             return cls((turn,), model, language)
-        speakers: dict[str, SpeakerConfig] = {
-            speaker.speaker_name: speaker for speaker in request.multi_speaker_config.speakers
-        }
+        speakers = {speaker.speaker_name: speaker for speaker in request.speakers}
         try:
             spoken = split_turns(request.text, list(speakers))
         except ValueError as error:
             raise TTSValidationError(str(error)) from None
-        turns = tuple(Turn(text, speakers[name], name, speakers[name].style or request.style) for name, text in spoken)
+        turns = tuple(
+            Turn(text, speakers[name], name, style or speakers[name].style or request.style)
+            for name, text, style in spoken
+        )
         return cls(turns, model, language)
 
 
@@ -117,9 +121,27 @@ class SpeechEngine(ABC):
             TTSError: Of the class that says whether another attempt makes sense; a billed failure carries its usage.
         """
 
+    async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
+        """Make one attempt, and yield the sound as it arrives; close the generator to end the call early.
+
+        An engine that cannot stream yields all of its sound in one block.
+
+        Yields:
+            Blocks of whole samples of one rate, with ``finish_reason=None``, no usage and no warnings; then one last
+            block, whose sound may be empty, with the finish reason, the usage and the warnings of the whole. Its
+            ``finish_reason`` is ``None`` when the sound ended early.
+
+        Raises:
+            TTSError: As from ``synthesize``, also after some of the sound was yielded.
+        """
+        yield await self.synthesize(utterance)
+
     @abstractmethod
-    async def health_check(self) -> None:
-        """Make sure the engine can be reached, without billing.
+    async def health_check(self, model: str) -> None:
+        """Make sure, without billing, that the engine can be reached and knows the model.
+
+        Args:
+            model: The model's id; an engine with a single voice of its own ignores it.
 
         Raises:
             AudioAPIError: It cannot; the text says why.

@@ -20,13 +20,17 @@ ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 """What the id of a batch or a job looks like; ids become parts of key names."""
 
 
+MOST_STYLE_CHARS = 500
+"""The longest style: the API takes a few adjectives, and everything longer drifts into the speech."""
+
+
 class _Model(BaseModel):
     # Inputs stay out of error texts: a request's text is private. JSON has no NaN and no infinity.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class SpeakerMode(StrEnum):
-    """One voice, or a dialogue of two."""
+    """One voice, or a dialogue."""
 
     SINGLE = "single"
     MULTIPLE = "multiple"
@@ -90,7 +94,7 @@ def _fits_in_a_name(char: str) -> bool:
     return char.isalnum() or char in _IN_NAMES or unicodedata.category(char).startswith("M")
 
 
-Style = Annotated[str, Field(max_length=500), AfterValidator(_clean_style)]
+Style = Annotated[str, Field(max_length=MOST_STYLE_CHARS), AfterValidator(_clean_style)]
 
 
 class SpeakerConfig(VoiceConfig):
@@ -118,8 +122,16 @@ class SpeakerConfig(VoiceConfig):
         return name
 
 
+def _namesake(speakers: tuple[SpeakerConfig, ...]) -> str | None:
+    """A name that a later speaker has too, whatever its case."""
+    names = [speaker.speaker_name.casefold() for speaker in speakers]
+    return next(
+        (speaker.speaker_name for speaker in speakers if names.count(speaker.speaker_name.casefold()) > 1), None
+    )
+
+
 class MultiSpeakerConfig(_Model):
-    """The two speakers of a dialogue; Gemini takes exactly two."""
+    """The two speakers of a dialogue; one call to Gemini takes exactly two. More make a ``cast``."""
 
     speakers: tuple[SpeakerConfig, ...]
 
@@ -127,23 +139,31 @@ class MultiSpeakerConfig(_Model):
     @classmethod
     def _two_with_distinct_names(cls, speakers: tuple[SpeakerConfig, ...]) -> tuple[SpeakerConfig, ...]:
         if len(speakers) != 2:
-            raise ValueError(f"a dialogue has exactly two speakers; {len(speakers)} given")
-        first, second = (speaker.speaker_name.casefold() for speaker in speakers)
-        if first == second:
-            raise ValueError(f"the two speakers must have distinct names; both are {speakers[0].speaker_name!r}")
+            raise ValueError(
+                f"a multi_speaker_config has exactly two speakers; {len(speakers)} given: any other number is a cast"
+            )
+        if name := _namesake(speakers):
+            raise ValueError(f"the two speakers must have distinct names; both are {name!r}")
         return speakers
+
+
+# As many as there are voices.
+_MOST_SPEAKERS = 30
 
 
 class AudioRequest(_Model):
     """One text to speak.
 
     Attributes:
-        text: What is spoken, word for word. In multiple mode each turn begins with a speaker's name and a colon.
+        text: What is spoken, word for word. In multiple mode each turn begins with a speaker's name and a colon, with
+            the turn's own style in brackets between them if it has one: ``"Alice [whispering]: Hush!"``.
         model: A ``VoiceModel`` or any other id; ``None``: the configuration's ``default_tts_model``.
-        speaker_mode: ``SINGLE`` uses ``voice_config``, ``MULTIPLE`` uses ``multi_speaker_config``.
+        speaker_mode: ``SINGLE`` uses ``voice_config``, ``MULTIPLE`` uses ``multi_speaker_config`` or ``cast``.
         language: A ``Language`` or any well-formed BCP-47 code.
         voice_config: The voice of single mode.
-        multi_speaker_config: The two speakers of multiple mode; ``None`` in single mode.
+        multi_speaker_config: The two speakers of multiple mode; ``None`` in single mode and with a ``cast``.
+        cast: 1 to 30 speakers with distinct names, instead of ``multi_speaker_config``; ``None`` in single mode and
+            with that. Each must speak. Custom voices may take part.
         audio_format: 24,000 Hz, 16 bits, one channel.
         output_filename: A plain file name inside the output folder; ``.wav`` is added when missing. ``None``: a name
             made from everything audible, so that equal requests share a file.
@@ -158,6 +178,7 @@ class AudioRequest(_Model):
     language: LanguageCode = Language.ENGLISH
     voice_config: VoiceConfig = VoiceConfig()
     multi_speaker_config: MultiSpeakerConfig | None = None
+    cast: tuple[SpeakerConfig, ...] | None = None
     audio_format: AudioFormat = AudioFormat()
     # Checking a name is quadratic in combining marks; no name of this length has fewer than 255 bytes.
     output_filename: str | None = Field(default=None, max_length=1_000)
@@ -173,6 +194,19 @@ class AudioRequest(_Model):
             raise ValueError("text must hold at least one letter or digit; there is nothing to speak")
         return text
 
+    @field_validator("cast")
+    @classmethod
+    def _up_to_thirty_with_distinct_names(
+        cls, cast: tuple[SpeakerConfig, ...] | None
+    ) -> tuple[SpeakerConfig, ...] | None:
+        if cast is None:
+            return None
+        if not 1 <= len(cast) <= _MOST_SPEAKERS:
+            raise ValueError(f"a cast has 1 to {_MOST_SPEAKERS} speakers; {len(cast)} given")
+        if name := _namesake(cast):
+            raise ValueError(f"the speakers of a cast must have distinct names; two are {name!r}")
+        return cast
+
     @field_validator("output_filename")
     @classmethod
     def _one_safe_component(cls, name: str | None) -> str | None:
@@ -180,11 +214,24 @@ class AudioRequest(_Model):
 
     @model_validator(mode="after")
     def _mode_and_speakers_agree(self) -> Self:
-        if self.speaker_mode is SpeakerMode.MULTIPLE and self.multi_speaker_config is None:
-            raise ValueError("speaker_mode MULTIPLE needs a multi_speaker_config with two speakers")
-        if self.speaker_mode is SpeakerMode.SINGLE and self.multi_speaker_config is not None:
-            raise ValueError("multi_speaker_config goes with speaker_mode MULTIPLE; single mode uses voice_config")
+        given = [name for name in ("multi_speaker_config", "cast") if getattr(self, name) is not None]
+        if self.speaker_mode is SpeakerMode.SINGLE and given:
+            raise ValueError(f"{given[0]} goes with speaker_mode MULTIPLE; single mode uses voice_config")
+        if self.speaker_mode is SpeakerMode.MULTIPLE and not given:
+            raise ValueError(
+                "speaker_mode MULTIPLE needs a multi_speaker_config with two speakers, or a cast of 1 to "
+                f"{_MOST_SPEAKERS}"
+            )
+        if len(given) == 2:
+            raise ValueError("multi_speaker_config and cast exclude each other: put every speaker into the cast")
         return self
+
+    @property
+    def speakers(self) -> tuple[SpeakerConfig, ...]:
+        """The speakers of multiple mode, from wherever they are given; none in single mode."""
+        if self.multi_speaker_config is not None:
+            return self.multi_speaker_config.speakers
+        return self.cast or ()
 
 
 class BatchAudioRequest(_Model):
