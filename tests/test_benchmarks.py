@@ -1,0 +1,49 @@
+"""Each benchmark runs to its end and prints its rows. What they measure is read by people: no test knows a time."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from project import ROOT
+
+ROWS = {
+    "imports": 3,
+    "load": 6,
+    "writing": 6,
+}
+SMALL = ["--requests=2", "--latency=0", "--rounds=1", "--size-mb=1"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the benchmarks as users do."""
+    command = [sys.executable, ROOT / "benchmarks" / "core.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("part", ROWS)
+def test_part_prints_a_ratio_in_every_row(part: str, tmp_path: Path) -> None:
+    """A part says where it was measured, prints all of its rows with a ratio, and leaves no file behind."""
+    done = run(part, f"--folder={tmp_path}", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"\d+ × .*; Python 3\.\d+\.\d+, google-genai 3", done.stdout)
+    assert len(re.findall(r" \d+\.\d\d  \d+\.\d\d–\d+\.\d\d ", done.stdout)) == ROWS[part], done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checks_print_a_row_per_length() -> None:
+    """The benchmark of the checks is run with the others."""
+    done = run("checks")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^ +\d+ s( +[\d.]+){6}$", done.stdout, re.MULTILINE)) == 3, done.stdout
+
+
+def test_unknown_part_is_refused() -> None:
+    """A misspelt part is named beside the right ones, before anything runs."""
+    done = run("cheks")
+    assert done.returncode == 2
+    assert "cheks" in done.stderr
+    assert "imports, load, checks, writing" in done.stderr
