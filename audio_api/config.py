@@ -162,6 +162,15 @@ class AudioConfig(BaseSettings):
     )
     request_timeout: float = Field(default=180.0, gt=0, description="Seconds one API call may take in total.")
     max_concurrency: int = Field(default=10, ge=1, le=10_000, description="Requests a service works on at once.")
+    piece_concurrency: int = Field(
+        default=4, ge=1, le=100, description="Pieces of one long text in progress at once, within MAX_CONCURRENCY."
+    )
+    cache_dir: Path | None = Field(
+        default=None, description="Folder of finished pieces, which need not be paid again; none: .cache in OUTPUT_DIR."
+    )
+    cache_max_bytes: int = Field(
+        default=1_073_741_824, ge=0, description="Size of that folder, the least recently used go first; 0: no cache."
+    )
     use_redis: bool = Field(default=False, description="Keep queued jobs in Redis rather than in this process.")
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
@@ -254,13 +263,13 @@ class AudioConfig(BaseSettings):
     def _usable_redis_url(cls, url: SecretStr) -> SecretStr:
         return SecretStr(_check_redis_url(url.get_secret_value()))
 
-    @field_validator("output_dir")
+    @field_validator("output_dir", "cache_dir")
     @classmethod
-    def _home_expanded(cls, folder: Path) -> Path:
+    def _home_expanded(cls, folder: Path | None) -> Path | None:
         if "\0" in str(folder):
             raise ValueError("a path holds no NUL character")
         try:
-            return folder.expanduser()
+            return folder and folder.expanduser()
         except RuntimeError:
             raise ValueError("this user has no home folder") from None
 
