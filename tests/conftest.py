@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,24 @@ def _logging_as_it_was() -> Iterator[None]:
     handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
     yield
     logger.handlers, logger.level, logger.propagate = handlers, level, propagate
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mounts a small file system in memory; unmounted at the end."""
+    mounted: list[Path] = []
+
+    def do(options: str) -> Path:
+        folder = tmp_path / f"mount{len(mounted)}"
+        folder.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False
+        )
+        if done.returncode != 0:
+            pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield do
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)

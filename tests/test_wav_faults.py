@@ -12,7 +12,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -117,27 +117,6 @@ def out(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "a.wav").write_bytes(OLD)
     return folder
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mounts a small file system in memory; unmounted at the end."""
-    mounted: list[Path] = []
-
-    def do(options: str) -> Path:
-        folder = tmp_path / f"mount{len(mounted)}"
-        folder.mkdir()
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False
-        )
-        if done.returncode != 0:
-            pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield do
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 # --- D1, D2: no room

@@ -1,0 +1,234 @@
+"""Finished pieces of speech, kept under their content key, so that nothing is paid for twice.
+
+A piece is one WAV that anybody can listen to; a chunk behind its sound holds what the API said about it, and a sha256
+of key, sound and notes. What does not match that sum is no piece, whatever wrote or damaged it. A file appears whole
+and on disk before ``put`` returns, so a piece survives a killed process and a power failure; syncing costs
+milliseconds, another call costs seconds and money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import re
+import stat
+import struct
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from audio_api.audio.wav import HEADER_BYTES, decode_wav, save_wav, wav_header
+from audio_api.errors import TTSOutputError
+from audio_api.models.audio_request import TokenUsage
+
+logger = logging.getLogger(__name__)
+
+_KEY = re.compile("[0-9a-f]{64}")
+# Not just ".wav": outputs are named by their key, too, and nobody's output may be evicted when both share a folder.
+_SUFFIX = ".piece.wav"
+_CHUNK_ID = b"aapi"
+_CHUNK_HEAD_BYTES = 8
+_DIGEST_BYTES = 32
+# Part of every digest: raise it when the notes change, and older pieces are made anew.
+_FORMAT = b"audio_api piece 1\0"
+# The folder is listed once per 1/64 of its bound that a process stored, and emptied to 7/8 of it: eight processes,
+# none of which sees what the others stored meanwhile, stay within the bound.
+_FILL = 7 / 8
+_LISTED_EVERY = 1 / 64
+
+
+class CachedPiece(BaseModel):
+    """A piece of speech that passed its checks, and what the API said about it. Never holds the text.
+
+    Attributes:
+        pcm: Signed 16-bit little-endian samples of one channel, whole samples only.
+        sample_rate: Samples per second.
+        model: The id of the model that spoke.
+        finish_reason: The API's reason for stopping; ``None`` when it named none.
+        usage: Tokens billed when the piece was made.
+        warnings: What was noticed then.
+        made_at: When it was made.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pcm: bytes = Field(repr=False, exclude=True)
+    sample_rate: int = Field(exclude=True)
+    model: str
+    finish_reason: str | None
+    usage: TokenUsage
+    warnings: tuple[str, ...] = ()
+    made_at: AwareDatetime
+
+
+class PieceCache:
+    """A folder of pieces, bounded in size, shared by any number of processes.
+
+    It never fails a request: what cannot be read is missing, what cannot be stored is not kept, and the first reason is
+    logged as a warning. Only files that it named itself are ever counted or removed.
+
+    Args:
+        folder: Where the pieces are; made with mode 0700 when the first one is stored.
+        max_bytes: The size of all pieces together. The least recently used ones go first, when the folder is about
+            seven eighths full. It is exceeded only while several processes store pieces of more than 1/64 of it.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder.absolute()
+        self._max_bytes = max_bytes
+        # At first: an earlier process may have left more than is allowed now.
+        self._unlisted_bytes = max_bytes
+        self._listing = threading.Lock()
+        self._complained = False
+
+    async def get(self, key: str) -> CachedPiece | None:
+        """Find a piece, and mark it as used. A damaged or foreign file in its place is removed.
+
+        Args:
+            key: 64 hexadecimal digits, in lower case, that stand for everything audible.
+
+        Returns:
+            The piece as it was stored; ``None`` when it is not here.
+
+        Raises:
+            ValueError: The key is none.
+        """
+        return await asyncio.to_thread(self._read, key, self._path(key))
+
+    async def put(self, key: str, piece: CachedPiece) -> bool:
+        """Keep a piece, replacing an older one. Cancelled, the piece, being paid for, is kept nevertheless.
+
+        Args:
+            key: As ``get``.
+            piece: What is kept.
+
+        Returns:
+            Whether it is kept, which it is not when the disk refuses, or when it is larger than all pieces may be.
+
+        Raises:
+            ValueError: The key is none, or the sound no WAV can hold.
+        """
+        return await asyncio.to_thread(self._write, key, self._path(key), piece)
+
+    def _path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise ValueError("a content key has 64 hexadecimal digits in lower case")
+        return self._folder / f"{key}{_SUFFIX}"
+
+    def _read(self, key: str, path: Path) -> CachedPiece | None:
+        try:
+            status = path.lstat()
+            piece = _decoded(key, _content(path)) if self._may_be_piece(status) else None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._complain(f"cannot read {str(path)!r}: {error.strerror}")
+            return None
+        if piece is None:
+            _remove(path, status)
+        else:
+            with suppress(OSError):
+                os.utime(path)
+        return piece
+
+    def _may_be_piece(self, status: os.stat_result) -> bool:
+        return stat.S_ISREG(status.st_mode) and status.st_size <= self._max_bytes
+
+    def _write(self, key: str, path: Path, piece: CachedPiece) -> bool:
+        trailer = _trailer(key, piece)
+        size_bytes = HEADER_BYTES + len(piece.pcm) + len(trailer)
+        if size_bytes > self._max_bytes * _FILL:
+            self._complain(f"a piece has {size_bytes:,} bytes; all pieces together may have {self._max_bytes:,}")
+            return False
+        try:
+            save_wav(path.parent, path.name, piece.pcm, sample_rate=piece.sample_rate, overwrite=True, trailer=trailer)
+            self._make_room(size_bytes)
+        except TTSOutputError as error:
+            self._complain(str(error))
+            return False
+        except OSError as error:
+            self._complain(f"cannot list {str(self._folder)!r}: {error.strerror}")
+        return True
+
+    def _make_room(self, stored_bytes: int) -> None:
+        with self._listing:
+            self._unlisted_bytes += stored_bytes
+            if self._unlisted_bytes >= self._max_bytes * _LISTED_EVERY:
+                self._unlisted_bytes = 0
+                self._evict()
+
+    def _evict(self) -> None:
+        pieces = _pieces(self._folder)
+        excess_bytes = sum(status.st_size for _, status in pieces) - self._max_bytes * _FILL
+        for path, status in sorted(pieces, key=lambda piece: piece[1].st_mtime_ns):
+            if excess_bytes <= 0:
+                break
+            if _remove(path, status):
+                excess_bytes -= status.st_size
+
+    def _complain(self, reason: str) -> None:
+        if not self._complained:
+            self._complained = True
+            logger.warning("pieces are not cached", extra={"reason": reason})
+
+
+def _trailer(key: str, piece: CachedPiece) -> bytes:
+    """The chunk behind the sound: notes, and the digest of everything before it."""
+    notes = piece.model_dump_json().encode()
+    notes += b" " * (len(notes) % 2)
+    chunk = struct.pack("<4sI", _CHUNK_ID, len(notes) + _DIGEST_BYTES) + notes
+    header = wav_header(len(piece.pcm), piece.sample_rate, trailer_bytes=len(chunk) + _DIGEST_BYTES)
+    return chunk + _digest(key, header, piece.pcm, chunk)
+
+
+def _decoded(key: str, content: bytes) -> CachedPiece | None:
+    """The piece in a file; ``None`` unless every byte is what was stored under this key."""
+    if _digest(key, memoryview(content)[:-_DIGEST_BYTES]) != content[-_DIGEST_BYTES:]:
+        return None
+    wav = decode_wav(content)
+    notes = json.loads(content[HEADER_BYTES + len(wav.pcm) + _CHUNK_HEAD_BYTES : -_DIGEST_BYTES])
+    return CachedPiece.model_validate({"pcm": wav.pcm, "sample_rate": wav.sample_rate, **notes})
+
+
+def _digest(key: str, *parts: bytes | memoryview) -> bytes:
+    # With the key: a piece renamed to another key is none.
+    digest = hashlib.sha256(_FORMAT + key.encode())
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def _content(path: Path) -> bytes:
+    # Neither a link nor a pipe that was put in its place since it was looked at.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        return file.read()
+
+
+def _pieces(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(_SUFFIX) and _KEY.fullmatch(entry.name.removesuffix(_SUFFIX)):
+                # Gone since it was listed: another process makes room, too.
+                with suppress(FileNotFoundError):
+                    found.append((Path(entry.path), entry.stat(follow_symlinks=False)))
+    return found
+
+
+def _remove(path: Path, seen: os.stat_result) -> bool:
+    """Remove a file unless it was used or replaced since it was seen. Returns whether it is gone."""
+    try:
+        now = path.lstat()
+        if (now.st_ino, now.st_mtime_ns) != (seen.st_ino, seen.st_mtime_ns):
+            return False
+        path.unlink()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
