@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from audio_api.audio.checks import VOICED_DBFS
 from audio_api.audio.wav import SAMPLE_RATE
 
-PAUSE_S: Mapping[str, float] = MappingProxyType({"paragraph": 0.6, "sentence": 0.25, "clause": 0.1, "word": 0.0})
-"""Seconds of silence after a piece that ends with a paragraph, a sentence, a clause or only a word."""
+PAUSE_S: Mapping[str, float] = MappingProxyType(
+    {"paragraph": 0.6, "sentence": 0.25, "clause": 0.1, "word": 0.0, "grapheme": 0.0}
+)
+"""Seconds of silence after a piece, by the kind of boundary behind it, beside the 80 ms of quiet a join keeps."""
 
 # Also the grid on which quiet is cut away: what was cut once is not cut again.
 _FRAME_S = 0.02
@@ -61,7 +63,7 @@ class Joiner:
     At a join, all but 40 ms of the quiet on either side is cut away, and the outermost 8 ms are faded. A piece without
     any speech is silence that somebody asked for: it keeps its length. Every piece is brought to the loudness of the
     first one that holds speech, measured where there is speech, to a quarter of a decibel; a limiter keeps peaks of
-    louder made pieces below -1 dBFS. Calls block for about a thousandth of the piece's duration.
+    louder made pieces below -1 dBFS. A call blocks for up to 0.3 ms per second of sound.
 
     Args:
         sample_rate: Samples per second of every piece.
