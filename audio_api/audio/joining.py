@@ -17,7 +17,7 @@ from audio_api.audio.checks import VOICED_DBFS
 from audio_api.audio.wav import SAMPLE_RATE
 
 PAUSE_S: Mapping[str, float] = MappingProxyType(
-    {"paragraph": 0.6, "sentence": 0.25, "clause": 0.1, "word": 0.0, "grapheme": 0.0}
+    {"paragraph": 0.6, "sentence": 0.25, "clause": 0.1, "word": 0.0, "grapheme": 0.0, "end": 0.0}
 )
 """Seconds of silence after a piece, by the kind of boundary behind it, beside the 80 ms of quiet a join keeps."""
 
