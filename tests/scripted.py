@@ -44,7 +44,7 @@ class ScriptedEngine(SpeechEngine):
             raise outcome
         return outcome(utterance)
 
-    async def health_check(self) -> None:
+    async def health_check(self, model: str) -> None:
         """Refuse when told to."""
         if self.refusal:
             raise self.refusal

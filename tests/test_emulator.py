@@ -965,6 +965,7 @@ async def test_reset_takes_everything_back(client: genai.Client, emulator: Emula
     emulator.set_quota(per_day=0)
     emulator.faults = lambda call: Fault.SAFETY
     emulator.api_key, emulator.latency_s, emulator.tokens_per_s = "other", 60, 32
+    emulator.synthesize = lambda *_: b"\0\0"
     emulator.reset()
     assert (await speak(client)).usage_metadata.candidates_token_count == round(len(GOOD) / 48_000 * 25)
     assert [(call.number, call.attempt) for call in emulator.calls] == [(1, 1)]

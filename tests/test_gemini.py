@@ -306,7 +306,7 @@ async def test_no_key_is_said_before_any_call(gemini_emulator: Emulator) -> None
         engine.preflight(UTTERANCE)
     assert str(caught.value) == NO_KEY
     with pytest.raises(ConfigurationError):
-        await engine.health_check()
+        await engine.health_check(MODEL)
     assert gemini_emulator.calls == []
 
 
@@ -331,10 +331,10 @@ async def test_white_space_around_a_key_is_dropped(gemini_emulator: Emulator) ->
 async def test_health_check_is_free_and_tells_a_bad_key(gemini_emulator: Emulator) -> None:
     """It asks for a model's description, and nothing that is billed."""
     engine = engine_for(gemini_emulator)
-    await engine.health_check()
+    await engine.health_check(MODEL)
     gemini_emulator.api_key = "another"
     with pytest.raises(TTSAuthenticationError):
-        await engine.health_check()
+        await engine.health_check(MODEL)
     await engine.close()
     assert {(call.method, call.path) for call in gemini_emulator.calls} == {("GET", f"/v1beta/models/{MODEL}")}
 
@@ -612,7 +612,7 @@ async def test_an_injected_clients_aio_method_is_awaited() -> None:
     assert (await engine.synthesize(UTTERANCE)).pcm == PCM
     contents, config = build_request(UTTERANCE)
     called.assert_awaited_once_with(model=MODEL, contents=contents, config=config)
-    await engine.health_check()
+    await engine.health_check(MODEL)
     assert called.await_count == 2
     await engine.close()
 

@@ -71,15 +71,16 @@ class Control:
         latency_s: float = 0.0,
         tokens_per_s: float = 25.0,
     ) -> None:
-        self._initial = {"api_key": api_key, "latency_s": latency_s, "tokens_per_s": tokens_per_s}
-        self.synthesize: Synthesize = synthesize or computed_speech
+        self._initial = (synthesize or computed_speech, api_key, latency_s, tokens_per_s)
         self.reset()
 
     def reset(self) -> None:
         """Forget all calls, coming faults and quotas, and take back the settings given at the start."""
-        self.api_key: Any = self._initial["api_key"]
-        self.latency_s: Any = self._initial["latency_s"]
-        self.tokens_per_s: Any = self._initial["tokens_per_s"]
+        self.synthesize: Synthesize
+        self.api_key: str | None
+        self.latency_s: float
+        self.tokens_per_s: float
+        self.synthesize, self.api_key, self.latency_s, self.tokens_per_s = self._initial
         self.faults: Callable[[Call], Fault | None] | None = None
         self.calls: list[Call] = []
         self._coming: deque[Fault] = deque()

@@ -14,7 +14,7 @@ import ctypes
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,7 +44,8 @@ _LOUDNESS_DBFS = -20.0
 # Peaks above the knee are bent, so that they never reach the ceiling: some variants peak 24 dB above their mean.
 _KNEE, _CEILING = 10 ** (-6 / 20), 10 ** (-1 / 20)
 _QUIET = 20  # of 32,768, at the reduced volume; quieter samples at a turn's ends are cut off
-_BLOCK_SAMPLES = 1 << 19  # 24 s
+# The loudness of a turn is measured here, so that its first sound need not wait for its last.
+_MEASURED_S = 10
 
 _Native = npt.NDArray[np.int16]
 _Waveform = npt.NDArray[np.float32]
@@ -70,27 +71,27 @@ class Espeak:
         if self.sample_rate <= 0:
             raise OSError(f"no usable data in {data}")
         self._voice: str | None = None
-        self._heard = bytearray()
-        self._out_of_memory = False
+        self._listener: Callable[[_Native], None] = lambda _: None
+        self._failure: Exception | None = None
         # The library keeps the bare pointer: without this reference the callback would be freed under it.
         self._callback = _Callback(self._hear)
         self._lib.espeak_SetSynthCallback(self._callback)
 
     def _hear(self, samples: int | None, count: int, _events: int | None) -> int:
-        # An exception must not cross into C; 1 ends the synthesis.
+        # An exception must not cross into C, where it would get lost; 1 ends the synthesis.
         try:
             if samples:
-                self._heard += ctypes.string_at(samples, count * 2)
-        except MemoryError:
-            self._out_of_memory = True
-        return int(self._out_of_memory)
+                self._listener(np.frombuffer(ctypes.string_at(samples, count * 2), np.int16))
+        except Exception as error:
+            self._failure = error
+        return int(self._failure is not None)
 
-    def speak(self, turn: dict[str, Any]) -> _Native:
-        """Speak one turn at the library's own sample rate and loudness.
+    def speak(self, turn: dict[str, Any], listener: Callable[[_Native], None]) -> None:
+        """Speak one turn at the library's own sample rate and loudness, second by second into a listener.
 
         Raises:
             ValueError: The library has no such voice.
-            MemoryError: The sound does not fit into memory.
+            Exception: What the listener raised, which ends the speech.
         """
         self._set_voice(turn["voice"])
         parameters = {
@@ -101,14 +102,12 @@ class Espeak:
         }
         for parameter, value in parameters.items():
             self._lib.espeak_SetParameter(parameter, value, 0)
-        self._out_of_memory = False
         text = turn["text"].translate(_UNSPOKEN).encode("utf-8", "replace")
+        self._listener = listener
         self._lib.espeak_Synth(text, ctypes.c_size_t(len(text) + 1), 0, 0, 0, _CHARS_UTF8, None, None)
-        if self._out_of_memory:
-            self._heard = bytearray()
-            raise MemoryError("the sound does not fit into memory; speak the text in pieces")
-        heard, self._heard = self._heard, bytearray()
-        return np.frombuffer(heard, np.int16)
+        failure, self._failure = self._failure, None
+        if failure:
+            raise failure
 
     def _set_voice(self, voice: str) -> None:
         # Setting a voice reads its dictionary again: 8.5 MB for Russian.
@@ -120,29 +119,15 @@ class Espeak:
         self._voice = voice
 
 
-def _blocks(native: _Native) -> Iterator[_Waveform]:
-    """The sound as -1 to 1, in pieces: an hour at once would take gigabytes."""
-    for start in range(0, len(native), _BLOCK_SAMPLES):
-        yield native[start : start + _BLOCK_SAMPLES].astype(np.float32) / np.float32(32_768)
-
-
 def _quiet_start(native: _Native) -> int:
     """How many samples the sound begins with that are as good as silence."""
-    for start in range(0, len(native), _BLOCK_SAMPLES):
-        loud = np.abs(native[start : start + _BLOCK_SAMPLES].astype(np.int32)) > _QUIET
-        if loud.any():
-            return start + int(loud.argmax())
-    return len(native)
+    loud = np.abs(native.astype(np.int32)) > _QUIET
+    return int(loud.argmax()) if loud.any() else len(native)
 
 
-def _trim(native: _Native) -> _Native:
-    return native[_quiet_start(native) : len(native) - _quiet_start(native[::-1])]
-
-
-def _gain(native: _Native, loudness_dbfs: float) -> float:
+def _gain(waveform: _Waveform, loudness_dbfs: float) -> np.float32:
     """The factor that gives the sound this root mean square."""
-    energy = sum(float(np.dot(block, block)) for block in _blocks(native))
-    return float(10 ** (loudness_dbfs / 20) / np.sqrt(energy / len(native)))
+    return np.float32(10 ** (loudness_dbfs / 20) / np.sqrt(np.dot(waveform, waveform) / len(waveform)))
 
 
 def _limit(waveform: _Waveform) -> _Waveform:
@@ -157,35 +142,65 @@ def _silence(length_ms: int) -> bytes:
     return bytes(2 * _SAMPLE_RATE * length_ms // 1_000)
 
 
-def _pcm(espeak: Espeak, turn: dict[str, Any]) -> Iterator[bytes]:
-    """Speak one turn at 24,000 Hz and about -20 dBFS."""
-    native = _trim(espeak.speak(turn))
-    if not len(native):
-        return
-    gain = _gain(native, _LOUDNESS_DBFS + turn["loudness_db"])
-    resampler = soxr.ResampleStream(espeak.sample_rate, _SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    for block in _blocks(native):
-        yield _samples(resampler.resample_chunk(block * np.float32(gain)))
-    yield _samples(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+class _Finish:
+    """Hands one turn on while it is spoken: without quiet ends, at one loudness, at 24,000 Hz."""
+
+    def __init__(self, sample_rate: int, loudness_dbfs: float, send: Callable[[bytes], None]) -> None:
+        self._loudness_dbfs = loudness_dbfs
+        self._send = send
+        self._measured_samples = _MEASURED_S * sample_rate
+        self._resampler = soxr.ResampleStream(sample_rate, _SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        self._held: _Native = np.zeros(0, np.int16)
+        self._gain: np.float32 | None = None
+
+    def hear(self, native: _Native) -> None:
+        """Take the next samples."""
+        if self._gain is None and not len(self._held):
+            native = native[_quiet_start(native) :]
+        self._held = np.concatenate((self._held, native))
+        if self._gain is not None or len(self._held) >= self._measured_samples:
+            self._hand_on()
+
+    def end(self) -> None:
+        """Hand on what is left."""
+        self._hand_on()
+        if self._gain is not None:
+            self._send(_samples(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)))
+
+    def _hand_on(self) -> None:
+        # Quiet at the end is kept back until it turns out to be a pause.
+        end = len(self._held) - _quiet_start(self._held[::-1])
+        sound, self._held = self._held[:end], self._held[end:]
+        if not len(sound):
+            return
+        waveform = sound.astype(np.float32) / np.float32(32_768)
+        if self._gain is None:
+            self._gain = _gain(waveform, self._loudness_dbfs)
+        self._send(_samples(self._resampler.resample_chunk(waveform * self._gain)))
 
 
 def _samples(waveform: _Waveform) -> bytes:
     return np.rint(_limit(waveform) * 32_767).astype("<i2").tobytes()
 
 
-def _sound(espeak: Espeak, turns: list[dict[str, Any]]) -> Iterator[bytes]:
+def _speak(espeak: Espeak, turns: list[dict[str, Any]], send: Callable[[bytes], None]) -> None:
     for number, turn in enumerate(turns):
-        yield _silence(_TURN_PAUSE_MS if number else _LEAD_MS)
-        yield from _pcm(espeak, turn)
-    yield _silence(_TAIL_MS)
+        send(_silence(_TURN_PAUSE_MS if number else _LEAD_MS))
+        finish = _Finish(espeak.sample_rate, _LOUDNESS_DBFS + turn["loudness_db"], send)
+        espeak.speak(turn, finish.hear)
+        finish.end()
+    send(_silence(_TAIL_MS))
 
 
 def _reply(espeak: Espeak, request: bytes, parent: Connection) -> dict[str, str | bool]:
-    try:
-        for pcm in filter(None, _sound(espeak, json.loads(request))):
+    def send(pcm: bytes) -> None:
+        if pcm:
             parent.send_bytes(pcm)
+
+    try:
+        _speak(espeak, json.loads(request), send)
     except (ValueError, MemoryError) as error:
-        return {"error": str(error), "broken": False}
+        return {"error": str(error) or "the sound does not fit into memory", "broken": False}
     return {}
 
 

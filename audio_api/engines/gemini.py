@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
@@ -17,7 +20,7 @@ from pydantic import SecretStr
 from audio_api.config import GEMINI_URL, NO_KEY
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.engines.gemini_errors import classify, unreadable
-from audio_api.engines.gemini_reply import last_small_body, read_reply
+from audio_api.engines.gemini_reply import Reading, Wire, current_wire, read_reply
 from audio_api.engines.gemini_request import build_request, speakers_of
 from audio_api.errors import (
     AudioAPIError,
@@ -25,9 +28,10 @@ from audio_api.errors import (
     ErrorCode,
     TTSAPIError,
     TTSModelNotFoundError,
+    TTSUnavailableError,
     TTSValidationError,
 )
-from audio_api.models.speech_models import DEFAULT_MODEL, model_spec
+from audio_api.models.speech_models import model_spec
 from audio_api.models.voices import VoiceName
 
 if TYPE_CHECKING:
@@ -52,6 +56,7 @@ class GeminiEngine(SpeechEngine):
         api_key: The Gemini API key; ``None`` is enough for an injected client only.
         base_url: Where the API is; variables such as ``GOOGLE_GEMINI_BASE_URL`` have no effect.
         timeout_s: Seconds one call may take in total.
+        stall_timeout_s: Seconds a stream may pause once it has begun.
         max_connections: Calls that may be in progress at once in one event loop.
         max_input_tokens: The largest input of one call; ``None``: the model's own limit, which holds in any case.
         client: Anything shaped like ``google.genai.Client``, used instead of one made here and never closed here. Its
@@ -68,6 +73,7 @@ class GeminiEngine(SpeechEngine):
         *,
         base_url: str = GEMINI_URL,
         timeout_s: float,
+        stall_timeout_s: float = 30.0,
         max_connections: int,
         max_input_tokens: int | None = None,
         client: object | None = None,
@@ -76,6 +82,7 @@ class GeminiEngine(SpeechEngine):
         self._api_key = SecretStr((api_key or "").strip())
         self._base_url = base_url
         self._timeout_s = timeout_s
+        self._stall_timeout_s = stall_timeout_s
         self._max_connections = max_connections
         self._max_input_tokens = max_input_tokens
         self._injected = client
@@ -102,24 +109,54 @@ class GeminiEngine(SpeechEngine):
             ConfigurationError: The key, the base URL or the proxy is wrong.
         """
         self.preflight(utterance)
-        contents, config = build_request(utterance)
-        call = {"model": utterance.model, "contents": contents, "config": config}
-        last_small_body.set(b"")
+        wire = Wire()
         try:
-            reply = await self._call("generate_content", call, self._timeout_s)
+            reply = await self._call("generate_content", _speech_call(utterance), self._timeout_s, wire)
         except TTSModelNotFoundError as error:
             raise _perhaps_the_voice(error, utterance) from None
-        return read_reply(reply, asked_model=utterance.model, body=last_small_body.get())
+        return read_reply(reply, asked_model=utterance.model, body=wire.body)
 
-    async def health_check(self) -> None:
-        """Ask for the default model's description, which is free.
+    async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
+        """Make one call and unwrap its sound as it arrives; the 2.5 models send all of it in one block.
+
+        Only time spent waiting for the API counts towards the limits, so that a listener may play while it listens.
+        An injected client without a coroutine function ``aio.models.generate_content_stream`` speaks in one block.
 
         Raises:
+            TTSError, ConfigurationError: As from ``synthesize``, at any time; an error carries the usage so far. With
+                the code ``TIMEOUT`` also when nothing more arrived for the stall timeout.
+        """
+        self.preflight(utterance)
+        open_stream = _coroutine_function(await self._client(), "generate_content_stream")
+        if open_stream is None:
+            yield await self.synthesize(utterance)
+            return
+        wire, reading = Wire(), Reading(utterance.model)
+        with reading.billing():
+            async with aclosing(self._events(partial(open_stream, **_speech_call(utterance)), wire)) as events:
+                try:
+                    async for event in events:
+                        if block := reading.take(event):
+                            yield block
+                except TTSModelNotFoundError as error:
+                    raise _perhaps_the_voice(error, utterance) from None
+                except TTSUnavailableError:
+                    # After the last word it does not matter how the connection ends.
+                    if reading.finish_reason is None:
+                        raise
+            whole = reading.end(wire.body)
+        yield whole
+
+    async def health_check(self, model: str) -> None:
+        """Ask for the model's description, which is free.
+
+        Raises:
+            TTSModelNotFoundError: The API does not know the model.
             AudioAPIError: The key is wrong, or the API cannot be reached within ten seconds.
         """
         self._check_key()
         timeout_s = min(self._timeout_s, _HEALTH_TIMEOUT_S)
-        await self._call("get", {"model": DEFAULT_MODEL.value}, timeout_s)
+        await self._call("get", {"model": model}, timeout_s, Wire())
 
     async def close(self) -> None:
         """Close the connections of every event loop that still runs."""
@@ -189,11 +226,42 @@ class GeminiEngine(SpeechEngine):
             return _Connection(sdk, http)
         raise ConfigurationError(problem)
 
-    async def _call(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
+    async def _call(self, method: str, arguments: dict[str, Any], timeout_s: float, wire: Wire) -> Any:
         client = await self._client()
+        current_wire.set(wire)
+        return await self._named(_invoke(client, method, arguments), timeout_s)
+
+    async def _events(self, open_stream: Callable[[], Awaitable[Any]], wire: Wire) -> AsyncGenerator[Any, None]:
+        """The replies of a stream; its connection is closed when this is."""
+        left_s = self._timeout_s
+
+        async def wait(step: Awaitable[Any], limit_s: float) -> Any:
+            nonlocal left_s
+            start_s = time.monotonic()
+            event = await self._named(step, min(limit_s, left_s))
+            left_s -= time.monotonic() - start_s
+            return event
+
+        events = None
+        try:
+            current_wire.set(wire)
+            events = aiter(await wait(open_stream(), left_s))
+            # What a model speaks before it sends anything is not bounded by the pauses between pieces.
+            event = await wait(anext(events, None), left_s)
+            while event is not None:
+                yield event
+                event = await wait(anext(events, None), self._stall_timeout_s)
+        finally:
+            # Closing the outermost of the SDK's generators leaves the connection to the garbage collector.
+            for closable in (wire.stream, events):
+                if closable is not None and hasattr(closable, "aclose"):
+                    await closable.aclose()
+
+    async def _named(self, step: Awaitable[Any], timeout_s: float) -> Any:
+        """Await a step of a call, and give its failure a name of ours."""
         try:
             async with asyncio.timeout(timeout_s):
-                return await _invoke(client, method, arguments)
+                return await step
         # A vendor's border: whatever comes across is named in one place, and bugs go on as they are.
         except Exception as error:
             failure = self._failure(error)
@@ -211,9 +279,18 @@ class GeminiEngine(SpeechEngine):
         return failure
 
 
-async def _invoke(client: Any, name: str, arguments: dict[str, Any]) -> Any:
+def _speech_call(utterance: Utterance) -> dict[str, Any]:
+    contents, config = build_request(utterance)
+    return {"model": utterance.model, "contents": contents, "config": config}
+
+
+def _coroutine_function(client: Any, name: str) -> Callable[..., Awaitable[Any]] | None:
     method = getattr(getattr(getattr(client, "aio", None), "models", None), name, None)
-    if inspect.iscoroutinefunction(method):
+    return method if inspect.iscoroutinefunction(method) else None
+
+
+async def _invoke(client: Any, name: str, arguments: dict[str, Any]) -> Any:
+    if method := _coroutine_function(client, name):
         return await method(**arguments)
     return await asyncio.to_thread(getattr(client.models, name), **arguments)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
 from functools import cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
-from audio_api.engines.gemini_reply import last_small_body
+from audio_api.engines.gemini_reply import Wire, current_wire
 from audio_api.errors import ConfigurationError, ErrorCode, TTSAudioError
 
 logger = logging.getLogger(__name__)
@@ -24,37 +25,51 @@ _SMALL_REPLY_BYTES = 2**16
 
 
 class _BoundedTransport(httpx2.AsyncHTTPTransport):
-    """Reads each reply to its end, decoded, and gives up on one that is larger than any speech."""
+    """Decodes replies, and gives up on one that is larger than any speech; reads each to its end, but for streams."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         timeout = request.extensions["timeout"]
         timeout["connect"] = min(timeout["connect"] or _CONNECT_TIMEOUT_S, _CONNECT_TIMEOUT_S)
         reply = await super().handle_async_request(request)
-        try:
-            body = await _read(reply)
-        finally:
-            await reply.aclose()
-        last_small_body.set(body if len(body) <= _SMALL_REPLY_BYTES else b"")
+        wire = current_wire.get()
+        stream = _BoundedStream(reply, wire)
         headers = [(name, value) for name, value in reply.headers.raw if name.lower() not in _WIRE_ONLY]
+        if reply.status_code == 200 and request.url.path.endswith(_STREAM_METHOD):
+            wire.stream = stream
+            return httpx2.Response(200, headers=headers, stream=stream, extensions=reply.extensions)
+        try:
+            body = b"".join([part async for part in stream])
+        finally:
+            await stream.aclose()
         return httpx2.Response(reply.status_code, headers=headers, content=body, extensions=reply.extensions)
 
 
+_STREAM_METHOD = ":streamGenerateContent"
 # These describe the bytes on the wire, not the decoded body.
 _WIRE_ONLY = {b"content-encoding", b"content-length", b"transfer-encoding"}
 
 
-async def _read(reply: httpx2.Response) -> bytes:
-    announced = reply.headers.get("content-length", "")
-    if announced.isdecimal() and len(announced) < 20 and int(announced) > MAX_REPLY_BYTES:
-        raise _too_large()
-    parts: list[bytes] = []
-    size = 0
-    async for part in reply.aiter_bytes():
-        size += len(part)
-        if size > MAX_REPLY_BYTES:
+class _BoundedStream(httpx2.AsyncByteStream):
+    """The decoded body of a reply as it comes in; a small one is kept for the engine."""
+
+    def __init__(self, reply: httpx2.Response, wire: Wire) -> None:
+        self._reply = reply
+        self._wire = wire
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        announced = self._reply.headers.get("content-length", "")
+        if announced.isdecimal() and len(announced) < 20 and int(announced) > MAX_REPLY_BYTES:
             raise _too_large()
-        parts.append(part)
-    return b"".join(parts)
+        size = 0
+        async for part in self._reply.aiter_bytes():
+            size += len(part)
+            if size > MAX_REPLY_BYTES:
+                raise _too_large()
+            self._wire.body = self._wire.body + part if size <= _SMALL_REPLY_BYTES else b""
+            yield part
+
+    async def aclose(self) -> None:
+        await self._reply.aclose()
 
 
 def _too_large() -> TTSAudioError:

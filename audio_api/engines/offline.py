@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -61,8 +63,8 @@ class _Child:
     def kill(self) -> None:
         self._process.kill()
 
-    def exchange(self, request: bytes) -> bytes:
-        """Send a request and wait for the sound.
+    def exchange(self, request: bytes, hear: Callable[[bytes], object]) -> None:
+        """Send a request, and hand the sound on block by block until all was spoken.
 
         Raises:
             OSError, EOFError: The process died.
@@ -70,10 +72,11 @@ class _Child:
             TTSUnavailableError: The library refused.
         """
         self._connection.send_bytes(request)
-        pcm = b"".join(iter(self._connection.recv_bytes, b""))
+        for pcm in iter(self._connection.recv_bytes, b""):
+            hear(pcm)
         outcome = json.loads(self._connection.recv_bytes())
         if not outcome:
-            return pcm
+            return
         if outcome["broken"]:
             raise ConfigurationError(f"eSpeak NG cannot be used on this machine: {outcome['error']}")
         raise TTSUnavailableError(f"eSpeak NG failed: {outcome['error']}")
@@ -112,8 +115,8 @@ class _Call:
             if self._child:
                 self._child.kill()
 
-    def run(self, child: _Child) -> bytes:
-        """Let the child speak.
+    def run(self, child: _Child, hear: Callable[[bytes], object]) -> None:
+        """Let the child speak into a listener.
 
         Raises:
             TTSUnavailableError: It died, or was killed after the time limit.
@@ -126,7 +129,7 @@ class _Call:
             self._child = child
         timer.start()
         try:
-            return child.exchange(self._request)
+            child.exchange(self._request, hear)
         except (OSError, EOFError):
             if self._aborted:
                 raise TTSUnavailableError(
@@ -175,23 +178,43 @@ class OfflineEngine(SpeechEngine):
             TTSValidationError, ConfigurationError: As from ``preflight``; also when the library does not load.
             TTSUnavailableError: The child process died, or took far longer than the text's length explains.
         """
+        blocks = [block async for block in self.stream(utterance)]
+        return replace(blocks[-1], pcm=b"".join(block.pcm for block in blocks))
+
+    async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
+        """Speak what ``synthesize`` does, in blocks of about a second; the first one is of up to ten.
+
+        A slow listener holds nobody up: the process goes on speaking, and the blocks wait in memory.
+
+        Raises:
+            TTSValidationError, ConfigurationError, TTSUnavailableError: As from ``synthesize``.
+        """
         call = _Call(_request(utterance), _START_LIMIT_S + len(utterance.text) * _LIMIT_S_PER_CHARACTER)
-        future = self._thread.submit(self._speak, call)
+        blocks: asyncio.Queue[bytes] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def hand_over(pcm: bytes) -> None:
+            loop.call_soon_threadsafe(blocks.put_nowait, pcm)
+
+        future = asyncio.wrap_future(self._thread.submit(self._speak, call, hand_over))
+        future.add_done_callback(lambda _: blocks.put_nowait(b""))
         try:
-            pcm = await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
+            while pcm := await blocks.get():
+                yield SpeechAudio(pcm, _SAMPLE_RATE, MODEL, finish_reason=None)
+            await future
+        finally:
             future.cancel()
             call.abort()
-            raise
-        return SpeechAudio(pcm, _SAMPLE_RATE, MODEL, warnings=(ROBOTIC,))
+        yield SpeechAudio(b"", _SAMPLE_RATE, MODEL, warnings=(ROBOTIC,))
 
-    def _speak(self, call: _Call) -> bytes:
+    def _speak(self, call: _Call, hear: Callable[[bytes], object]) -> None:
         if not (self._child and self._child.alive):
             self._end_child()
             self._child = _start()
         try:
-            return call.run(self._child)
-        except TTSUnavailableError:
+            call.run(self._child, hear)
+        # Whatever the reason, RuntimeError for a loop that ended included: what the child still says is nobody's.
+        except BaseException:
             self._end_child()
             raise
 
@@ -200,8 +223,8 @@ class OfflineEngine(SpeechEngine):
             self._child.end()
             self._child = None
 
-    async def health_check(self) -> None:
-        """Speak a word.
+    async def health_check(self, model: str) -> None:
+        """Speak a word, in the one model there is.
 
         Raises:
             ConfigurationError: The extra is not installed, or the library does not load.

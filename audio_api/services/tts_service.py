@@ -203,10 +203,14 @@ class TTSService:
         return _batch_response(batch_id or uuid.uuid4().hex, [results[index] for index in range(len(items))])
 
     async def health_check(self) -> ServiceHealth:
-        """Ask the engine whether it can be reached, without billing; never raises an ``AudioAPIError``."""
+        """Ask, without billing, whether the engine can be reached and knows the default model.
+
+        Never raises an ``AudioAPIError``.
+        """
         name = self._settings().tts_engine if self._engine is None else self._engine.name
         try:
-            await self._current_runtime().engine.health_check()
+            runtime = self._current_runtime()
+            await runtime.engine.health_check(str(runtime.config.default_tts_model))
         except AudioAPIError as error:
             return ServiceHealth(healthy=False, engine=name, error=str(error), error_code=error.code)
         return ServiceHealth(healthy=True, engine=name)
