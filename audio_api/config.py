@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from audio_api.errors import ConfigurationError
+from audio_api.models.audio_request import ID_PATTERN
 from audio_api.models.speech_models import DEFAULT_MODEL, ModelId
 
 _logger = logging.getLogger(__name__)
@@ -177,8 +178,49 @@ class AudioConfig(BaseSettings):
         description="The Redis server: redis://, rediss:// (certificate checked) or unix://.",
     )
     redis_pool_size: int = Field(default=10, ge=1, le=10_000, description="Connections to Redis per process.")
+    queue_name: str = Field(
+        default="audio",
+        pattern=ID_PATTERN,
+        description="The queue's name: 1 to 64 letters, digits, _ or -. Queues of other names do not meet.",
+    )
+    queue_max_size: int | None = Field(
+        default=None, ge=1, description="Most jobs that may wait in the queue; none: any number."
+    )
+    result_ttl: float = Field(
+        default=86_400.0, gt=0, description="Seconds a result is kept, counted from the end of its job or batch."
+    )
+    lease_time: float = Field(
+        default=30.0,
+        gt=0,
+        le=3_600,
+        description="Seconds after which the job of a worker that has died is given to another.",
+    )
     num_workers: int = Field(default=3, ge=1, le=1_000, description="Workers that a WorkerManager starts.")
-    task_timeout: float = Field(default=300.0, gt=0, description="Seconds one queued job may run.")
+    worker_concurrency: int = Field(
+        default=3,
+        ge=1,
+        le=1_000,
+        description="Jobs a worker has in progress at once; MAX_CONCURRENCY bounds those of a whole process.",
+    )
+    worker_grace: float = Field(
+        default=25.0,
+        ge=0,
+        description="Seconds a stopping worker may finish its jobs; the rest is handed back.",
+    )
+    task_timeout: float = Field(
+        default=300.0, gt=0, description="Seconds one queued job may run; waiting for its turn at the API is left out."
+    )
+    rate_limit_rpm: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Most API calls per minute and model, by all workers of the queue together; none: no limit.",
+    )
+    rate_limit_rpd: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most API calls per day (Pacific time) and model, by all workers together; none: no limit.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         default="INFO", description="Least severe events that are logged."
     )

@@ -15,11 +15,12 @@ The class says what to do; the text says what happened, to which value, and what
     │   │   └── TTSAudioError         an answer without audio, or audio that is not the whole text
     │   ├── TTSQuotaError             the day's quota or the credit is used up: stop until it resets
     │   └── TTSOutputError            the file could not be written
-    └── QueueServiceError             the queue refuses the job: correct it
-        ├── QueueUnavailableError     the queue's server does not answer or takes nothing now: try again
-        ├── QueueClosedError          this queue object was closed
-        ├── QueueFullError            as many jobs wait as are allowed: try again later
-        └── TaskNotFoundError         no such job or batch, or its result has expired
+    ├── QueueServiceError             the queue refuses the job: correct it
+    │   ├── QueueUnavailableError     the queue's server does not answer or takes nothing now: try again
+    │   ├── QueueClosedError          this queue object was closed
+    │   ├── QueueFullError            as many jobs wait as are allowed: try again later
+    │   └── TaskNotFoundError         no such job or batch, or its result has expired
+    └── WorkerServiceError            a worker gave a job up
 
 No error holds an exception of the vendor's SDK: those carry the API key in their request headers.
 """
@@ -76,6 +77,11 @@ class ErrorCode(StrEnum):
     QUEUE_CLOSED = "queue_closed"
     QUEUE_FULL = "queue_full"
     TASK_NOT_FOUND = "task_not_found"
+    TASK_CANCELLED = "task_cancelled"
+    TASK_DEAD = "task_dead"
+    TASK_PENDING = "task_pending"
+    TASK_TIMEOUT = "task_timeout"
+    LEASE_LOST = "lease_lost"
 
 
 class AudioAPIError(Exception):
@@ -219,6 +225,13 @@ class TaskNotFoundError(QueueServiceError):
     default_code = ErrorCode.TASK_NOT_FOUND
 
 
+class WorkerServiceError(AudioAPIError):
+    """A worker gave a job up: it took too long, or the job belongs to another worker by now."""
+
+    default_code = ErrorCode.TASK_TIMEOUT
+    default_retryable = True
+
+
 _CLASS_OF_CODE: dict[ErrorCode, type[AudioAPIError]] = {
     ErrorCode.CONFIGURATION: ConfigurationError,
     ErrorCode.INVALID_REQUEST: TTSValidationError,
@@ -245,6 +258,11 @@ _CLASS_OF_CODE: dict[ErrorCode, type[AudioAPIError]] = {
     ErrorCode.QUEUE_CLOSED: QueueClosedError,
     ErrorCode.QUEUE_FULL: QueueFullError,
     ErrorCode.TASK_NOT_FOUND: TaskNotFoundError,
+    ErrorCode.TASK_CANCELLED: QueueServiceError,
+    ErrorCode.TASK_DEAD: QueueServiceError,
+    ErrorCode.TASK_PENDING: QueueServiceError,
+    ErrorCode.TASK_TIMEOUT: WorkerServiceError,
+    ErrorCode.LEASE_LOST: WorkerServiceError,
 }
 
 

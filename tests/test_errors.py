@@ -20,6 +20,7 @@ RETRYABLE = {
     "TTSAudioError",
     "QueueUnavailableError",
     "QueueFullError",
+    "WorkerServiceError",
 }
 
 
