@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -264,7 +264,8 @@ def _worst_correlation(power: NDArray[np.float64], product: NDArray[np.float64])
     """The least correlation of neighbouring samples in any two seconds of steady sound; 1 when no sound is steady."""
     width = min(round(_NOISE_WINDOW_S / _FRAME_S), power.size)
     loud = power > _FULL_SCALE**2 * 10 ** (_NOISE_WINDOW_DBFS / 10)
-    sums = np.cumsum(np.pad([power, product, loud], ((0, 0), (1, 0))), axis=1)
+    sums = np.zeros((3, power.size + 1))
+    np.cumsum([power, product, loud], axis=1, out=sums[:, 1:])
     powers, products, loud_frames = sums[:, width:] - sums[:, :-width]
     # A hiss before a long pause fills two seconds with nothing else either, but it is not steady.
     steady = loud_frames >= _NOISE_WINDOW_FILLED * width
@@ -364,48 +365,57 @@ def _signal_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
     audible = sound.peak_dbfs >= _SILENT_PEAK_DBFS and sound.rms_dbfs >= _SILENT_RMS_DBFS
     long = sound.duration_s > _SHARES_FROM_S
     least_share = _LEAST_VOICED_SHARE if long and not script.pauses else 0.0
+    dynamics_db = sound.dynamics_db if long else _LEAST_DYNAMICS_DB
     # Noise before the offset, which text and compressed bytes read as samples have too; the offset before silence.
-    gates = (
+    gates: tuple[tuple[bool, ErrorCode, Callable[[], str]], ...] = (
         (
             audible and sound.correlation < _LEAST_CORRELATION,
             ErrorCode.AUDIO_NOISE,
-            f"neighbouring samples correlate by {sound.correlation:.2f}; speech is above {_LEAST_CORRELATION}",
+            lambda: f"neighbouring samples correlate by {sound.correlation:.2f}; speech is above {_LEAST_CORRELATION}",
         ),
         (
             audible and sound.worst_correlation < _LEAST_WINDOW_CORRELATION,
             ErrorCode.AUDIO_NOISE,
-            f"neighbouring samples correlate by {sound.worst_correlation:.2f} for {_NOISE_WINDOW_S:.0f} s; "
-            f"speech is above {_LEAST_WINDOW_CORRELATION}",
+            lambda: (
+                f"neighbouring samples correlate by {sound.worst_correlation:.2f} for {_NOISE_WINDOW_S:.0f} s; "
+                f"speech is above {_LEAST_WINDOW_CORRELATION}"
+            ),
         ),
         (
             sound.offset > _MOST_OFFSET,
             ErrorCode.AUDIO_OFFSET,
-            f"the mean is {sound.offset:.0%} of full scale; speech is below {_MOST_OFFSET:.0%}",
+            lambda: f"the mean is {sound.offset:.0%} of full scale; speech is below {_MOST_OFFSET:.0%}",
         ),
         (
             not audible,
             ErrorCode.AUDIO_SILENT,
-            f"peak {sound.peak_dbfs:.0f} dBFS, RMS {sound.rms_dbfs:.0f} dBFS; "
-            f"speech is above {_SILENT_PEAK_DBFS:.0f} and {_SILENT_RMS_DBFS:.0f}",
+            lambda: (
+                f"peak {sound.peak_dbfs:.0f} dBFS, RMS {sound.rms_dbfs:.0f} dBFS; "
+                f"speech is above {_SILENT_PEAK_DBFS:.0f} and {_SILENT_RMS_DBFS:.0f}"
+            ),
         ),
         (
             not sound.voiced.size or sound.voiced_share < least_share,
             ErrorCode.AUDIO_SILENT,
-            f"{sound.voiced_share:.0%} of the clip is above {VOICED_DBFS:.0f} dBFS; of speech "
-            f"{_LEAST_VOICED_SHARE:.0%} or more is",
+            lambda: (
+                f"{sound.voiced_share:.0%} of the clip is above {VOICED_DBFS:.0f} dBFS; of speech "
+                f"{_LEAST_VOICED_SHARE:.0%} or more is"
+            ),
         ),
         (
             sound.clipped_share > _MOST_CLIPPED_SHARE,
             ErrorCode.AUDIO_CLIPPED,
-            f"{sound.clipped_share:.0%} of the samples are at full scale; the limit is {_MOST_CLIPPED_SHARE:.0%}",
+            lambda: (
+                f"{sound.clipped_share:.0%} of the samples are at full scale; the limit is {_MOST_CLIPPED_SHARE:.0%}"
+            ),
         ),
         (
-            long and sound.dynamics_db < _LEAST_DYNAMICS_DB,
+            dynamics_db < _LEAST_DYNAMICS_DB,
             ErrorCode.AUDIO_FLAT,
-            f"the level varies by {sound.dynamics_db:.1f} dB; that of speech by {_LEAST_DYNAMICS_DB:.0f} dB or more",
+            lambda: f"the level varies by {dynamics_db:.1f} dB; that of speech by {_LEAST_DYNAMICS_DB:.0f} dB or more",
         ),
     )
-    return (_reject(code, detail) for failed, code, detail in gates if failed)
+    return (_reject(code, describe()) for failed, code, describe in gates if failed)
 
 
 def _silence_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
