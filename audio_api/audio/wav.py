@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,13 @@ _PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
 
 Pcm = bytes | bytearray | memoryview
 _T = TypeVar("_T")
+
+file_permit: ContextVar[Callable[[Path, os.stat_result], None] | None] = ContextVar("file_permit", default=None)
+"""Asked directly before a finished file of ``write_wav`` or ``WavWriter`` gets its name, in the thread that writes it.
+
+It is told the path and what the file is there and now; renaming changes neither its inode nor its times. Whatever it
+raises keeps the file from its name. ``None``: nobody is asked. So a worker that has lost its job writes nothing.
+"""
 
 
 def wav_header(data_bytes: int, sample_rate: int = SAMPLE_RATE, *, trailer_bytes: int = 0) -> bytes:
@@ -204,7 +212,7 @@ async def write_wav(
         TTSOutputError: As ``WavWriter.commit``.
         ValueError: The sound ends inside a sample, or no WAV has this sample rate.
     """
-    draft = _Draft(directory, name, sample_rate, overwrite)
+    draft = _Draft(directory, name, sample_rate, overwrite, file_permit.get())
     return await draft.in_thread(draft.save, pcm)
 
 
@@ -253,7 +261,7 @@ class WavWriter:
     """
 
     def __init__(self, directory: Path, name: str, *, sample_rate: int = SAMPLE_RATE, overwrite: bool = False) -> None:
-        self._draft = _Draft(directory, name, sample_rate, overwrite)
+        self._draft = _Draft(directory, name, sample_rate, overwrite, file_permit.get())
 
     async def __aenter__(self) -> Self:
         try:
@@ -301,8 +309,16 @@ class WavWriter:
 class _Draft:
     """A WAV under a temporary name. Its methods block; they run in threads, one at a time."""
 
-    def __init__(self, directory: Path, name: str, sample_rate: int, overwrite: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        sample_rate: int,
+        overwrite: bool,
+        permit: Callable[[Path, os.stat_result], None] | None = None,
+    ) -> None:
         wav_header(0, sample_rate)
+        self._permit = permit
         self._name = _checked(name)
         self._path = directory / self._name
         self._temp_name = _temp_name(self._name)
@@ -373,6 +389,8 @@ class _Draft:
             os.lseek(self._fd, 0, os.SEEK_SET)
             _write_all(self._fd, memoryview(header))
             os.fsync(self._fd)
+            if self._permit:
+                self._permit(self._path, os.fstat(self._fd))
             self._close()
             # The path must still lead here, or a success would name a file that is elsewhere.
             if not os.path.samestat(os.fstat(self._folder_fd), self._path.parent.stat()):

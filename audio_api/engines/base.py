@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 from audio_api.errors import TTSValidationError
 from audio_api.models.audio_request import AudioRequest, TokenUsage, VoiceConfig
@@ -102,7 +102,7 @@ class SpeechAudio:
 class SpeechEngine(ABC):
     """A source of speech. One call is one attempt: an engine neither waits nor tries again."""
 
-    name: ClassVar[str]
+    name: str
 
     @abstractmethod
     def preflight(self, utterance: Utterance) -> None:
