@@ -50,6 +50,12 @@ def expected_seconds(text: str, language: str = "") -> float:
     return (least_seconds(text, language) + most_seconds(text, language)) / 2 / _GEMINI_PACE
 
 
+def char_seconds(char: str) -> float:
+    """Seconds that Gemini takes for one character at its usual pace, whatever stands beside it."""
+    digit_s, symbol_s = (_DIGIT_LEAST_S + _DIGIT_MOST_S) / 2, _SYMBOL_MOST_S / 2
+    return _char_s(char, _ALPHABETS_PER_S[""], digit_s, symbol_s) / _GEMINI_PACE
+
+
 def least_seconds(text: str, language: str = "") -> float:
     """Seconds at the reference rate, counting only what is certainly spoken. Takes what ``expected_seconds`` does."""
     # Tags are played rather than read, and "Nooooo" is one syllable.

@@ -1,0 +1,154 @@
+"""Long text into pieces that are never over the limit, cut where a reader would pause."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate, pairwise
+from typing import Literal, NamedTuple
+
+from audio_api.text.boundaries import Boundaries, Cut, Kind
+from audio_api.text.sizes import SECONDS, UTF8_BYTES
+
+Break = Literal[Kind, "end"]
+"""What ends behind a piece. No pause belongs behind a ``word`` or a ``grapheme``."""
+
+_MOST_UTF8_BYTES = 4
+_LEAST_SHARE = 2  # a piece is at least this part of an even one
+
+
+class Piece(NamedTuple):
+    """A part of a text, with all its white space."""
+
+    text: str
+    break_after: Break
+
+    @property
+    def spoken(self) -> str:
+        """The text without the white space around it; empty for a piece of white space."""
+        return self.text.strip()
+
+
+class Limit(NamedTuple):
+    """A size no piece may exceed: the sum of the sizes of its characters, which ``sizes`` gives from index to index."""
+
+    most: float
+    sizes: Callable[[int, int], Iterable[float]]
+
+
+def split_text(
+    text: str, max_chars: int, *, max_bytes: int | None = None, max_s: float | None = None
+) -> Iterator[Piece]:
+    """Cut a text into pieces, as few and as even as its paragraphs, sentences, clauses and words allow.
+
+    ``"".join(piece.text for piece in pieces) == text``. A cut behind a paragraph is better than one behind a sentence,
+    a clause or a word, in this order. Tags, numbers, abbreviations, URLs and characters made of several code points are
+    cut only when one of them is longer than a piece may be. A text longer than a piece is cut into pieces of at least
+    half the even size, where its words allow. To halve a text, give three quarters of its length.
+
+    Args:
+        text: Any text, of any script.
+        max_chars: The most code points of a piece; at least 1.
+        max_bytes: The most bytes of UTF-8, at least 4; ``None``: any number.
+        max_s: The most seconds of speech, as ``sizes.spoken_s`` estimates them, above 0; a single code point may
+            take longer. ``None``: any number.
+
+    Returns:
+        The pieces, made one by one; none for an empty text. They can be blank, or hold no letter.
+
+    Raises:
+        ValueError: A limit is too small.
+    """
+    if max_chars < 1:
+        raise ValueError(f"max_chars is {max_chars}; a piece has at least 1 character")
+    if max_bytes is not None and max_bytes < _MOST_UTF8_BYTES:
+        raise ValueError(f"max_bytes is {max_bytes}; one character has up to {_MOST_UTF8_BYTES} bytes")
+    if max_s is not None and not max_s > 0:
+        raise ValueError(f"max_s is {max_s}; a piece lasts more than 0 s")
+    limits = []
+    if max_bytes is not None and max_bytes < _MOST_UTF8_BYTES * max_chars:
+        limits.append(Limit(max_bytes, lambda start, end: map(UTF8_BYTES.__getitem__, text[start:end])))
+    if max_s is not None:
+        limits.append(Limit(max_s, lambda start, end: map(SECONDS.__getitem__, text[start:end])))
+    return _pieces(text, cuts(text, max_chars, limits))
+
+
+def _pieces(text: str, ends: Iterable[Cut]) -> Iterator[Piece]:
+    start = 0
+    for end, kind in ends:
+        yield Piece(text[start:end], "end" if end == len(text) else kind)
+        start = end
+
+
+def split_sentences(text: str) -> Iterator[str]:
+    """A text's sentences, however long, with their white space; a paragraph ends one too. Joined, they are the text.
+
+    A sentence is never blank, unless the text is. Doubtful ends, as in "the U.S. He", do not count.
+    """
+    ends = Boundaries(text).sentences()
+    return (text[start:end] for start, end in pairwise(_from_zero(ends)))
+
+
+def _from_zero(ends: Iterable[int]) -> Iterator[int]:
+    yield 0
+    yield from ends
+
+
+def cuts(text: str, max_chars: int, limits: Iterable[Limit]) -> Iterator[Cut]:
+    """Where ``split_text`` cuts, the end of the text included, for limits of any kind.
+
+    Args:
+        text: Any text.
+        max_chars: The most code points between two cuts; at least 1.
+        limits: Further limits. A single code point above one of them is not cut.
+    """
+    boundaries = Boundaries(text)
+    budgets = [_Budget(limit, len(text)) for limit in limits]
+    start, size = 0, len(text)
+    while start < size:
+        reach = min([size, start + max_chars, *(budget.reach(start, start + max_chars) for budget in budgets)])
+        if reach == size:
+            yield Cut(size, "word")
+            return
+        count = max(2, math.ceil((size - start) / max_chars), *(budget.pieces for budget in budgets))
+        cut = _cut(boundaries, start, reach, size, count)
+        for budget in budgets:
+            budget.spend(cut.at - start)
+        yield cut
+        start = cut.at
+
+
+class _Budget:
+    """What is left of a text, by one limit."""
+
+    def __init__(self, limit: Limit, size: int) -> None:
+        self._most, self._sizes = limit
+        self._size = size
+        self._left = sum(self._sizes(0, size))
+        self._sums: list[float] = []
+
+    @property
+    def pieces(self) -> int:
+        """The fewest pieces that what is left can make."""
+        return math.ceil(self._left / self._most)
+
+    def reach(self, start: int, end: int) -> int:
+        """The furthest index up to ``end`` that a piece may end at; at least one character further."""
+        self._sums = list(accumulate(self._sizes(start, min(end, self._size))))
+        return start + max(1, bisect_right(self._sums, self._most))
+
+    def spend(self, chars: int) -> None:
+        """Take off as many characters from where ``reach`` last began."""
+        self._left -= self._sums[chars - 1]
+
+
+def _cut(boundaries: Boundaries, start: int, reach: int, size: int, count: int) -> Cut:
+    """The best cut in the middle of what is allowed, else the best at all."""
+    target = min(reach, start + max(1, (size - start) // count))
+    least = max(1, (target - start) // _LEAST_SHARE)
+    return (
+        boundaries.nearest(start + least, target, min(reach, size - least))
+        or boundaries.nearest(start + 1, target, reach, ("word",))
+        or boundaries.nearest_grapheme(start, target, reach)
+    )
