@@ -222,16 +222,16 @@ def _listen(pcm: bytes, sample_rate: int) -> _Sound:
     samples = np.frombuffer(pcm, "<i2", count=len(pcm) // 2)
     frame = round(sample_rate * _FRAME_S)
     whole = samples[: samples.size // frame * frame].reshape(-1, frame)
-    offset = float(samples.mean(dtype=np.float64))
-    energy, product, clipped = _measure(whole)
+    means, energy, product = _measure(whole)
+    offset, lowest, highest = float(means.mean()), int(samples.min()), int(samples.max())
     tail = samples[-frame:] - samples[-frame:].mean()
-    peak = max(samples.max() - offset, offset - samples.min())
+    peak = max(highest - offset, offset - lowest)
     last_dbfs, peak_dbfs, rms_dbfs = _dbfs(np.array([tail @ tail / frame, peak**2, energy.mean() / frame])).tolist()
     frames_dbfs = _dbfs(energy / frame)
     return _Sound(
         duration_s=samples.size / sample_rate,
         offset=abs(offset) / _FULL_SCALE,
-        clipped_share=clipped / whole.size,
+        clipped_share=_clipped(whole) / whole.size if max(highest, -lowest) >= _CLIPPED else 0.0,
         peak_dbfs=peak_dbfs,
         rms_dbfs=rms_dbfs,
         correlation=float(product.sum()) / max(float(energy.sum()), 1.0),
@@ -243,21 +243,29 @@ def _listen(pcm: bytes, sample_rate: int) -> _Sound:
     )
 
 
-def _measure(frames: NDArray[np.int16]) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """The energy of each frame, the sum of the products of its neighbours, and the samples at full scale in all.
+def _clipped(frames: NDArray[np.int16]) -> int:
+    """How many samples are at full scale; in blocks, as below."""
+    blocks = (frames[start : start + _BLOCK_FRAMES] for start in range(0, len(frames), _BLOCK_FRAMES))
+    return sum(int(np.count_nonzero(block >= _CLIPPED) + np.count_nonzero(block <= -_CLIPPED)) for block in blocks)
+
+
+def _measure(frames: NDArray[np.int16]) -> NDArray[np.float64]:
+    """Three rows: the mean of each frame, its energy, and the sum of the products of its neighbours.
 
     Each frame loses its own offset: that of the whole clip would turn the silence between offset words into sound.
     In blocks: the float copy of ten minutes would be 58 MB.
     """
-    energies, products, clipped = [], [], 0
+    measures = np.empty((3, len(frames)))
+    # A dot product takes a third of the time of a mean.
+    weights = np.full(frames.shape[1], 1 / frames.shape[1], np.float32)
     for start in range(0, len(frames), _BLOCK_FRAMES):
-        block = frames[start : start + _BLOCK_FRAMES]
-        clipped += int(np.count_nonzero(block >= _CLIPPED) + np.count_nonzero(block <= -_CLIPPED))
-        centred = block.astype(np.float32)
-        centred -= centred.mean(axis=1, keepdims=True)
-        energies.append(np.vecdot(centred, centred))
-        products.append(np.vecdot(centred[:, :-1], centred[:, 1:]))
-    return np.concatenate(energies, dtype=np.float64), np.concatenate(products, dtype=np.float64), clipped
+        block = slice(start, start + _BLOCK_FRAMES)
+        centred = frames[block].astype(np.float32)
+        means = np.vecdot(centred, weights)
+        centred -= means[:, np.newaxis]
+        energies, products = np.vecdot(centred, centred), np.vecdot(centred[:, :-1], centred[:, 1:])
+        measures[:, block] = means, energies, products
+    return measures
 
 
 def _worst_correlation(power: NDArray[np.float64], product: NDArray[np.float64]) -> float:
