@@ -9,13 +9,14 @@ from audio_api.engines.base import Turn, Utterance
 from audio_api.models.speech_models import model_spec
 from audio_api.models.voices import VoiceName
 from audio_api.text.chunking import Break, Piece, split_sentences, split_text
+from audio_api.text.pace import expected_seconds
 from audio_api.text.sizes import spoken_s
 
 # Beyond two minutes voices drift, and those of a dialogue are swapped; so they are after a dozen lines of one.
 _LONGEST_S = 120.0
 _MOST_TURNS = 12
-# Streams are known to end after a minute without saying so, of 3.1 at least.
-_LONGEST_STREAM_S = 45.0
+# Streams are known to end after a minute without saying so, of 3.1 at least; speech may be half slower than expected.
+_LONGEST_STREAM_S = 40.0
 # One call speaks with two voices at most.
 _MOST_SPEAKERS = 2
 # Shorter texts come back without audio more often than not.
@@ -53,13 +54,14 @@ def plan_pieces(utterance: Utterance, max_chars: int, first_chars: int | None = 
         utterance: What is to be spoken.
         max_chars: The most characters of a piece, such as ``model_spec(model).piece_chars``.
         first_chars: The most characters of the first piece of a stream, which then is the first sentence, or the
-            first few up to 60 characters. Each further piece may be twice as long, up to ``max_chars`` and 45 seconds.
+            first few up to 60 characters. Each further piece may be twice as long, up to ``max_chars`` and 40 seconds.
             ``None``: nobody waits for the first sound.
 
     Returns:
         At least one piece, each made when it is asked for; the last one's ``break_after`` is ``"end"``.
     """
     longest_s = _LONGEST_S if first_chars is None else _LONGEST_STREAM_S
+    longest_s *= _pace(utterance.language)
     call = _Call(max_chars, longest_s, one_style=model_spec(utterance.model).family == "legacy")
     first = call if first_chars is None else replace(call, chars=min(first_chars, max_chars))
     parts = _parts(utterance.turns, first, call)
@@ -134,6 +136,11 @@ def _piece(whole: Utterance, parts: _Run, break_after: Break) -> PlannedPiece:
 def _chars(parts: _Run) -> int:
     """As many as the text of their utterance has, with its line breaks."""
     return sum(len(part.turn.text) + 1 for part in parts) - 1
+
+
+def _pace(language: str) -> float:
+    """Times the pace of English at which a language with an alphabet is spoken, 1 at most."""
+    return min(1.0, expected_seconds("n") / expected_seconds("n", language))
 
 
 def _speed(turn: Turn) -> float:
