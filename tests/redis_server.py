@@ -48,9 +48,18 @@ class RedisServer:
         self.admin_url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
         self.url = f"redis://{USER}:{PASSWORD}@127.0.0.1:{self.port}/0"
         self._folder = folder
-        rules = ["--user", USER, "on", f">{PASSWORD}", *ACCESS.split()]
-        self._command = [binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", PASSWORD]
-        self._command += ["--save", "", "--dir", str(folder), *options, *rules]
+        settings = [
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"requirepass {PASSWORD}",
+            f"user {USER} on >{PASSWORD} {ACCESS}",
+            'save ""',
+            f"dir {folder}",
+            *options,
+        ]
+        config = folder / "redis.conf"
+        config.write_text("\n".join(settings))
+        self._command = [binary(), str(config)]
         self._process: subprocess.Popen[str] | None = None
 
     @property

@@ -43,14 +43,15 @@ from audio_api.queues.base import (
     encode_progress,
     full,
 )
+from audio_api.queues.limits import CallLimits, RedisLimits
 
 _logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
 _Status = TypeVar("_Status", JobStatus, BatchStatus)
 
 ACCESS = (
-    "~audio_api:* &audio_api:* -@all +@connection +@stream +@sortedset +@hash +@string +@list +eval +evalsha +time "
-    "+pexpire +persist +del +exists +publish +subscribe -@dangerous"
+    "resetchannels ~audio_api:* &audio_api:* -@all +@connection +@stream +@sortedset +@hash +@string +@list +eval "
+    "+evalsha +time +pexpire +persist +del +exists +publish +subscribe -@dangerous"
 )
 """All that ``ACL SETUSER`` must allow; add ``on`` and a password. ``+config|get`` lets a wrong server be warned of."""
 
@@ -439,6 +440,7 @@ class RedisBackend(QueueBackend):
         self._key = f"audio_api:{{{check_id(queue)}}}"
         self._news = _News(self._server, f"{self._key}:done")
         self._scripts = {name: _Script.of(body, queue) for name, body in scripts.STEPS.items()}
+        self._limits = RedisLimits(self._run)
         self._max_size = max_size
         self._ttl_ms = _ms(result_ttl_s)
         self._name = secrets.token_hex(8)
@@ -643,6 +645,10 @@ class RedisBackend(QueueBackend):
     async def cleanup_expired(self) -> int:
         self._server.refuse_if_closed()
         return 0
+
+    @property
+    def limits(self) -> CallLimits:
+        return self._limits
 
     async def health(self) -> str:
         # A write: a server that is full or read-only answers every question, but takes no job.
