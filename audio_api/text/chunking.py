@@ -15,7 +15,7 @@ Break = Literal[Kind, "end"]
 """What ends behind a piece. No pause belongs behind a ``word`` or a ``grapheme``."""
 
 _MOST_UTF8_BYTES = 4
-_LEAST_SHARE = 2  # a piece is at least this part of an even one
+_LEAST_SHARE = 0.5
 
 
 class Piece(NamedTuple):
@@ -95,13 +95,14 @@ def _from_zero(ends: Iterable[int]) -> Iterator[int]:
     yield from ends
 
 
-def cuts(text: str, max_chars: int, limits: Iterable[Limit]) -> Iterator[Cut]:
+def cuts(text: str, max_chars: int, limits: Iterable[Limit], least_share: float = _LEAST_SHARE) -> Iterator[Cut]:
     """Where ``split_text`` cuts, the end of the text included, for limits of any kind.
 
     Args:
         text: Any text.
         max_chars: The most code points between two cuts; at least 1.
         limits: Further limits. A single code point above one of them is not cut.
+        least_share: How long a piece is at least, as a part of an even one, where words allow.
     """
     boundaries = Boundaries(text)
     budgets = [_Budget(limit, len(text)) for limit in limits]
@@ -112,7 +113,7 @@ def cuts(text: str, max_chars: int, limits: Iterable[Limit]) -> Iterator[Cut]:
             yield Cut(size, "word")
             return
         count = max(2, math.ceil((size - start) / max_chars), *(budget.pieces for budget in budgets))
-        cut = _cut(boundaries, start, reach, size, count)
+        cut = _cut(boundaries, start, reach, size, count, least_share)
         for budget in budgets:
             budget.spend(cut.at - start)
         yield cut
@@ -143,10 +144,10 @@ class _Budget:
         self._left -= self._sums[chars - 1]
 
 
-def _cut(boundaries: Boundaries, start: int, reach: int, size: int, count: int) -> Cut:
+def _cut(boundaries: Boundaries, start: int, reach: int, size: int, count: int, least_share: float) -> Cut:
     """The best cut in the middle of what is allowed, else the best at all."""
     target = min(reach, start + max(1, (size - start) // count))
-    least = max(1, (target - start) // _LEAST_SHARE)
+    least = max(1, int((target - start) * least_share))
     return (
         boundaries.nearest(start + least, target, min(reach, size - least))
         or boundaries.nearest(start + 1, target, reach, ("word",))

@@ -1,0 +1,317 @@
+"""Subtitles from spoken text and its measured times: SRT and WebVTT."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from typing import Literal
+
+from audio_api.text.boundaries import TAG, Boundaries
+from audio_api.text.chunking import Limit, cuts, split_sentences
+from audio_api.text.sizes import COLUMNS, SECONDS
+
+# The usual rules for subtitles, as the BBC and Netflix publish them for their makers.
+LINE_COLUMNS = 42
+SHORTEST_S, LONGEST_S = 1.0, 7.0
+
+_LONGEST_PAUSE_S = 1.0  # no cue stays over a longer one
+_LEAST_S = 0.001  # so that every character takes some of its span's time
+_LEAST_SHARE = 2 / 3  # of an even cue, else a clause at the start of a sentence is gone before it is read
+_TOLERANCE_S = 1e-6
+_LABEL_COLUMNS = 20
+_TAG = re.compile(TAG)
+# Players of SRT take these for the start of a tag, or for the line of times.
+_MARKUP = re.compile(r"<(?=[/!\w])|\{(?=\\)|--(?=>)")
+_WORD_JOINER = "\u2060"
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenWord:
+    """One word as it stands in the text, and when it is heard, in seconds from the start of the audio."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """Some text, and when it is heard.
+
+    Attributes:
+        text: A sentence or more; audio tags such as ``<laugh>`` are not shown.
+        start_s: Seconds from the start of the audio.
+        end_s: Seconds from the start of the audio, after ``start_s``.
+        speaker: Who says it; ``None`` when there is only one voice.
+        words: Measured words of the text, in order; those left out are placed between the others. Empty when only the
+            whole was measured.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    speaker: str | None = None
+    words: tuple[SpokenWord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """What is shown together.
+
+    Attributes:
+        start_s: Seconds from the start of the audio, to the millisecond.
+        end_s: The same, never after the start of the next cue.
+        lines: One or two.
+        speaker: Who says it; ``None`` when there is only one voice.
+        estimated: Whether it begins or ends inside a measured span, where times are shared out by the letters.
+    """
+
+    start_s: float
+    end_s: float
+    lines: tuple[str, ...]
+    speaker: str | None = None
+    estimated: bool = False
+
+
+def make_cues(spans: Iterable[Spoken]) -> list[Cue]:
+    """Lay spoken text out as subtitles that read well.
+
+    A cue has at most two lines of 42 columns, less the name of its speaker on the first (a Chinese, Japanese or Korean
+    character takes two), and lasts 7 s at most. It holds one sentence, or a part that ends where a reader would pause;
+    sentences under a second go together. A cue that is shorter still stays up to a second while nothing else is said.
+    No word is left out, and the last cue ends when the last span does.
+
+    Args:
+        spans: What is said, in order, without overlap. Those that show nothing are left out.
+
+    Raises:
+        ValueError: A span does not end after it starts, or starts before the one before it ends.
+    """
+    cues = [cue for run in _runs(_in_order(spans)) for cue in _Run(run).cues()]
+    nexts = [cue.start_s for cue in cues[1:]] + [cue.end_s for cue in cues[-1:]]
+    return [_long_enough(cue, next_s) for cue, next_s in zip(cues, nexts, strict=True)]
+
+
+def to_srt(cues: Iterable[Cue]) -> str:
+    """Cues as a SubRip file; a speaker's name stands before the first line. Nothing marks what is estimated."""
+    return "".join(f"{number}\n{_times(cue, ',')}\n{_srt_text(cue)}\n\n" for number, cue in enumerate(cues, 1))
+
+
+def to_vtt(cues: Sequence[Cue]) -> str:
+    """Cues as a WebVTT file; speakers are voices (``<v Name>``), and an estimated cue says so in its id."""
+    note = "NOTE Cues called estimated begin or end inside a measured piece of audio.\n\n"
+    return (
+        "WEBVTT\n\n"
+        + note * any(cue.estimated for cue in cues)
+        + "".join(
+            f"{number}{' estimated' * cue.estimated}\n{_times(cue, '.')}\n{_vtt_text(cue)}\n\n"
+            for number, cue in enumerate(cues, 1)
+        )
+    )
+
+
+def _times(cue: Cue, point: str) -> str:
+    return f"{_clock(cue.start_s, point)} --> {_clock(cue.end_s, point)}"
+
+
+def _clock(seconds: float, point: str) -> str:
+    whole, ms = divmod(round(seconds * 1_000), 1_000)
+    return f"{whole // 3_600:02}:{whole // 60 % 60:02}:{whole % 60:02}{point}{ms:03}"
+
+
+def _srt_text(cue: Cue) -> str:
+    """SubRip has no escapes; an invisible character keeps players from seeing markup."""
+    return _MARKUP.sub(rf"\g<0>{_WORD_JOINER}", _label(cue.speaker) + "\n".join(cue.lines))
+
+
+def _vtt_text(cue: Cue) -> str:
+    voice = f"<v {html.escape(_one_line(cue.speaker), quote=False)}>" if cue.speaker else ""
+    return voice + "\n".join(html.escape(line, quote=False) for line in cue.lines)
+
+
+def _label(speaker: str | None) -> str:
+    """A speaker's name as it stands before a line, cut short when the line would have no room."""
+    if not speaker:
+        return ""
+    name = _one_line(speaker)
+    return f"{name[: _fitting(name, _LABEL_COLUMNS)].rstrip()}: "
+
+
+def _fitting(text: str, columns: float) -> int:
+    """How many characters of a text fit into that many columns."""
+    return bisect_right(list(accumulate(map(COLUMNS.__getitem__, text))), columns)
+
+
+def _one_line(text: str) -> str:
+    """A text without what would break a file: line ends, control characters and lone surrogates."""
+    shown = ("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+    return " ".join("".join(" " if unicodedata.category(char) == "Cc" else char for char in shown).split())
+
+
+def _in_order(spans: Iterable[Spoken]) -> Iterator[Spoken]:
+    """The spans that show something, with what they show."""
+    last_s = 0.0
+    for span in spans:
+        if not last_s - _TOLERANCE_S <= span.start_s < span.end_s < math.inf:
+            raise ValueError(
+                f"a span from {span.start_s} s to {span.end_s} s cannot follow one that ends at {last_s} s: spans come "
+                "in order, without overlap, and end after they start"
+            )
+        last_s = span.end_s
+        text = _one_line(_TAG.sub(" ", span.text))
+        if COLUMNS.total(text.replace(" ", "")):
+            yield replace(span, text=text)
+
+
+def _runs(spans: Iterable[Spoken]) -> Iterator[list[Spoken]]:
+    """Spans that one speaker says without a long pause."""
+    run: list[Spoken] = []
+    for span in spans:
+        if run and (span.speaker != run[-1].speaker or span.start_s - run[-1].end_s > _LONGEST_PAUSE_S):
+            yield run
+            run = []
+        run.append(span)
+    if run:
+        yield run
+
+
+class _Run:
+    """What one speaker says without a long pause, and when each character of it is heard."""
+
+    def __init__(self, spans: Sequence[Spoken]) -> None:
+        self._speaker = spans[0].speaker
+        self._first_columns = LINE_COLUMNS - COLUMNS.total(_label(self._speaker))
+        self._starts_s: list[float] = []
+        self._ends_s: list[float] = []
+        self._measured_starts: set[int] = set()
+        self._measured_ends: set[int] = set()
+        befores = ["", *(span.text[-1] for span in spans[:-1])]
+        self._text = "".join(
+            part for span, before in zip(spans, befores, strict=True) for part in self._parts(span, before)
+        )
+
+    def cues(self) -> Iterator[Cue]:
+        """All cues, in order."""
+        for start, end in pairwise([0, *self._groups()]):
+            yield from self._fitted(start, end)
+
+    def _parts(self, span: Spoken, before: str) -> Iterator[str]:
+        """A span's text, with a space before it where its script has them, and the times of both."""
+        if before and not COLUMNS[before] == COLUMNS[span.text[0]] == 2:
+            self._starts_s.append(self._ends_s[-1])
+            self._ends_s.append(span.start_s)
+            yield " "
+        offset = len(self._starts_s)
+        yield span.text
+        anchors = _anchors(span)
+        for (start, start_s), (end, end_s) in pairwise(anchors):
+            self._share(span.text[start:end], start_s, end_s)
+        for at, _ in (anchors[0], *anchors[1:-1:2]):
+            self._measured_starts.update(offset + near for near in _beside(span.text, at, -1))
+        for at, _ in (*anchors[2:-1:2], anchors[-1]):
+            self._measured_ends.update(offset + near for near in _beside(span.text, at, 1))
+
+    def _share(self, text: str, start_s: float, end_s: float) -> None:
+        """Give each character its share of some time, by what it takes to say."""
+        sums = list(accumulate((SECONDS[char] + _LEAST_S for char in text), initial=0.0))
+        times_s = [start_s + (end_s - start_s) * done / sums[-1] for done in sums[:-1]] + [end_s]
+        self._starts_s += times_s[:-1]
+        self._ends_s += times_s[1:]
+
+    def _groups(self) -> list[int]:
+        """The ends of sentences, the very short ones taken together."""
+        ends: list[int] = []
+        start = 0
+        for end in accumulate(map(len, split_sentences(self._text))):
+            if self._ends_s[end - 1] - self._starts_s[start] >= SHORTEST_S:
+                ends.append(end)
+                start = end
+        # A short rest joins the group before it.
+        return [*ends[:-1], len(self._text)]
+
+    def _fitted(self, start: int, end: int) -> Iterator[Cue]:
+        """One cue, or as many as the text needs."""
+        cue = self._cue(start, end)
+        text = self._text[start:end]
+        pieces = [] if self._reads_well(cue) else list(self._pieces(text, start))
+        if len(pieces) < 2:
+            yield cue
+            return
+        for first, last in pairwise([0, *pieces]):
+            if text[first:last].strip():
+                yield from self._fitted(start + first, start + last)
+
+    def _reads_well(self, cue: Cue) -> bool:
+        rooms = (self._first_columns, LINE_COLUMNS)
+        fits = all(COLUMNS.total(line) <= room for line, room in zip(cue.lines, rooms, strict=False))
+        return fits and cue.end_s - cue.start_s <= LONGEST_S + _TOLERANCE_S
+
+    def _pieces(self, text: str, start: int) -> Iterator[int]:
+        """Where to cut a text that makes no single cue."""
+        both_lines = self._first_columns + LINE_COLUMNS
+        columns = min(both_lines, max(self._first_columns, COLUMNS.total(text) * 3 / 4))
+        limits = (
+            Limit(columns, lambda first, last: map(COLUMNS.__getitem__, text[first:last])),
+            Limit(LONGEST_S, lambda first, last: self._lasting_s(start + first, start + last)),
+        )
+        return (cut.at for cut in cuts(text, len(text), limits, _LEAST_SHARE))
+
+    def _lasting_s(self, start: int, end: int) -> Iterator[float]:
+        """How long each character lasts, up to the start of the next."""
+        times_s = [*self._starts_s[start : end + 1], self._ends_s[-1]]
+        return (after_s - before_s for before_s, after_s in pairwise(times_s[: end - start + 1]))
+
+    def _cue(self, start: int, end: int) -> Cue:
+        """All of a text as one cue, whether it fits or not."""
+        text = self._text[start:end]
+        start += len(text) - len(text.lstrip())
+        end -= len(text) - len(text.rstrip())
+        return Cue(
+            round(self._starts_s[start], 3),
+            round(self._ends_s[end - 1], 3),
+            self._lines(self._text[start:end]),
+            self._speaker,
+            start not in self._measured_starts or end not in self._measured_ends,
+        )
+
+    def _lines(self, text: str) -> tuple[str, ...]:
+        """A text on one line, or on two of about the same length."""
+        if COLUMNS.total(text) <= self._first_columns:
+            return (text,)
+        size, middle = len(text), len(text) // 2
+        low, high = size - _fitting(text[::-1], LINE_COLUMNS), _fitting(text, self._first_columns)
+        boundaries = Boundaries(text)
+        cut = boundaries.nearest(
+            max(low, size // 3, 1), middle, min(high, size - size // 3), ("sentence", "clause")
+        ) or boundaries.nearest(max(low, 1), middle, high, ("word",))
+        return (text[: cut.at].strip(), text[cut.at :].strip()) if cut else (text,)
+
+
+def _anchors(span: Spoken) -> list[tuple[int, float]]:
+    """Indices of a span's text with their measured times, both rising: of its start, of each word, of its end."""
+    anchors = [(0, span.start_s)]
+    for word in span.words:
+        at = span.text.find(word.text, anchors[-1][0])
+        if at >= 0 and word.text and anchors[-1][1] <= word.start_s <= word.end_s <= span.end_s:
+            anchors += [(at, word.start_s), (at + len(word.text), word.end_s)]
+    return [*anchors, (len(span.text), span.end_s)]
+
+
+def _beside(text: str, at: int, step: Literal[-1, 1]) -> Iterator[int]:
+    """An index, and those before or behind it up to a letter: a comma behind a measured word is as good as its end."""
+    yield at
+    while 0 <= (near := at - (step < 0)) < len(text) and not text[near].isalnum():
+        at += step
+        yield at
+
+
+def _long_enough(cue: Cue, next_s: float) -> Cue:
+    """A cue that stays for a second when the next one leaves room, and for 7 s at most."""
+    end_s = max(cue.end_s, min(cue.start_s + SHORTEST_S, next_s))
+    return replace(cue, end_s=round(min(end_s, cue.start_s + LONGEST_S), 3))
