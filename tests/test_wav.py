@@ -752,3 +752,25 @@ async def test_more_than_4_gib_is_refused_and_the_file_ended(tmp_path: Path) -> 
         with pytest.raises(RuntimeError, match="not open"):
             await writer.commit()
     assert names(tmp_path) == ["huge"]
+
+
+async def test_a_growing_file_can_be_opened_before_it_is_complete(tmp_path: Path) -> None:
+    """While it grows it is a readable WAV of what is there; then it is a correct one under its own name."""
+    part = tmp_path / "live.part.wav"
+    sound = bytes(range(200))
+    async with WavWriter(tmp_path, "live.wav", growing=True) as writer:
+        assert decode_wav(part.read_bytes()).pcm == b""
+        await writer.write(sound)
+        assert decode_wav(part.read_bytes()).pcm == sound
+        await writer.write(sound)
+        await writer.commit()
+    with wave.open(str(tmp_path / "live.wav")) as file:
+        assert file.readframes(file.getnframes()) == sound * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["live.wav"]
+
+
+async def test_a_growing_file_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
+    """Leaving without ``commit`` removes the part."""
+    async with WavWriter(tmp_path, "live.wav", growing=True) as writer:
+        await writer.write(bytes(100))
+    assert list(tmp_path.iterdir()) == []

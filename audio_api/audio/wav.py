@@ -35,6 +35,7 @@ _PCM, _EXTENSIBLE = 0x0001, 0xFFFE
 _PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
 
 Pcm = bytes | bytearray | memoryview
+_UNKNOWN_SIZE = b"\xff" * 4
 _T = TypeVar("_T")
 
 file_permit: ContextVar[Callable[[Path, os.stat_result], None] | None] = ContextVar("file_permit", default=None)
@@ -68,6 +69,12 @@ def wav_header(data_bytes: int, sample_rate: int = SAMPLE_RATE, *, trailer_bytes
         *(b"fmt ", 16, _PCM, 1, sample_rate, sample_rate * _BYTES_PER_SAMPLE, _BYTES_PER_SAMPLE, 16),
         *(b"data", data_bytes),
     )
+
+
+def _endless_header(sample_rate: int) -> bytes:
+    """The header of a file that still grows; both sizes are the one that players take for "until it ends"."""
+    header = wav_header(0, sample_rate)
+    return header[:4] + _UNKNOWN_SIZE + header[8:-4] + _UNKNOWN_SIZE
 
 
 def encode_wav(pcm: bytes, sample_rate: int = SAMPLE_RATE) -> bytes:
@@ -254,14 +261,24 @@ class WavWriter:
         name: The file's name, as ``safe_filename`` takes it.
         sample_rate: Samples per second.
         overwrite: Whether ``commit`` may replace an existing file.
+        growing: Whether players may open the file before it is complete, as ``NAME.part.wav`` beside it: its header
+            then says that the size is not known, and ``commit`` renames it.
 
     Raises:
         TTSValidationError: The name is no safe file name.
         ValueError: No WAV has this sample rate.
     """
 
-    def __init__(self, directory: Path, name: str, *, sample_rate: int = SAMPLE_RATE, overwrite: bool = False) -> None:
-        self._draft = _Draft(directory, name, sample_rate, overwrite, file_permit.get())
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        overwrite: bool = False,
+        growing: bool = False,
+    ) -> None:
+        self._draft = _Draft(directory, name, sample_rate, overwrite, file_permit.get(), growing=growing)
 
     async def __aenter__(self) -> Self:
         try:
@@ -316,12 +333,15 @@ class _Draft:
         sample_rate: int,
         overwrite: bool,
         permit: Callable[[Path, os.stat_result], None] | None = None,
+        *,
+        growing: bool = False,
     ) -> None:
         wav_header(0, sample_rate)
         self._permit = permit
         self._name = _checked(name)
         self._path = directory / self._name
-        self._temp_name = _temp_name(self._name)
+        self._temp_name = _checked(f"{self._name.removesuffix('.wav')}.part.wav") if growing else _temp_name(self._name)
+        self._growing = growing
         self._sample_rate = sample_rate
         self._overwrite = overwrite
         self._data_bytes = 0
@@ -359,6 +379,8 @@ class _Draft:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             self._fd = os.open(self._temp_name, flags, 0o666, dir_fd=self._folder_fd)
             undo.callback(self._remove)
+            if self._growing:
+                _write_all(self._fd, memoryview(_endless_header(self._sample_rate)))
             os.lseek(self._fd, HEADER_BYTES, os.SEEK_SET)
             self._undo = undo.pop_all()
         return self
