@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
@@ -68,8 +69,13 @@ class RedisServer:
         assert self._process, "not started"
         return self._process
 
-    def start(self) -> None:
-        """Start and wait until it says that it listens, or that it loads its data."""
+    def slowly(self, *options: str) -> None:
+        """Add settings for the next start."""
+        with (self._folder / "redis.conf").open("a") as config:
+            config.write("\n" + "\n".join(options))
+
+    def start(self, ready: str = "Ready to accept connections") -> None:
+        """Start and wait until it says that it is ready, or whatever else shall be waited for."""
         log = (self._folder / "server.log").open("a+")
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True)
         log.close()
@@ -77,7 +83,7 @@ class RedisServer:
         seen = []
         for line in self._process.stdout:
             seen.append(line)
-            if "Ready to accept connections" in line:
+            if re.search(ready, line):
                 return
         pytest.fail("the server did not start:\n" + "".join(seen))
 

@@ -147,6 +147,15 @@ _PASSING = {
     "CLUSTERDOWN": "is a cluster that is down",
     "TRYAGAIN": "moves its data",
 }
+# redis-py takes some of these words for a class and strips them.
+_WORD_OF_CLASS = {
+    "OutOfMemoryError": "OOM",
+    "ReadOnlyError": "READONLY",
+    "BusyLoadingError": "LOADING",
+    "MasterDownError": "MASTERDOWN",
+    "ClusterDownError": "CLUSTERDOWN",
+    "TryAgainError": "TRYAGAIN",
+}
 _PASSING_WORD = re.compile(rf"\b({'|'.join(_PASSING)})\b")
 
 _warned_of: set[str] = set()
@@ -169,9 +178,9 @@ def _ours(error: Exception, address: str) -> QueueServiceError | ConfigurationEr
             f"the Redis server at {address} refuses REDIS_URL's user or password, or an access the queue needs: "
             f"its ACL must allow {ACCESS}"
         )
-    words = _PASSING_WORD.search(str(error))
-    if words:
-        return QueueUnavailableError(f"the Redis server at {address} {_PASSING[words[0]]}")
+    word = _PASSING_WORD.search(_WORD_OF_CLASS.get(type(error).__name__) or str(error))
+    if word:
+        return QueueUnavailableError(f"the Redis server at {address} {_PASSING[word[0]]}")
     if isinstance(error, exceptions.ResponseError):
         return QueueServiceError(f"the Redis server at {address} refuses a step of the queue: {str(error)[:200]}")
     return QueueUnavailableError(f"the Redis server at {address} does not answer ({type(error).__name__})")
@@ -214,6 +223,8 @@ class _Server:
                 Redis.from_pool(ConnectionPool.from_url(url, max_connections=size, **options))
                 for size in (pool_size, 2)
             )
+            # Or else the first command would stumble over an option.
+            cast(Any, self._quick.connection_pool).make_connection()
         except (TypeError, ValueError):
             raise ConfigurationError(f"REDIS_URL for {self.address} holds an option redis does not take") from None
         self._free = asyncio.Semaphore(pool_size)
