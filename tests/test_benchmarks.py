@@ -12,7 +12,7 @@ from project import ROOT
 
 ROWS = {
     "imports": 3,
-    "load": 6,
+    "load": 8,
     "writing": 6,
 }
 SMALL = ["--requests=2", "--latency=0", "--rounds=1", "--size-mb=1"]
