@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from audio_api.errors import ErrorCode, QueueFullError, QueueServiceError
 from audio_api.models.audio_request import ID_PATTERN
+from audio_api.queues.limits import CallLimits
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 """Largest payload or result. A request of the longest text is smaller; anything larger is a mistake or an attack."""
@@ -452,6 +453,11 @@ class QueueBackend(ABC):
         Raises:
             QueueUnavailableError: It does not answer, or takes no jobs now; the text says why.
         """
+
+    @property
+    @abstractmethod
+    def limits(self) -> CallLimits:
+        """What all handles of this queue share about the limits of the API that its jobs call."""
 
     @abstractmethod
     async def close(self) -> None:

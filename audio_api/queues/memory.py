@@ -35,6 +35,7 @@ from audio_api.queues.base import (
     encode_progress,
     full,
 )
+from audio_api.queues.limits import CallLimits, MemoryLimits
 
 _Status = TypeVar("_Status", JobStatus, BatchStatus)
 
@@ -140,6 +141,7 @@ class _Broker:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.lock = threading.Lock()
         self.clock = clock
+        self.limits = MemoryLimits(clock)
         self.entries: dict[str, _Entry] = {}
         self.batches: dict[str, _Batch] = {}
         self.lines: dict[int, _Line] = defaultdict(deque)
@@ -640,6 +642,10 @@ class MemoryBackend(QueueBackend):
     async def cleanup_expired(self) -> int:
         with self._broker() as broker:
             return broker.forget_expired()
+
+    @property
+    def limits(self) -> CallLimits:
+        return self._shared.limits
 
     async def health(self) -> str:
         with self._broker():

@@ -13,6 +13,7 @@ Keys, all in the hash slot of ``{queue}``:
     audio_api:{queue}:job:<id>      hash: the job and what became of it; expires with its result
     audio_api:{queue}:batch:<id>    hash: counters; and :jobs, the list of its ids
     audio_api:{queue}:reply:<call>  string: what a lease call took, in case its reply is lost
+    audio_api:{queue}:gate:<model>  hash: until when nobody calls this model; :calls and :today count its calls
     audio_api:{queue}:done          channel: "job <id>" and "batch <id>" when one ends
 
 A script that fails leaves nothing half done: Redis refuses it, as a replica or for want of memory, at its first write.
@@ -22,6 +23,7 @@ clock. An entry's stream id is a number of the queue, so that the entries of all
 
 from __future__ import annotations
 
+from audio_api.queues import limits
 from audio_api.queues.base import FAIR_TURN, MAX_DELIVERIES, NEVER_FINISHED
 
 CLOCK = """
@@ -471,6 +473,7 @@ STEPS = {
     "stats": STATS,
     "list_dead": LIST_DEAD,
     "check": CHECK,
+    **limits.STEPS,
 }
 
 

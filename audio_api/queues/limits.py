@@ -1,0 +1,224 @@
+"""How often the API may be called by all workers of a queue together: one state, wherever the queue's jobs are.
+
+Why not a library: ``limits`` asks the clock of each machine rather than the server's, so that its windows are as exact
+as the clocks agree; it counts minute and day in two steps, where a refusal by one still uses up the other; and neither
+it nor any other has a gate that one worker's 429 closes for all.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What one model may take.
+
+    Attributes:
+        per_window: Most calls in any ``window_s``, wherever it begins; ``None``: no limit.
+        window_s: Its length in seconds.
+        per_day: Most calls in a day; ``None``: no limit.
+        day_end: When the day ends that holds a moment; both in Unix seconds.
+    """
+
+    per_window: int | None
+    window_s: float
+    per_day: int | None
+    day_end: Callable[[float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The answer to whoever wants to call.
+
+    Attributes:
+        wait_s: 0: go ahead, the call is counted. Otherwise seconds after which to ask again; nothing was counted.
+        probe: The gate was closed, and this one call shall find out whether it can be opened.
+    """
+
+    wait_s: float = 0.0
+    probe: bool = False
+
+
+class CallLimits(ABC):
+    """Counts calls, and holds a gate for each model. Every step is atomic, and goes by the clock of the place."""
+
+    @abstractmethod
+    async def take(self, model: str, rates: Rates) -> Turn:
+        """Ask for one call, and count it if it may be made now.
+
+        Raises:
+            QueueUnavailableError: The place does not answer; nothing is known.
+        """
+
+    @abstractmethod
+    async def close_gate(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
+        """Let nobody call this model for a time; a gate that is closed for longer stays so.
+
+        Args:
+            model: The model's id.
+            wait_s: For how many seconds.
+            probe_s: After that time one call is let through, and another every so many seconds, until ``open_gate``;
+                0: the gate opens by itself.
+
+        Raises:
+            QueueUnavailableError: The place does not answer.
+        """
+
+    @abstractmethod
+    async def open_gate(self, model: str) -> None:
+        """Let everybody call this model again.
+
+        Raises:
+            QueueUnavailableError: The place does not answer.
+        """
+
+
+@dataclass(slots=True)
+class _Model:
+    calls: deque[float] = field(default_factory=deque)
+    today: int = 0
+    day_end: float = 0.0
+    closed_until: float = -inf
+    probe_s: float = 0.0
+
+    def wait_s(self, now: float, rates: Rates) -> float:
+        """Seconds until the next call may be made."""
+        if now >= self.day_end:
+            self.today, self.day_end = 0, rates.day_end(now)
+        ends = [self.closed_until]
+        if rates.per_day is not None and self.today >= rates.per_day:
+            ends.append(self.day_end)
+        if rates.per_window is not None and len(self.calls) >= rates.per_window:
+            ends.append(self.calls[-rates.per_window] + rates.window_s)
+        return max(0.0, max(ends) - now)
+
+    def count(self, now: float, window_s: float) -> bool:
+        """Count a call; whether it is a probe."""
+        while self.calls and self.calls[0] <= now - window_s:
+            self.calls.popleft()
+        self.calls.append(now)
+        self.today += 1
+        if self.probe_s:
+            self.closed_until = now + self.probe_s
+        return bool(self.probe_s)
+
+
+class MemoryLimits(CallLimits):
+    """The limits of a queue in this process. May be used from several threads and event loops.
+
+    Args:
+        clock: Unix time in seconds that never goes back.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._models: defaultdict[str, _Model] = defaultdict(_Model)
+
+    async def take(self, model: str, rates: Rates) -> Turn:
+        """As ``CallLimits.take``; it always answers."""
+        with self._lock:
+            known, now = self._models[model], self._clock()
+            wait_s = known.wait_s(now, rates)
+            return Turn(wait_s) if wait_s > 0 else Turn(probe=known.count(now, rates.window_s))
+
+    async def close_gate(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
+        """As ``CallLimits.close_gate``; it always answers."""
+        with self._lock:
+            known = self._models[model]
+            known.closed_until = max(known.closed_until, self._clock() + wait_s)
+            known.probe_s = max(known.probe_s, probe_s)
+
+    async def open_gate(self, model: str) -> None:
+        """As ``CallLimits.open_gate``; it always answers."""
+        with self._lock:
+            known = self._models[model]
+            known.closed_until, known.probe_s = -inf, 0.0
+
+
+# Steps for ``queues.scripts.script``, which gives them ``q``, the queue's key, ``call`` and ``now`` in milliseconds.
+TAKE = """
+local model, most, window_ms, most_today, day_end = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]),
+  tonumber(ARGV[4]), tonumber(ARGV[5])
+local gate, calls, today = q .. ':gate:' .. model, q .. ':calls:' .. model, q .. ':today:' .. model
+if most_today and now >= day_end then return {'which day', now, ''} end
+local closed = call('HMGET', gate, 'until', 'probe')
+local free = tonumber(closed[1] or 0)
+if most_today and tonumber(call('GET', today) or 0) >= most_today then free = math.max(free, day_end) end
+local oldest = most and call('LINDEX', calls, most - 1)
+if oldest then free = math.max(free, oldest + window_ms) end
+if free > now then return {'wait', free - now, ''} end
+if most then
+  call('LPUSH', calls, now)
+  call('LTRIM', calls, 0, most - 1)
+  call('PEXPIRE', calls, window_ms)
+end
+if most_today then
+  call('INCR', today)
+  call('PEXPIRE', today, day_end - now)
+end
+local probe_ms = tonumber(closed[2] or 0)
+if probe_ms > 0 then call('HSET', gate, 'until', now + probe_ms) end
+return {'go', 0, probe_ms > 0 and 'probe' or ''}
+"""
+
+# A gate is forgotten when for an hour nobody wanted to pass it.
+CLOSE_GATE = """
+local gate, wait_ms, probe_ms = q .. ':gate:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local known = call('HMGET', gate, 'until', 'probe')
+local free, probe = math.max(now + wait_ms, tonumber(known[1] or 0)), math.max(probe_ms, tonumber(known[2] or 0))
+call('HSET', gate, 'until', free, 'probe', probe)
+call('PEXPIRE', gate, free - now + (probe > 0 and 3600000 or 0))
+return 1
+"""
+
+OPEN_GATE = """
+return call('DEL', q .. ':gate:' .. ARGV[1])
+"""
+
+STEPS = {"take": TAKE, "close_gate": CLOSE_GATE, "open_gate": OPEN_GATE}
+
+RunStep = Callable[..., Awaitable[Any]]
+
+
+class RedisLimits(CallLimits):
+    """The limits of a queue in Redis, shared by all machines.
+
+    Args:
+        run: Runs one of ``STEPS`` atomically, by its name, with its arguments, on the queue's server.
+    """
+
+    def __init__(self, run: RunStep) -> None:
+        self._run = run
+        # The last end of a day that the server's clock gave; until then it need not be asked for the time.
+        self._day_end = 0.0
+
+    async def take(self, model: str, rates: Rates) -> Turn:
+        """As ``CallLimits.take``."""
+        while True:
+            verdict, value, probe = await self._run(
+                "take",
+                model,
+                rates.per_window or "",
+                round(rates.window_s * 1_000),
+                rates.per_day or "",
+                round(self._day_end * 1_000),
+            )
+            if verdict != b"which day":
+                return Turn(float(value) / 1_000, probe == b"probe")
+            self._day_end = rates.day_end(float(value) / 1_000)
+
+    async def close_gate(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
+        """As ``CallLimits.close_gate``."""
+        await self._run("close_gate", model, round(wait_s * 1_000), round(probe_s * 1_000))
+
+    async def open_gate(self, model: str) -> None:
+        """As ``CallLimits.open_gate``."""
+        await self._run("open_gate", model)
