@@ -14,6 +14,11 @@ if TYPE_CHECKING:
         AudioAPIError,
         ConfigurationError,
         ErrorCode,
+        QueueClosedError,
+        QueueFullError,
+        QueueServiceError,
+        QueueUnavailableError,
+        TaskNotFoundError,
         TTSAPIError,
         TTSAudioError,
         TTSAuthenticationError,
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
         TTSRateLimitError,
         TTSUnavailableError,
         TTSValidationError,
+        WorkerServiceError,
     )
     from audio_api.logging_config import StructuredFormatter, get_logger, setup_logging
     from audio_api.models.audio_request import (
@@ -42,7 +48,9 @@ if TYPE_CHECKING:
     from audio_api.models.languages import Language
     from audio_api.models.speech_models import VoiceModel
     from audio_api.models.voices import VoiceName
+    from audio_api.services.queue_service import QueueService, TaskResult
     from audio_api.services.tts_service import TTSService, asay, say
+    from audio_api.services.worker_service import WorkerManager, WorkerService, WorkerStatus
 
 __version__ = "2.0.0"
 
@@ -52,6 +60,10 @@ _HOME = {
         "AudioAPIError",
         "ConfigurationError",
         "ErrorCode",
+        "QueueClosedError",
+        "QueueFullError",
+        "QueueServiceError",
+        "QueueUnavailableError",
         "TTSAPIError",
         "TTSAudioError",
         "TTSAuthenticationError",
@@ -63,6 +75,8 @@ _HOME = {
         "TTSRateLimitError",
         "TTSUnavailableError",
         "TTSValidationError",
+        "TaskNotFoundError",
+        "WorkerServiceError",
     ),
     "audio_api.logging_config": ("StructuredFormatter", "get_logger", "setup_logging"),
     "audio_api.models.audio_request": (
@@ -80,7 +94,9 @@ _HOME = {
     "audio_api.models.languages": ("Language",),
     "audio_api.models.speech_models": ("VoiceModel",),
     "audio_api.models.voices": ("VoiceName",),
+    "audio_api.services.queue_service": ("QueueService", "TaskResult"),
     "audio_api.services.tts_service": ("TTSService", "asay", "say"),
+    "audio_api.services.worker_service": ("WorkerManager", "WorkerService", "WorkerStatus"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -96,6 +112,11 @@ __all__ = [
     "ErrorCode",
     "Language",
     "MultiSpeakerConfig",
+    "QueueClosedError",
+    "QueueFullError",
+    "QueueService",
+    "QueueServiceError",
+    "QueueUnavailableError",
     "SpeakerConfig",
     "SpeakerMode",
     "StructuredFormatter",
@@ -111,10 +132,16 @@ __all__ = [
     "TTSService",
     "TTSUnavailableError",
     "TTSValidationError",
+    "TaskNotFoundError",
+    "TaskResult",
     "TokenUsage",
     "VoiceConfig",
     "VoiceModel",
     "VoiceName",
+    "WorkerManager",
+    "WorkerService",
+    "WorkerServiceError",
+    "WorkerStatus",
     "asay",
     "get_config",
     "get_logger",

@@ -1,4 +1,4 @@
-"""The command line: ``audio-api say "Hello"``, lists of what there is, and a doctor.
+"""The command line: ``audio-api say "Hello"``, lists of what there is, workers for a queue, and a doctor.
 
 Exit codes: 0 done; 1 failed; 2 the command, a setting or the text is wrong; 3 failed, but trying again later may help;
 130 interrupted.
@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 from pydantic import ValidationError
 
-from audio_api.config import AudioConfig
-from audio_api.errors import AudioAPIError, ConfigurationError, TTSValidationError
+from audio_api.config import AudioConfig, get_config, reload_config
+from audio_api.errors import AudioAPIError, ConfigurationError, ErrorCode, TTSValidationError, error_class
 from audio_api.logging_config import setup_logging
 from audio_api.models.languages import Language
 from audio_api.models.speech_models import DEFAULT_MODEL, VoiceModel, model_spec
 from audio_api.models.voices import VoiceName
+
+logger = logging.getLogger(__name__)
 
 DONE, FAILED, WRONG, TRY_LATER, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -72,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("voices", help="list the voices").set_defaults(run=_list_voices)
     commands.add_parser("languages", help="list the languages").set_defaults(run=_list_languages)
     commands.add_parser("models", help="list the models, with prices").set_defaults(run=_list_models)
+    worker = commands.add_parser("worker", help="work on the tasks of the queue in Redis until SIGTERM")
+    worker.set_defaults(run=_work)
     doctor = commands.add_parser("doctor", help="check the installation, the settings and the connections")
     doctor.set_defaults(run=_doctor)
     doctor.add_argument("--live", action="store_true", help="check what is believed about the API; costs a few cents")
@@ -100,7 +106,7 @@ def _log(config: AudioConfig) -> None:
 
 
 def _say(arguments: argparse.Namespace) -> int:
-    from audio_api.services.tts_service import say
+    from audio_api.services.one_liner import say
 
     config = AudioConfig(tts_engine="offline") if arguments.offline else AudioConfig()
     _log(config)
@@ -149,6 +155,63 @@ def _describe_model(model: VoiceModel, today: date) -> str:
     if spec.shutdown:
         notes.append(f"shut down after {spec.shutdown}, then {spec.successor}")
     return "; ".join(notes)
+
+
+def _work(_: argparse.Namespace) -> int:
+    config = get_config()
+    setup_logging(config)
+    config.validate_config()
+    if not config.use_redis:
+        raise ConfigurationError(
+            "a queue in memory is seen by its own process only: set USE_REDIS=true and REDIS_URL, or use a "
+            "WorkerManager inside your program"
+        )
+    asyncio.run(_run_workers())
+    return DONE
+
+
+async def _run_workers() -> None:
+    """Work until SIGTERM or SIGINT, then drain; a second signal hands the tasks at hand back. SIGHUP reloads."""
+    from audio_api.services.worker_service import WorkerManager
+
+    await _check_start()
+    manager = WorkerManager()
+    stop = asyncio.Event()
+    stopping: list[asyncio.Task[None]] = []
+
+    def end() -> None:
+        stopping.append(asyncio.create_task(manager.stop_workers(grace_s=0 if stop.is_set() else None)))
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGHUP, _reload)
+    await manager.start_workers()
+    await stop.wait()
+    await stopping[0]
+
+
+async def _check_start() -> None:
+    """Refuse what waiting does not mend. An API or a Redis that is down does not keep workers from waiting for it."""
+    from audio_api.services.queue_service import QueueService
+    from audio_api.services.tts_service import TTSService
+
+    async with TTSService() as tts, QueueService() as queue:
+        for health in (await tts.health_check(), await queue.health_check()):
+            if health.error_code in {ErrorCode.CONFIGURATION, ErrorCode.AUTHENTICATION}:
+                raise error_class(health.error_code)(health.error or "")
+            if not health:
+                logger.warning("waiting for what is down: %s", health.error)
+
+
+def _reload() -> None:
+    try:
+        setup_logging(reload_config())
+    except ConfigurationError as error:
+        logger.error("the old settings stay: %s", error)  # noqa: TRY400 - the text says all
+    else:
+        logger.info("settings reloaded")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,230 @@
+"""When a call may be made: every worker of a queue keeps to one pace, and waits together when the API asks or is down.
+
+The pace is kept at each call to an engine, retries and pieces of long texts included, because that is what quotas
+count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+from audio_api.config import AudioConfig
+from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
+from audio_api.engines.gemini_errors import next_pacific_midnight
+from audio_api.errors import (
+    AudioAPIError,
+    ErrorCode,
+    QueueServiceError,
+    TTSAuthenticationError,
+    TTSQuotaError,
+    TTSRateLimitError,
+)
+from audio_api.queues.limits import CallLimits, MemoryLimits, Rates, Turn
+from audio_api.retry import Clock
+
+logger = logging.getLogger(__name__)
+
+MINUTE_S = 60.0
+# Calls let through in one order reach the API in another: a call may arrive this much of a window later than the one
+# that frees its place. Three percent are two seconds of a minute, and leave 97 % of the quota in use.
+_ARRIVAL = 1.03
+# A call that must wait longer than a minute and a half hands its job back, so that others may use its slot.
+_LONGEST_WAIT_S = 90.0
+# At 40 % failures, the rate that users report, ten in a row come once in ten thousand calls.
+_FAILURES_OF_AN_OUTAGE = 10
+# One call a second after an outage was noticed, then one every five: found within five seconds after its end.
+_FIRST_PROBE_S, _PROBE_S = 1.0, 5.0
+# What a 429 without a delay means: a minute's quota is used up.
+_UNNAMED_PAUSE_S = 60.0
+# Whoever cannot ask how many others there are calls as if there were ten.
+_BLIND_SHARE = 10
+# Nobody answered, or the server is in trouble; whatever else comes back shows that it is up.
+_DOWN = {
+    ErrorCode.UNAVAILABLE,
+    ErrorCode.TIMEOUT,
+    ErrorCode.CONNECTION_FAILED,
+    ErrorCode.CONNECTION_BROKEN,
+    ErrorCode.UNREADABLE_REPLY,
+}
+
+task_deadline: ContextVar[asyncio.Timeout | None] = ContextVar("task_deadline", default=None)
+"""The time limit of the job that is being worked on; waiting for a turn moves it."""
+
+
+def _end_of_pacific_day(now_s: float) -> float:
+    return next_pacific_midnight(datetime.fromtimestamp(now_s, UTC)).timestamp()
+
+
+class Pacer:
+    """Lets calls through at the pace that ``RATE_LIMIT_RPM``, ``RATE_LIMIT_RPD`` and the API's own answers allow.
+
+    Args:
+        limits: What all workers of the queue share.
+        settings: The settings now.
+        clock: Time and chance; ``None``: the real ones.
+        window_s: The length of the API's minute, in seconds; tests shorten it.
+    """
+
+    def __init__(
+        self,
+        limits: CallLimits,
+        settings: Callable[[], AudioConfig],
+        *,
+        clock: Clock | None = None,
+        window_s: float = MINUTE_S,
+    ) -> None:
+        self._limits = limits
+        self._settings = settings
+        self._clock = clock or Clock()
+        self._window_s = window_s * _ARRIVAL
+        self._alone = MemoryLimits(time.time)
+        self._blind = False
+        self._failures: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def call(self, model: str) -> AsyncIterator[None]:
+        """Wait for a turn, make the call within, and let the others know what its outcome means for them.
+
+        Raises:
+            TTSRateLimitError: Not retryable: the turn is further away than a job should wait, or the API is down for
+                everybody; ``retry_after_s`` tells when to come back.
+        """
+        turn = await self._turn(model)
+        try:
+            yield
+        except AudioAPIError as error:
+            if await self._is_everybodys(error, model, turn):
+                raise _come_back(f"the API serves nobody now: {error}", _PROBE_S) from None
+            raise
+        self._failures[model] = 0
+        if turn.probe:
+            await self._open(model)
+
+    async def _turn(self, model: str) -> Turn:
+        waited_s = 0.0
+        while True:
+            turn = await self._take(model)
+            if turn.wait_s == 0:
+                return turn
+            waited_s += turn.wait_s
+            if waited_s > _LONGEST_WAIT_S:
+                raise _come_back(f"{model} takes no further calls for {turn.wait_s:,.0f} s", turn.wait_s)
+            self._extend_deadline(turn.wait_s)
+            await self._clock.sleep(turn.wait_s)
+
+    @staticmethod
+    def _extend_deadline(wait_s: float) -> None:
+        deadline = task_deadline.get()
+        if deadline is not None and not deadline.expired() and (end := deadline.when()) is not None:
+            deadline.reschedule(end + wait_s)
+
+    async def _take(self, model: str) -> Turn:
+        settings = self._settings()
+        per_window, per_day = settings.rate_limit_rpm, settings.rate_limit_rpd
+        try:
+            turn = await self._limits.take(model, Rates(per_window, self._window_s, per_day, _end_of_pacific_day))
+        except QueueServiceError as error:
+            self._warn(error)
+            share = per_window and max(1, per_window // _BLIND_SHARE)
+            return await self._alone.take(model, Rates(share, self._window_s, per_day, _end_of_pacific_day))
+        self._blind = False
+        return turn
+
+    def _warn(self, error: QueueServiceError) -> None:
+        """Say once in a row that the others' calls are unknown."""
+        if not self._blind:
+            self._blind = True
+            logger.warning("the shared pace is unknown; calling at a tenth of it", extra={"error": str(error)})
+
+    async def _is_everybodys(self, error: AudioAPIError, model: str, turn: Turn) -> bool:
+        """Close the gate when the failure concerns every call, and tell whether it is an outage."""
+        if isinstance(error, TTSRateLimitError):
+            await self._close(model, _UNNAMED_PAUSE_S if error.retry_after_s is None else error.retry_after_s)
+        elif isinstance(error, TTSQuotaError) and error.reset_at is not None:
+            await self._close(model, (error.reset_at - self._clock.now()).total_seconds(), _PROBE_S)
+        elif error.code in _DOWN or isinstance(error, TTSAuthenticationError):
+            return await self._is_outage(model, turn)
+        elif turn.probe:
+            await self._open(model)
+        self._failures[model] = 0
+        return False
+
+    async def _is_outage(self, model: str, turn: Turn) -> bool:
+        self._failures[model] += 1
+        if turn.probe:
+            return True
+        if self._failures[model] < _FAILURES_OF_AN_OUTAGE:
+            return False
+        if self._failures[model] == _FAILURES_OF_AN_OUTAGE:
+            logger.warning("the API is down; a call every few seconds looks whether it is back", extra={"model": model})
+            await self._close(model, _FIRST_PROBE_S, _PROBE_S)
+        return True
+
+    async def _close(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
+        try:
+            await self._limits.close_gate(model, max(0.0, wait_s), probe_s)
+        except QueueServiceError as error:
+            self._warn(error)
+
+    async def _open(self, model: str) -> None:
+        logger.info("the API serves again", extra={"model": model})
+        try:
+            await self._limits.open_gate(model)
+        except QueueServiceError as error:
+            self._warn(error)
+
+
+def _come_back(message: str, wait_s: float) -> TTSRateLimitError:
+    return TTSRateLimitError(message, retryable=False, retry_after_s=wait_s)
+
+
+class PacedEngine(SpeechEngine):
+    """Another engine, whose calls wait for their turn.
+
+    Args:
+        engine: Who speaks.
+        pacer: Who decides when.
+    """
+
+    def __init__(self, engine: SpeechEngine, pacer: Pacer) -> None:
+        self.name = engine.name
+        self._engine = engine
+        self._pacer = pacer
+
+    def preflight(self, utterance: Utterance) -> None:
+        """As the engine itself."""
+        self._engine.preflight(utterance)
+
+    async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+        """As the engine itself, when it is this call's turn.
+
+        Raises:
+            TTSError: As the engine itself, and as ``Pacer.call``.
+        """
+        async with self._pacer.call(utterance.model):
+            return await self._engine.synthesize(utterance)
+
+    async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
+        """As the engine itself, when it is this call's turn.
+
+        Raises:
+            TTSError: As the engine itself, and as ``Pacer.call``.
+        """
+        async with self._pacer.call(utterance.model), aclosing(self._engine.stream(utterance)) as blocks:
+            async for block in blocks:
+                yield block
+
+    async def health_check(self, model: str) -> None:
+        """As the engine itself: it costs nothing and needs no turn."""
+        await self._engine.health_check(model)
+
+    async def close(self) -> None:
+        """As the engine itself."""
+        await self._engine.close()

@@ -1,0 +1,526 @@
+"""Requests that wait for a worker: handed over durably, answered exactly once."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from audio_api.config import AudioConfig, get_config
+from audio_api.errors import AudioAPIError, ErrorCode, QueueClosedError, QueueServiceError
+from audio_api.models.audio_request import AudioRequest, AudioResponse, BatchAudioRequest, BatchAudioResponse
+from audio_api.queues.base import (
+    BatchStatus,
+    DeadLetter,
+    Job,
+    JobState,
+    JobStatus,
+    Lease,
+    QueueBackend,
+    QueueStats,
+    check_id,
+)
+from audio_api.queues.memory import MemoryBackend
+from audio_api.services.heartbeat import Heartbeat, HeldLease
+
+logger = logging.getLogger(__name__)
+
+BatchProgressCallback = Callable[[int, int], Awaitable[None] | None]
+"""Called with how many requests of a batch are finished, and how many there are."""
+
+
+class _Versioned(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    v: Literal[1] = 1
+
+
+class _Payload(_Versioned):
+    request: AudioRequest
+
+
+class _Result(_Versioned):
+    response: AudioResponse
+
+
+_Document = TypeVar("_Document", bound=_Versioned)
+
+
+def _encode(document: _Versioned) -> bytes:
+    return document.model_dump_json(exclude_none=True).encode()
+
+
+def decode_request(payload: bytes) -> AudioRequest:
+    """The request in a job's payload, checked as if a stranger had written it.
+
+    Raises:
+        QueueServiceError: It is none of this version; the text names the place and the rule, never the content.
+    """
+    return _decode(_Payload, payload, "payload").request
+
+
+def encode_result(response: AudioResponse) -> bytes:
+    """The response as a job's result."""
+    return _encode(_Result(response=response))
+
+
+def _decode(kind: type[_Document], content: bytes, what: str) -> _Document:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_context=False, include_url=False)[0]
+        # An unknown field's name is somebody's text, too.
+        place = first["loc"][:-1] if first["type"] == "extra_forbidden" else first["loc"]
+        where = ".".join(str(part)[:40] for part in place[:3]) or "as a whole"
+        raise QueueServiceError(f"the {what} is not valid: {where}: {first['type']}") from None
+
+
+class TaskResult(AudioResponse):
+    """What is known about a task: its response, once there is one, and where it is.
+
+    Until then ``success`` is false and ``error_code`` is ``task_pending``.
+
+    Attributes:
+        task_id: The task.
+        state: Where it is; ``state.final`` tells whether the response is there to stay.
+        batch_id: The batch it belongs to; ``None``: it stands alone.
+        priority: As asked for.
+        deliveries: How often a worker took it up.
+        enqueued_at: When it was accepted, in Unix seconds by the queue's clock.
+        started_at: When a worker last took it up; ``None``: never.
+        finished_at: When it was finished; ``None``: not yet.
+    """
+
+    task_id: str
+    state: JobState
+    batch_id: str | None = None
+    priority: int = 0
+    deliveries: int = 0
+    enqueued_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will happen to it by itself."""
+        return self.state.final
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task that ``dequeue_task`` handed out.
+
+    Attributes:
+        task_id: The task.
+        request: What to speak.
+        batch_id: The batch it belongs to; ``None``: it stands alone.
+        deliveries: How often it was handed out, this time included.
+    """
+
+    task_id: str
+    request: AudioRequest
+    batch_id: str | None
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueHealth:
+    """Whether the queue takes jobs now; true in a condition when it does.
+
+    Attributes:
+        healthy: Whether it answered and takes jobs.
+        backend: Who answered, such as ``"valkey 9.1.2"``; ``None``: nobody.
+        error: What is wrong; ``None`` when healthy.
+        error_code: Its stable name; ``None`` when healthy.
+    """
+
+    healthy: bool
+    backend: str | None = None
+    error: str | None = None
+    error_code: ErrorCode | None = None
+
+    def __bool__(self) -> bool:
+        """The answer in one word."""
+        return self.healthy
+
+
+class QueueService:
+    """Takes requests for workers, and gives back what became of them. Belongs to one event loop.
+
+    Services and workers of one queue name meet: in one process when the queue is in memory, anywhere when it is in
+    Redis. Calls to the API are made at least once for each task; its result becomes visible exactly once.
+
+    Args:
+        use_redis: Whether tasks wait in Redis; ``None``: as the settings say.
+        config: The settings; ``None``: ``get_config()`` at the first call.
+    """
+
+    def __init__(self, use_redis: bool | None = None, config: AudioConfig | None = None) -> None:
+        self._use_redis = use_redis
+        self._config = config
+        self._backend: QueueBackend | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._taken: dict[str, HeldLease] = {}
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def enqueue_single_task(
+        self, request: AudioRequest, *, task_id: str | None = None, not_before: float | None = None
+    ) -> str:
+        """Hand over one request; it is stored when this returns.
+
+        Args:
+            request: What to speak. Its ``priority`` decides who is first.
+            task_id: 1 to 64 letters, digits, ``_`` or ``-``. The same id with the same request may be enqueued again
+                and again, and is done once. ``None``: a new one.
+            not_before: Unix time in seconds before which no worker begins; ``None``: at once.
+
+        Returns:
+            The task's id.
+
+        Raises:
+            QueueServiceError: The id is wrong, or known with another request (code ``task_conflict``), or the request
+                is too large.
+            QueueFullError: As many tasks wait as ``QUEUE_MAX_SIZE`` allows.
+            QueueUnavailableError: The queue does not answer. It may have the task all the same: enqueue it again with
+                the same ``task_id``.
+        """
+        task_id = task_id or uuid.uuid4().hex
+        await self.backend.enqueue([_job(task_id, request, not_before)])
+        return task_id
+
+    async def enqueue_many(self, requests: Sequence[AudioRequest]) -> list[str]:
+        """Hand over any number of requests at once, all or none; much faster than one by one.
+
+        Returns:
+            Their ids, in the same order.
+
+        Raises:
+            QueueServiceError: As ``enqueue_single_task``; also when there are no requests.
+        """
+        jobs = [_job(uuid.uuid4().hex, request) for request in requests]
+        await self.backend.enqueue(jobs)
+        return [job.id for job in jobs]
+
+    async def enqueue_batch_tasks(self, batch: BatchAudioRequest) -> str:
+        """Hand over a batch, all or none. The same batch with the same id may be enqueued again; it is done once.
+
+        Returns:
+            The batch's id. Its tasks are called ``<batch id>-0`` and so on.
+
+        Raises:
+            QueueServiceError: As ``enqueue_single_task``.
+        """
+        batch_id = batch.batch_id or uuid.uuid4().hex
+        jobs = [_job(_id_in_batch(batch_id, index), request) for index, request in enumerate(batch.requests)]
+        await self.backend.enqueue(jobs, batch_id)
+        return batch_id
+
+    async def dequeue_task(self) -> Task | None:
+        """Take the next task yourself, rather than let a worker do it; ``None``: nothing waits.
+
+        It is yours until ``update_task_result``, for ``TASK_TIMEOUT`` at the most, and goes to somebody else when
+        this process dies. A task that cannot be read goes to the dead letters.
+
+        Raises:
+            QueueUnavailableError: The queue does not answer.
+        """
+        while leases := await self.backend.lease(1, self._settings().lease_time):
+            (lease,) = leases
+            try:
+                request = decode_request(lease.payload)
+            except QueueServiceError as error:
+                await self.backend.bury(lease, str(error))
+                continue
+            end = time.monotonic() + self._settings().task_timeout
+            self._taken[lease.job_id] = self.hold(lease, partial(float, end), partial(self._forget, lease.job_id))
+            return Task(lease.job_id, request, lease.batch_id, lease.deliveries)
+        return None
+
+    async def update_task_result(self, task_id: str, response: AudioResponse) -> bool:
+        """Finish a task that ``dequeue_task`` of this object handed out: its result, its batch's counters, one step.
+
+        Args:
+            task_id: The task.
+            response: What became of it.
+
+        Returns:
+            Whether this call did it. ``False``: the task is not taken by this object, was cancelled, or was given to
+            somebody else in the meantime; nothing changed.
+        """
+        if (held := self._taken.get(task_id)) is None:
+            return False
+        done = await self.backend.finish(held.lease, encode_result(response), success=response.success)
+        self._forget(task_id)
+        return done
+
+    async def update_batch_progress(self, batch_id: str, task_id: str, success: bool) -> None:
+        """Do nothing: ``update_task_result`` counted the task in its batch, in the same step as it stored its result.
+
+        The call is here for programs that make it after each result. It changes no counter, whatever it is given.
+        """
+
+    async def get_task_result(self, task_id: str) -> TaskResult | None:
+        """What is known about a task now.
+
+        Returns:
+            The result, or where the task is; ``None`` only for an id that is unknown or whose result has expired.
+
+        Raises:
+            QueueUnavailableError: The queue does not answer: nothing is known about the task.
+        """
+        status = await self.backend.status(check_id(task_id))
+        return None if status is None else _task_result(status)
+
+    async def get_batch_status(self, batch_id: str) -> BatchAudioResponse | None:
+        """What is known about a batch now; cancelled and dead tasks count as failed.
+
+        Returns:
+            The counters, and the results of finished tasks in the order of the requests; ``None`` only for an id that
+            is unknown or has expired.
+
+        Raises:
+            QueueUnavailableError: The queue does not answer.
+        """
+        status = await self.backend.batch_status(check_id(batch_id))
+        return None if status is None else await self._batch_response(status)
+
+    async def wait_for_result(self, task_id: str, timeout: float | None = None) -> TaskResult:  # noqa: ASYNC109 - waiting is pushed by the queue
+        """Wait for a task to be finished; nothing is polled.
+
+        Args:
+            task_id: The task.
+            timeout: The longest wait in seconds; ``None``: as long as it takes.
+
+        Returns:
+            The result; a failure, too, is one: ``raise_for_error()`` makes an exception of it.
+
+        Raises:
+            TaskNotFoundError: There is no such task.
+            TimeoutError: It is not finished yet. The task goes on.
+            QueueUnavailableError: The queue does not answer.
+        """
+        status = await self.backend.wait_result(check_id(task_id), timeout)
+        if not status.state.final:
+            raise TimeoutError(f"after {timeout:g} s task {task_id} is still {status.state}")
+        return _task_result(status)
+
+    async def wait_for_batch(
+        self,
+        batch_id: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - waiting is pushed by the queue
+        on_progress: BatchProgressCallback | None = None,
+    ) -> BatchAudioResponse:
+        """Wait for all tasks of a batch to be finished; nothing is polled.
+
+        Args:
+            batch_id: The batch.
+            timeout: The longest wait in seconds; ``None``: as long as it takes.
+            on_progress: Called whenever more tasks are finished than before; a coroutine function is awaited.
+
+        Returns:
+            All results, in the order of the requests.
+
+        Raises:
+            TaskNotFoundError: There is no such batch.
+            TimeoutError: It is not finished yet. Its tasks go on.
+            QueueUnavailableError: The queue does not answer.
+        """
+        give_up = None if timeout is None else time.monotonic() + timeout
+        told = 0
+        while True:
+            left_s = None if give_up is None else max(0.0, give_up - time.monotonic())
+            status = await self.backend.wait_batch(
+                check_id(batch_id), left_s, more_than=told if on_progress is not None else None
+            )
+            if on_progress is not None and status.finished > told:
+                told = status.finished
+                if inspect.isawaitable(answer := on_progress(told, status.total)):
+                    await answer
+            if status.complete:
+                return await self._batch_response(status)
+            if left_s == 0:
+                raise TimeoutError(
+                    f"after {timeout:g} s {status.finished} of {status.total} tasks of batch {batch_id} are finished"
+                )
+
+    async def cancel_task(self, task_id: str) -> bool:
+        """Take a task out, wherever it is; a worker that is at it stops, and writes nothing. Discards a dead letter.
+
+        Returns:
+            Whether this call did it. ``False``: it is unknown, finished or already cancelled.
+        """
+        return await self.backend.cancel(check_id(task_id))
+
+    async def get_queue_stats(self) -> QueueStats:
+        """How many tasks wait (by priority), are delayed, leased, dead and done, and the age of the oldest."""
+        return await self.backend.stats()
+
+    async def list_dead_letters(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        """Tasks that were given up, with the reason, the latest first; they stay until retried or cancelled."""
+        return await self.backend.list_dead(limit, offset)
+
+    async def retry_dead_letter(self, task_id: str) -> bool:
+        """Queue a dead task again, as if it had never been taken up.
+
+        Returns:
+            Whether this call did it. ``False``: it is not among the dead letters, or is not a task of ours.
+        """
+        return await self.backend.retry_dead(task_id)
+
+    async def cleanup_expired_tasks(self) -> int:
+        """Forget results older than ``RESULT_TTL``, and return how many; 0 with Redis, which forgets by itself."""
+        return await self.backend.cleanup_expired()
+
+    async def health_check(self) -> QueueHealth:
+        """Ask whether the queue takes tasks now; never raises an ``AudioAPIError``."""
+        try:
+            return QueueHealth(healthy=True, backend=await self.backend.health())
+        except AudioAPIError as error:
+            return QueueHealth(healthy=False, error=str(error), error_code=error.code)
+
+    async def close(self) -> None:
+        """End every wait with ``QueueClosedError``, and the connections. May be called twice.
+
+        Tasks taken with ``dequeue_task`` and not finished go to somebody else when their lease has run out.
+        """
+        self._closed = True
+        for task_id in list(self._taken):
+            self._forget(task_id)
+        if self._heartbeat:
+            await self._heartbeat.stop()
+        if self._backend:
+            await self._backend.close()
+
+    @property
+    def backend(self) -> QueueBackend:
+        """Where the tasks are; for workers.
+
+        Raises:
+            ConfigurationError: Redis is asked for without its extra, or its URL is wrong.
+            QueueClosedError: This service was closed before its first use.
+        """
+        if self._backend is None:
+            if self._closed:
+                raise QueueClosedError("this QueueService is closed; make another one")
+            self._backend = self._make_backend()
+        return self._backend
+
+    def hold(self, lease: Lease, until: Callable[[], float], lost: Callable[[], None]) -> HeldLease:
+        """Renew a lease until ``let_go``, from a thread that no work of this event loop can stop; for workers.
+
+        Args:
+            lease: The lease.
+            until: Tells the moment, in monotonic seconds, after which it is not renewed any more, should the work hang
+                for ever. Called in that thread.
+            lost: Called in this event loop when the task was cancelled or given to somebody else.
+        """
+        if self._heartbeat is None:
+            self._heartbeat = Heartbeat(self._make_backend)
+        held = HeldLease(lease, until, lost)
+        self._heartbeat.hold(held)
+        return held
+
+    def let_go(self, held: HeldLease) -> None:
+        """Renew a lease no more; for workers."""
+        if self._heartbeat:
+            self._heartbeat.let_go(held)
+
+    def _forget(self, task_id: str) -> None:
+        if held := self._taken.pop(task_id, None):
+            self.let_go(held)
+
+    def _settings(self) -> AudioConfig:
+        if self._config is None:
+            self._config = get_config()
+        return self._config
+
+    def _make_backend(self) -> QueueBackend:
+        settings = self._settings()
+        sizes: dict[str, Any] = {"max_size": settings.queue_max_size, "result_ttl_s": settings.result_ttl}
+        if settings.use_redis if self._use_redis is None else self._use_redis:
+            from audio_api.queues.redis_streams import RedisBackend  # an optional extra
+
+            url = settings.redis_url.get_secret_value()
+            return RedisBackend(url, settings.queue_name, pool_size=settings.redis_pool_size, **sizes)
+        return MemoryBackend(settings.queue_name, **sizes)
+
+    async def _batch_response(self, status: BatchStatus) -> BatchAudioResponse:
+        tasks = await self.backend.batch_jobs(status.batch_id)
+        results = tuple(_task_result(task) for task in tasks if task.state.final)
+        succeeded = sum(result.success for result in results)
+        return BatchAudioResponse(
+            batch_id=status.batch_id,
+            total_requests=status.total,
+            completed=succeeded,
+            failed=len(results) - succeeded,
+            results=results,
+            status=_batch_state(status, len(results), succeeded),
+        )
+
+
+def _batch_state(
+    status: BatchStatus, finished: int, succeeded: int
+) -> Literal["pending", "processing", "completed", "failed"]:
+    if finished < status.total:
+        return "processing" if status.started or finished else "pending"
+    return "completed" if succeeded else "failed"
+
+
+def _job(task_id: str, request: AudioRequest, not_before: float | None = None) -> Job:
+    return Job(task_id, _encode(_Payload(request=request)), request.priority, not_before)
+
+
+def _id_in_batch(batch_id: str, index: int) -> str:
+    # Ids have 64 characters at most, and a batch 100 requests.
+    stem = batch_id if len(batch_id) <= 61 else hashlib.sha256(batch_id.encode()).hexdigest()[:32]
+    return f"{stem}-{index}"
+
+
+_UNFINISHED: dict[JobState, tuple[ErrorCode, str]] = {
+    JobState.QUEUED: (ErrorCode.TASK_PENDING, "waits for a worker"),
+    JobState.DELAYED: (ErrorCode.TASK_PENDING, "waits for its time"),
+    JobState.LEASED: (ErrorCode.TASK_PENDING, "is being worked on"),
+    JobState.CANCELLED: (ErrorCode.TASK_CANCELLED, "was cancelled"),
+    JobState.DEAD: (ErrorCode.TASK_DEAD, "is among the dead letters"),
+}
+
+
+def _task_result(status: JobStatus) -> TaskResult:
+    return TaskResult(
+        task_id=status.job_id,
+        state=status.state,
+        batch_id=status.batch_id,
+        priority=status.priority,
+        deliveries=status.deliveries,
+        enqueued_at=status.enqueued_at,
+        started_at=status.started_at,
+        finished_at=status.finished_at,
+        **dict(_response(status)),
+    )
+
+
+def _response(status: JobStatus) -> AudioResponse:
+    if status.result is not None:
+        return _decode(_Result, status.result, f"result of task {status.job_id}").response
+    code, text = _UNFINISHED[status.state]
+    error = f"task {status.job_id} {text}{f': {status.reason}' if status.reason else ''}"
+    return AudioResponse(
+        success=False, message=error, error=error, error_code=code, retryable=code is ErrorCode.TASK_PENDING
+    )

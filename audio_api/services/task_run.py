@@ -1,0 +1,272 @@
+"""One task in a worker's hands: from the payload to a result that becomes visible exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+import traceback
+import wave
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from math import inf
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from audio_api.audio.wav import file_permit
+from audio_api.config import AudioConfig
+from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError, WorkerServiceError
+from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.filenames import safe_filename
+from audio_api.queues.base import MAX_DELIVERIES, Lease
+from audio_api.services.pacing import task_deadline
+from audio_api.services.queue_service import QueueService, decode_request, encode_result
+from audio_api.services.tts_service import TTSService
+
+logger = logging.getLogger(__name__)
+
+# When nobody says how long: a minute's quota, and what a person must put right.
+_MINUTE_S, _REPAIR_S, _CREDIT_S = 60.0, 60.0, 300.0
+# A server that refuses connections may be back any moment.
+_RECONNECT_S = 5.0
+# Deferred tasks come back spread over this time, rather than all at once.
+_SPREAD_S = 5.0
+# Handing a task back must not hold a shutdown up; its lease runs out by itself.
+_HAND_BACK_S = 2.0
+_PAUSE_S = 0.5
+
+
+class Ending(StrEnum):
+    """What became of a task in this worker's hands."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DEFERRED = "deferred"
+    BURIED = "buried"
+    RETURNED = "returned"
+    LOST = "lost"
+
+
+# Runs by queue and task.
+_runs: WeakKeyDictionary[QueueService, dict[str, TaskRun]] = WeakKeyDictionary()
+
+
+class TaskRun:
+    """The work on one lease.
+
+    Calls may be repeated by another worker after this one died, was frozen or cut off; what can be seen may not:
+    the result is stored with the lease's token, and the file gets its name only while the lease is held. Just before,
+    the queue is told which file it will be, so that a next worker knows it for the task's own.
+
+    Args:
+        lease: The lease.
+        queue: Where it comes from.
+        tts: Who speaks.
+        settings: The settings now.
+    """
+
+    def __init__(self, lease: Lease, queue: QueueService, tts: TTSService, settings: Callable[[], AudioConfig]) -> None:
+        self.lease = lease
+        self._queue = queue
+        self._tts = tts
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[Ending] | None = None
+        self._limit: asyncio.Timeout | None = None
+        self._cancelled_as: Ending | None = None
+        self._runs = _runs.setdefault(queue, {})
+
+    async def run(self) -> Ending:
+        """Work until the task is finished, handed back or lost; runs in an asyncio task of its own."""
+        self._task = asyncio.current_task()
+        held = self._queue.hold(self.lease, self._renewed_until, self._lose)
+        try:
+            await self._end_older_run()
+            return await self._work()
+        except asyncio.CancelledError:
+            if self._cancelled_as is None:
+                raise
+            if self._cancelled_as is Ending.RETURNED:
+                await self._hand_back()
+            return self._cancelled_as
+        except Exception as error:  # a mistake in the code must cost one task, not the worker
+            return await self._give_up(error)
+        finally:
+            self._queue.let_go(held)
+            if self._runs.get(self.lease.job_id) is self:
+                del self._runs[self.lease.job_id]
+
+    async def _end_older_run(self) -> None:
+        """Let a run of the same task that lost its lease in this very process leave its file first."""
+        older, self._runs[self.lease.job_id] = self._runs.get(self.lease.job_id), self
+        if older is not None and older._task is not None:
+            older._lose()
+            await asyncio.wait([older._task])
+
+    def hand_back(self) -> None:
+        """Stop, and let another worker begin at once."""
+        self._cancel(Ending.RETURNED)
+
+    def _lose(self) -> None:
+        self._cancel(Ending.LOST)
+
+    def _cancel(self, ending: Ending) -> None:
+        if self._cancelled_as is None and self._task is not None:
+            self._cancelled_as = ending
+            self._task.cancel()
+
+    def _renewed_until(self) -> float:
+        """As long as the task may run; without end while its result waits for the queue."""
+        end = self._limit.when() if self._limit else None
+        return inf if end is None else end + self.lease.lease_s
+
+    async def _work(self) -> Ending:
+        try:
+            request = decode_request(self.lease.payload)
+        except QueueServiceError as error:
+            logger.warning("task is not valid", extra={"task_id": self.lease.job_id, "error": str(error)})
+            return self._or_lost(Ending.BURIED, await self._queue.backend.bury(self.lease, str(error)))
+        response = await self._earlier_response(request) or await self._speak(request)
+        if (wait_s := await self._deferral_s(response)) is not None:
+            return await self._defer(response, wait_s)
+        done = await self._queue.backend.finish(self.lease, encode_result(response), success=response.success)
+        return self._or_lost(Ending.SUCCEEDED if response.success else Ending.FAILED, done)
+
+    @staticmethod
+    def _or_lost(ending: Ending, done: bool) -> Ending:
+        return ending if done else Ending.LOST
+
+    async def _speak(self, request: AudioRequest) -> AudioResponse:
+        limit_s = self._settings().task_timeout
+        try:
+            async with asyncio.timeout(limit_s) as self._limit:
+                task_deadline.set(self._limit)
+                file_permit.set(self._permit)
+                return await self._tts.generate_audio(request)
+        except TimeoutError:
+            if not (self._limit and self._limit.expired()):
+                raise
+            return _gave_up(f"the task ran longer than TASK_TIMEOUT={limit_s:g} s", ErrorCode.TASK_TIMEOUT)
+        finally:
+            self._limit = None
+
+    async def _deferral_s(self, response: AudioResponse) -> float | None:
+        """Seconds until the task should be tried again, when its failure is not its own; ``None``: it is."""
+        match response.error_code:
+            case ErrorCode.RATE_LIMITED:
+                return _MINUTE_S if response.retry_after_s is None else response.retry_after_s
+            case ErrorCode.QUOTA_EXHAUSTED if response.reset_at is not None:
+                return max(0.0, (response.reset_at - datetime.now(UTC)).total_seconds())
+            case ErrorCode.CREDIT_EXHAUSTED:
+                return _CREDIT_S
+            case ErrorCode.CONNECTION_FAILED:
+                return _RECONNECT_S
+            case ErrorCode.AUTHENTICATION | ErrorCode.CONFIGURATION:
+                # A key that is refused everywhere is nothing the task could help; a voice it may not use is.
+                return None if await self._tts.health_check() else _REPAIR_S
+        return None
+
+    async def _defer(self, response: AudioResponse, wait_s: float) -> Ending:
+        wait_s += random.random() * _SPREAD_S  # noqa: S311 - spreads load, hides nothing
+        logger.warning(
+            "task is deferred",
+            extra={"task_id": self.lease.job_id, "error_code": response.error_code, "wait_s": round(wait_s, 1)},
+        )
+        return self._or_lost(Ending.DEFERRED, await self._queue.backend.release(self.lease, wait_s))
+
+    async def _hand_back(self) -> None:
+        try:
+            async with asyncio.timeout(_HAND_BACK_S):
+                await self._queue.backend.release(self.lease)
+        except (TimeoutError, QueueServiceError) as error:
+            logger.warning(
+                "task goes back when its lease ends", extra={"task_id": self.lease.job_id, "why": str(error)}
+            )
+
+    async def _give_up(self, error: Exception) -> Ending:
+        """Try a task that met a mistake in the code twice more; then bury it. Its text stays out of log and reason."""
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
+        logger.error("task met a mistake in the code", extra={"task_id": self.lease.job_id, "reason": reason})
+        if self.lease.deliveries < MAX_DELIVERIES:
+            await self._queue.backend.release(self.lease, count_delivery=True)
+            return Ending.RETURNED
+        done = await self._queue.backend.bury(self.lease, f"{reason}, in {self.lease.deliveries} deliveries")
+        return self._or_lost(Ending.BURIED, done)
+
+    def _permit(self, path: Path, file: os.stat_result) -> None:
+        """Let a file have its name while the lease is certainly held; called in the thread that writes it."""
+        valid_until = asyncio.run_coroutine_threadsafe(self._announce(path, file), self._loop).result()
+        # The thread may have been frozen since; whoever has the task by now has written, or will.
+        if time.monotonic() >= valid_until:
+            raise _lost(self.lease)
+
+    async def _announce(self, path: Path, file: os.stat_result) -> float:
+        """Tell the queue which file comes; returns until when, in monotonic seconds, nobody else can have the task."""
+        note = {"file": path.name, **_identity(file)}
+        while self._cancelled_as is None and not (self._limit and self._limit.expired()):
+            try:
+                if not await self._queue.backend.progress(self.lease, note):
+                    break
+                asked_at = time.monotonic()
+                if not await self._queue.backend.renew([self.lease]):
+                    break
+            except QueueUnavailableError:
+                # What was paid for is kept until the queue is back.
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                return asked_at + self.lease.lease_s
+        raise _lost(self.lease)
+
+    async def _earlier_response(self, request: AudioRequest) -> AudioResponse | None:
+        """The response to a file that an earlier worker wrote for this very task, before it died."""
+        note = self.lease.progress
+        if not note or request.output_filename not in {None, note.get("file")}:
+            return None
+        try:
+            # A stranger may have written the note.
+            path = self._settings().output_dir.absolute() / safe_filename(str(note.get("file")))
+        except ValueError:
+            return None
+        duration_s = await asyncio.to_thread(_duration_s, path, {key: note.get(key) for key in _IDENTITY})
+        if duration_s is None:
+            return None
+        return AudioResponse(
+            success=True,
+            message=f"{duration_s:.2f} s of speech in {path.name}",
+            file_path=str(path),
+            duration=duration_s,
+            warnings=("an earlier worker wrote the file, and ended before it could tell; its cost is unknown",),
+        )
+
+
+_IDENTITY = ("st_ino", "st_size", "st_mtime_ns")
+
+
+def _identity(file: os.stat_result) -> dict[str, int]:
+    """What tells this file from any other of its name; a rename changes none of it."""
+    return {key: getattr(file, key) for key in _IDENTITY}
+
+
+def _duration_s(path: Path, identity: dict[str, object]) -> float | None:
+    """Seconds of sound in exactly this file; ``None``: it is not there."""
+    try:
+        if _identity(path.lstat()) != identity:
+            return None
+        with wave.open(str(path)) as sound:
+            return float(sound.getnframes() / sound.getframerate())
+    except (OSError, wave.Error, EOFError):
+        return None
+
+
+def _gave_up(text: str, code: ErrorCode) -> AudioResponse:
+    return AudioResponse(success=False, message=f"no speech: {text}", error=text, error_code=code, retryable=True)
+
+
+def _lost(lease: Lease) -> WorkerServiceError:
+    return WorkerServiceError(
+        f"task {lease.job_id} belongs to another worker, or was cancelled", code=ErrorCode.LEASE_LOST
+    )

@@ -1,0 +1,351 @@
+"""Workers: they take tasks from the queue, a few at a time, and end in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from audio_api.config import AudioConfig, get_config
+from audio_api.engines.base import SpeechEngine
+from audio_api.errors import QueueClosedError, QueueUnavailableError, WorkerServiceError
+from audio_api.queues.base import Lease
+from audio_api.services.pacing import PacedEngine, Pacer
+from audio_api.services.queue_service import QueueService
+from audio_api.services.task_run import Ending, TaskRun
+from audio_api.services.tts_service import TTSService
+
+logger = logging.getLogger(__name__)
+
+# The queue pushes; this only bounds how long an unreachable one goes unmentioned.
+_WAIT_S = 30.0
+# A worker whose code failed begins again after a second, then ever later.
+_FIRST_RESTART_S, _LAST_RESTART_S = 1.0, 30.0
+_RATE_WINDOW_S = 60.0
+
+
+class WorkerState(StrEnum):
+    """What a worker does."""
+
+    IDLE = "idle"
+    WORKING = "working"
+    RESTARTING = "restarting"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker at this moment.
+
+    Attributes:
+        worker_id: Its name.
+        state: What it does.
+        current_tasks: The tasks it works on.
+        processed: Tasks it finished, with success or without.
+        failed: Those without success, dead letters included.
+        deferred: Tasks that wait for a quota or for the end of an outage.
+        tasks_per_minute: Tasks finished in the last minute.
+        uptime_s: Seconds since it began.
+        restarts: How often its loop failed and began again.
+    """
+
+    worker_id: str
+    state: WorkerState
+    current_tasks: tuple[str, ...]
+    processed: int
+    failed: int
+    deferred: int
+    tasks_per_minute: int
+    uptime_s: float
+    restarts: int
+
+
+class PacedTTSService(TTSService):
+    """Speech at the pace that all workers of a queue keep together.
+
+    Args:
+        config: As ``TTSService``.
+        pacer: Keeps the pace.
+    """
+
+    def __init__(self, config: AudioConfig | None, pacer: Pacer) -> None:
+        super().__init__(config)
+        self._pacer = pacer
+
+    def _make_engine(self, config: AudioConfig) -> SpeechEngine:
+        return PacedEngine(super()._make_engine(config), self._pacer)
+
+
+def _settings_of(config: AudioConfig | None) -> Callable[[], AudioConfig]:
+    return get_config if config is None else lambda: config
+
+
+class WorkerService:
+    """One worker. Belongs to one event loop.
+
+    Args:
+        config: The settings; ``None``: ``get_config()`` at every step, so that ``reload_config()`` takes effect.
+        queue_service: Where tasks come from, not closed here; ``None``: one is made from the settings.
+        tts_service: Who speaks, not closed here, and at its own pace; ``None``: one is made from the settings, which
+            keeps to the pace of all workers of the queue.
+    """
+
+    def __init__(
+        self,
+        config: AudioConfig | None = None,
+        queue_service: QueueService | None = None,
+        tts_service: TTSService | None = None,
+    ) -> None:
+        self._config = config
+        self._settings = _settings_of(config)
+        self._makes_queue, self._makes_tts = queue_service is None, tts_service is None
+        if queue_service is not None:
+            self._queue = queue_service
+        if tts_service is not None:
+            self._tts = tts_service
+        self._own = AsyncExitStack()
+        self._worker_id = ""
+        self._loop_task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._runs: dict[asyncio.Task[Ending], TaskRun] = {}
+        self._endings: Counter[Ending] = Counter()
+        self._finished_at: deque[float] = deque()
+        self._started_at = 0.0
+        self._restarts = 0
+        self._restarting = False
+
+    async def start_worker(self, worker_id: str = "worker-1") -> None:
+        """Begin to take tasks, and return; ``stop_worker`` ends it.
+
+        Args:
+            worker_id: Its name, in logs and in its status.
+
+        Raises:
+            WorkerServiceError: It runs already.
+            ConfigurationError: The queue or the engine cannot be made from the settings.
+        """
+        if self._loop_task is not None:
+            raise WorkerServiceError(f"{self._worker_id} runs already; make another WorkerService", retryable=False)
+        if self._makes_queue:
+            self._queue = await self._own.enter_async_context(QueueService(config=self._config))
+        if self._makes_tts:
+            self._tts = await self._own.enter_async_context(make_tts(self._config, self._queue))
+        self._worker_id, self._started_at = worker_id, time.monotonic()
+        self._stopping.clear()
+        self._hurry.clear()
+        self._loop_task = asyncio.create_task(self._supervise(), name=worker_id)
+        logger.info("worker begins", extra={"worker_id": worker_id})
+
+    async def stop_worker(self, grace_s: float | None = None) -> None:
+        """Take no more tasks, finish those at hand, and hand back what is not finished in time. May be called twice.
+
+        Args:
+            grace_s: How many seconds the tasks at hand may take; ``None``: the setting ``WORKER_GRACE``. A second call
+                with 0 ends the grace of the first.
+        """
+        if self._loop_task is None:
+            return
+        if grace_s == 0:
+            self._hurry.set()
+        self._stopping.set()
+        await self._loop_task
+        await self._drain(self._settings().worker_grace if grace_s is None else grace_s)
+        await self._own.aclose()
+        if self._loop_task is not None:
+            self._loop_task = None
+            logger.info("worker has ended", extra={"worker_id": self._worker_id, **self._counts()})
+
+    def get_status(self) -> WorkerStatus:
+        """What it does now, and what it did."""
+        minute_ago = time.monotonic() - _RATE_WINDOW_S
+        while self._finished_at and self._finished_at[0] < minute_ago:
+            self._finished_at.popleft()
+        failed = self._endings[Ending.FAILED] + self._endings[Ending.BURIED]
+        return WorkerStatus(
+            worker_id=self._worker_id,
+            state=self._state(),
+            current_tasks=tuple(run.lease.job_id for run in self._runs.values()),
+            processed=self._endings[Ending.SUCCEEDED] + failed,
+            failed=failed,
+            deferred=self._endings[Ending.DEFERRED],
+            tasks_per_minute=len(self._finished_at),
+            uptime_s=time.monotonic() - self._started_at if self._loop_task else 0.0,
+            restarts=self._restarts,
+        )
+
+    def _state(self) -> WorkerState:
+        if self._loop_task is None:
+            return WorkerState.STOPPED
+        if self._stopping.is_set():
+            return WorkerState.STOPPING
+        if self._restarting:
+            return WorkerState.RESTARTING
+        return WorkerState.WORKING if self._runs else WorkerState.IDLE
+
+    def _counts(self) -> dict[str, int]:
+        return {ending.value: count for ending, count in self._endings.items()}
+
+    async def _supervise(self) -> None:
+        """Begin again whenever the loop below fails, after a pause that grows."""
+        pause_s = _FIRST_RESTART_S
+        while not self._stopping.is_set():
+            try:
+                await self._take_tasks()
+            except QueueClosedError:
+                logger.warning("the queue was closed under its worker", extra={"worker_id": self._worker_id})
+                return
+            except Exception:  # whatever it is, the queue must not be left without workers
+                logger.exception("worker begins again", extra={"worker_id": self._worker_id, "pause_s": pause_s})
+                self._restarts += 1
+                self._restarting = True
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._stopping.wait()
+                self._restarting = False
+                pause_s = min(2 * pause_s, _LAST_RESTART_S)
+
+    async def _take_tasks(self) -> None:
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            while not self._stopping.is_set():
+                free = self._settings().worker_concurrency - len(self._runs)
+                if free <= 0:
+                    await asyncio.wait({stop, *self._runs}, return_when=asyncio.FIRST_COMPLETED)
+                    continue
+                for lease in await self._lease(free, stop):
+                    self._begin(lease)
+        finally:
+            stop.cancel()
+
+    async def _lease(self, free: int, stop: asyncio.Task[bool]) -> list[Lease]:
+        backend = self._queue.backend
+        asking = asyncio.create_task(backend.lease(free, self._settings().lease_time, _WAIT_S))
+        try:
+            await asyncio.wait({asking, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asking.cancel()
+        try:
+            leases = await asking
+        except QueueUnavailableError as error:
+            logger.warning("the queue does not answer", extra={"worker_id": self._worker_id, "error": str(error)})
+            return []
+        except asyncio.CancelledError:
+            if self._stopping.is_set():
+                return []
+            raise
+        if not self._stopping.is_set():
+            return leases
+        for lease in leases:
+            await backend.release(lease)
+        return []
+
+    def _begin(self, lease: Lease) -> None:
+        run = TaskRun(lease, self._queue, self._tts, self._settings)
+        task = asyncio.create_task(run.run(), name=f"{self._worker_id} {lease.job_id}")
+        self._runs[task] = run
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[Ending]) -> None:
+        del self._runs[task]
+        if task.cancelled():
+            return
+        if error := task.exception():
+            logger.error("task could not be settled", extra={"worker_id": self._worker_id, "error": str(error)})
+            return
+        ending = task.result()
+        self._endings[ending] += 1
+        if ending in {Ending.SUCCEEDED, Ending.FAILED, Ending.BURIED}:
+            self._finished_at.append(time.monotonic())
+
+    async def _drain(self, grace_s: float) -> None:
+        runs = dict(self._runs)
+        if not runs:
+            return
+        all_done = asyncio.ensure_future(asyncio.wait(runs))
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait({all_done, hurry}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+        for task, run in runs.items():
+            if not task.done():
+                run.hand_back()
+        await all_done
+        hurry.cancel()
+
+
+def make_tts(config: AudioConfig | None, queue: QueueService) -> TTSService:
+    """Speech for the workers of a queue, at their common pace.
+
+    Args:
+        config: The settings; ``None``: ``get_config()`` at every request.
+        queue: The queue whose workers share the pace.
+    """
+    return PacedTTSService(config, Pacer(queue.backend.limits, _settings_of(config)))
+
+
+class WorkerManager:
+    """The workers of one process: they share one queue service and one speech service. Belongs to one event loop.
+
+    Args:
+        config: The settings; ``None``: ``get_config()`` at every step, so that ``reload_config()`` takes effect for
+            everything but the number of workers and the place of the queue.
+        queue_service_factory: Makes the queue service, which is closed with the workers; ``None``: from the settings.
+    """
+
+    def __init__(
+        self,
+        config: AudioConfig | None = None,
+        queue_service_factory: Callable[[], QueueService] | None = None,
+    ) -> None:
+        self._config = config
+        self._make_queue = queue_service_factory or partial(QueueService, config=config)
+        self._own = AsyncExitStack()
+        self._workers: dict[str, WorkerService] = {}
+
+    async def __aenter__(self) -> Self:
+        """Start the workers."""
+        await self.start_workers()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop them."""
+        await self.stop_workers()
+
+    async def start_workers(self) -> None:
+        """Start ``NUM_WORKERS`` workers, and return.
+
+        Raises:
+            WorkerServiceError: They run already.
+            ConfigurationError: The queue cannot be made from the settings.
+        """
+        if any(status.state is not WorkerState.STOPPED for status in self.get_worker_status().values()):
+            raise WorkerServiceError("the workers run already; stop_workers() first", retryable=False)
+        self._workers.clear()
+        queue = await self._own.enter_async_context(self._make_queue())
+        tts = await self._own.enter_async_context(make_tts(self._config, queue))
+        for number in range(1, _settings_of(self._config)().num_workers + 1):
+            worker = self._workers[f"worker-{number}"] = WorkerService(self._config, queue, tts)
+            await worker.start_worker(f"worker-{number}")
+
+    async def stop_workers(self, grace_s: float | None = None) -> None:
+        """Take no more tasks, finish those at hand, hand back what is not finished in time. May be called twice.
+
+        Args:
+            grace_s: As ``WorkerService.stop_worker``.
+        """
+        await asyncio.gather(*(worker.stop_worker(grace_s) for worker in self._workers.values()))
+        await self._own.aclose()
+
+    def get_worker_status(self) -> dict[str, WorkerStatus]:
+        """Every worker, by its name."""
+        return {worker_id: worker.get_status() for worker_id, worker in self._workers.items()}

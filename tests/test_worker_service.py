@@ -1,0 +1,605 @@
+"""Workers in one process: what they do with good tasks, bad ones, hanging ones, and with their own end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from scripted import ScriptedEngine, speech
+
+from audio_api.config import AudioConfig
+from audio_api.emulator import Emulator, Fault
+from audio_api.engines.base import SpeechAudio, Utterance
+from audio_api.errors import (
+    AudioAPIError,
+    ErrorCode,
+    QueueUnavailableError,
+    TTSAPIError,
+    TTSAuthenticationError,
+    TTSContentBlockedError,
+    TTSQuotaError,
+    TTSRateLimitError,
+    TTSUnavailableError,
+    WorkerServiceError,
+)
+from audio_api.models.audio_request import AudioRequest, BatchAudioRequest
+from audio_api.queues.base import Job, JobState, Lease
+from audio_api.services.queue_service import QueueService
+from audio_api.services.task_run import Ending, TaskRun
+from audio_api.services.tts_service import TTSService
+from audio_api.services.worker_service import WorkerManager, WorkerService, WorkerState
+
+HELLO = AudioRequest(text="Hello there, my friend.")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> AudioConfig:
+    """Quick settings for a queue in memory of its own."""
+    return AudioConfig(
+        gemini_api_key="any",
+        queue_name=f"test-{secrets.token_hex(6)}",
+        output_dir=tmp_path / "out",
+        lease_time=0.6,
+        worker_grace=5,
+        cache_max_bytes=0,
+        retry_min_wait=0,
+        retry_max_wait=0,
+    )
+
+
+@pytest.fixture
+async def queue(config: AudioConfig) -> AsyncIterator[QueueService]:
+    """The queue, as its producer sees it."""
+    async with QueueService(config=config) as service:
+        yield service
+
+
+class HangingEngine(ScriptedEngine):
+    """Begins to speak and never ends, until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.cancelled = 0
+
+    async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+        """Wait for ``go_on``."""
+        self.begun.set()
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return await super().synthesize(utterance)
+
+
+def worker_with(engine: ScriptedEngine, config: AudioConfig, queue: QueueService) -> WorkerService:
+    """A worker that speaks with this engine."""
+    return WorkerService(config, queue, TTSService(config, engine=engine))
+
+
+async def until(condition: Callable[[], Awaitable[bool]] | Callable[[], bool], limit_s: float = 10) -> None:
+    """Wait for something that nothing announces."""
+    async with asyncio.timeout(limit_s):
+        while True:
+            found = condition()
+            if found if isinstance(found, bool) else await found:
+                return
+            await asyncio.sleep(0.005)
+
+
+async def state_of(queue: QueueService, task_id: str) -> JobState:
+    """Where a task is."""
+    result = await queue.get_task_result(task_id)
+    assert result
+    return result.state
+
+
+async def run_one(engine: ScriptedEngine, config: AudioConfig, queue: QueueService, lease: Lease) -> Ending:
+    """Work on one lease."""
+    return await asyncio.create_task(TaskRun(lease, queue, TTSService(config, engine=engine), lambda: config).run())
+
+
+@pytest.mark.parametrize("place", ["memory", "redis"])
+async def test_a_manager_beside_a_queue_serves_a_batch(
+    place: str, config: AudioConfig, gemini_emulator: Emulator, request: pytest.FixtureRequest
+) -> None:
+    """Made apart from the same settings they meet; results are in order, each call is made once, the end is prompt."""
+    changes: dict[str, object] = {"gemini_base_url": gemini_emulator.url}
+    if place == "redis":
+        changes |= {"use_redis": True, "redis_url": request.getfixturevalue("redis_url")}
+    config = AudioConfig(**{**config.model_dump(exclude_unset=True), "gemini_api_key": "any", **changes})
+    texts = [f"This is sentence {n} of the batch." for n in range(12)]
+    async with QueueService(config=config) as queue:
+        manager = WorkerManager(config=config)
+        await manager.start_workers()
+        batch_id = await queue.enqueue_batch_tasks(BatchAudioRequest(requests=[AudioRequest(text=t) for t in texts]))
+        batch = await queue.wait_for_batch(batch_id, timeout=60)
+        assert (batch.status, batch.completed) == ("completed", 12)
+        assert sorted(call.text for call in gemini_emulator.calls if call.text) == sorted(texts)
+        assert all(Path(result.file_path or "").is_file() for result in batch.results)
+        status = manager.get_worker_status()
+        assert list(status) == ["worker-1", "worker-2", "worker-3"]
+        assert sum(each.processed for each in status.values()) == 12
+        assert {each.state for each in status.values()} == {WorkerState.IDLE}
+        assert all(each.uptime_s > 0 and each.tasks_per_minute == each.processed for each in status.values())
+        started = time.monotonic()
+        await manager.stop_workers()
+        assert time.monotonic() - started < 2
+        assert {each.state for each in manager.get_worker_status().values()} == {WorkerState.STOPPED}
+
+
+async def test_a_worker_has_several_tasks_at_hand(config: AudioConfig, queue: QueueService) -> None:
+    """As many as the setting says, and no more; its status names them."""
+    engine = HangingEngine()
+    worker = worker_with(engine, config, queue)
+    ids = await queue.enqueue_many([AudioRequest(text=f"Number {n} of five.") for n in range(5)])
+    await worker.start_worker("anna")
+    await until(lambda: len(worker.get_status().current_tasks) == 3)
+    status = worker.get_status()
+    assert (status.worker_id, status.state, status.current_tasks) == ("anna", WorkerState.WORKING, tuple(ids[:3]))
+    engine.go_on.set()
+    for task_id in ids:
+        assert (await queue.wait_for_result(task_id, 10)).success
+    await worker.stop_worker()
+    assert worker.get_status().processed == 5
+
+
+async def test_a_worker_starts_once_and_stops_as_often_as_one_likes(config: AudioConfig, queue: QueueService) -> None:
+    """A second start is an error; after its end it may start again; a manager behaves the same."""
+    worker = worker_with(ScriptedEngine(), config, queue)
+    for _ in range(2):
+        await worker.start_worker()
+        with pytest.raises(WorkerServiceError, match="worker-1 runs already"):
+            await worker.start_worker()
+        task_id = await queue.enqueue_single_task(HELLO)
+        assert (await queue.wait_for_result(task_id, 10)).success
+        await worker.stop_worker()
+        await worker.stop_worker()
+    async with WorkerManager(config) as manager:
+        with pytest.raises(WorkerServiceError, match="run already"):
+            await manager.start_workers()
+
+
+async def test_a_worker_of_its_own_makes_what_it_needs(config: AudioConfig, gemini_emulator: Emulator) -> None:
+    """Without services it makes them from the settings, and closes them."""
+    config = config.model_copy(update={"gemini_base_url": gemini_emulator.url})
+    worker = WorkerService(config)
+    await worker.start_worker()
+    async with QueueService(config=config) as queue:
+        assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 30)).success
+    await worker.stop_worker()
+
+
+async def test_stopping_finishes_what_runs(config: AudioConfig, queue: QueueService) -> None:
+    """Nothing new is taken, the task at hand is finished, the next one still waits."""
+    engine = HangingEngine()
+    config = config.model_copy(update={"worker_concurrency": 1})
+    worker = worker_with(engine, config, queue)
+    first, second = await queue.enqueue_many([HELLO, AudioRequest(text="And another one.")])
+    await worker.start_worker()
+    await engine.begun.wait()
+    stopping = asyncio.create_task(worker.stop_worker())
+    await until(lambda: worker.get_status().state is WorkerState.STOPPING)
+    engine.go_on.set()
+    await stopping
+    assert await state_of(queue, first) is JobState.SUCCEEDED
+    assert await state_of(queue, second) is JobState.QUEUED
+
+
+@pytest.mark.parametrize("second_call", [False, True])
+async def test_stopping_hands_back_what_takes_too_long(
+    second_call: bool, config: AudioConfig, queue: QueueService
+) -> None:
+    """At the end of the grace, or at once when asked again: the task is free for others, its delivery not counted."""
+    engine = HangingEngine()
+    worker = worker_with(engine, config, queue)
+    task_id = await queue.enqueue_single_task(HELLO)
+    await worker.start_worker()
+    await engine.begun.wait()
+    if second_call:
+        stopping = asyncio.create_task(worker.stop_worker(grace_s=3600))
+        await until(lambda: worker.get_status().state is WorkerState.STOPPING)
+        await worker.stop_worker(grace_s=0)
+        await stopping
+    else:
+        await worker.stop_worker(grace_s=0.05)
+    assert engine.cancelled == 1
+    (lease,) = await queue.backend.lease(1, 30)
+    assert (lease.job_id, lease.deliveries) == (task_id, 1)
+
+
+async def test_a_task_that_hangs_is_cancelled(config: AudioConfig, queue: QueueService) -> None:
+    """After TASK_TIMEOUT its call has ended, its result says so, and healthy tasks behind it are served."""
+    engine = HangingEngine()
+    config = config.model_copy(update={"task_timeout": 0.4, "worker_concurrency": 2})
+    worker = worker_with(engine, config, queue)
+    hung = await queue.enqueue_many([HELLO] * 6)
+    await worker.start_worker()
+    for task_id in hung:
+        result = await queue.wait_for_result(task_id, 10)
+        assert (result.error_code, result.retryable) == (ErrorCode.TASK_TIMEOUT, True)
+    assert engine.cancelled == 6
+    engine.go_on.set()
+    assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 10)).success
+    await worker.stop_worker()
+    assert worker.get_status().failed == 6
+
+
+async def test_a_permanent_failure_is_a_result(config: AudioConfig, queue: QueueService) -> None:
+    """It is not tried again, and raises the class that belongs to it."""
+    engine = ScriptedEngine([TTSContentBlockedError("not this text")])
+    worker = worker_with(engine, config, queue)
+    await worker.start_worker()
+    result = await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 10)
+    with pytest.raises(TTSContentBlockedError):
+        result.raise_for_error()
+    await worker.stop_worker()
+    assert worker.get_status().failed == 1
+
+
+def _quota(hours: float) -> TTSQuotaError:
+    error = TTSQuotaError("the day is over")
+    error.reset_at = datetime.now(UTC) + timedelta(hours=hours)
+    return error
+
+
+DEFERRED: list[tuple[AudioAPIError, float]] = [
+    (TTSRateLimitError("minute", retry_after_s=100), 100),
+    (TTSRateLimitError("minute", retryable=False), 60),
+    (_quota(2), 7_200),
+    (TTSQuotaError("credit", code=ErrorCode.CREDIT_EXHAUSTED), 300),
+    (TTSUnavailableError("refused", code=ErrorCode.CONNECTION_FAILED, retryable=False), 5),
+]
+
+
+@pytest.mark.parametrize(("error", "wait_s"), DEFERRED, ids=[f"{e.code}-{s:g}" for e, s in DEFERRED])
+async def test_what_is_not_the_tasks_fault_defers_it(
+    error: AudioAPIError, wait_s: float, config: AudioConfig, queue: QueueService
+) -> None:
+    """A quota, the credit, a server that is not there: the task waits for its time, and no delivery is counted."""
+    task_id = await queue.enqueue_single_task(HELLO)
+    (lease,) = await queue.backend.lease(1, 30)
+    before = time.time()
+    assert await run_one(ScriptedEngine([error] * 9), config, queue, lease) is Ending.DEFERRED
+    status = await queue.backend.status(task_id)
+    assert status
+    assert (status.state, status.deliveries) == (JobState.DELAYED, 0)
+    (due, *_), *_ = queue.backend._shared.delayed  # type: ignore[attr-defined]
+    assert wait_s - 2 <= due - before <= wait_s + 6
+
+
+@pytest.mark.parametrize(
+    ("refused_everywhere", "ending"), [(True, Ending.DEFERRED), (False, Ending.FAILED)], ids=["key", "voice"]
+)
+async def test_a_key_refused_everywhere_defers_and_one_refused_here_fails(
+    refused_everywhere: bool, ending: Ending, config: AudioConfig, queue: QueueService
+) -> None:
+    """A free call tells the two apart, so that a leaked key does not fail the whole queue."""
+    refusal = TTSAuthenticationError("refused")
+
+    class Refusing(ScriptedEngine):
+        async def health_check(self, model: str) -> None:
+            if refused_everywhere:
+                raise refusal
+
+    engine = Refusing([refusal])
+    await queue.enqueue_single_task(HELLO)
+    (lease,) = await queue.backend.lease(1, 30)
+    assert await run_one(engine, config, queue, lease) is ending
+
+
+async def test_a_failure_of_its_own_is_final(config: AudioConfig, queue: QueueService) -> None:
+    """A quota without an end, or a refusal of this request, is a result."""
+    for error in (TTSQuotaError("not granted", code=ErrorCode.QUOTA_NOT_GRANTED), TTSAPIError("refused")):
+        await queue.enqueue_single_task(HELLO)
+        (lease,) = await queue.backend.lease(1, 30)
+        assert await run_one(ScriptedEngine([error]), config, queue, lease) is Ending.FAILED
+
+
+@pytest.mark.parametrize("mistake", [MemoryError("SECRET"), TypeError("SECRET")], ids=["memory", "bug"])
+async def test_a_task_that_meets_a_bug_is_buried_after_three_deliveries(
+    mistake: Exception, config: AudioConfig, queue: QueueService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker goes on, others are served, and neither reason nor log holds what the exception said."""
+
+    class Poisoned(ScriptedEngine):
+        async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+            if "poison" in utterance.text:
+                self.asked.append(utterance)
+                raise mistake
+            return await super().synthesize(utterance)
+
+    engine = Poisoned()
+    worker = worker_with(engine, config, queue)
+    poison, good = await queue.enqueue_many([AudioRequest(text="SECRET poison."), HELLO])
+    await worker.start_worker()
+    assert (await queue.wait_for_result(good, 10)).success
+    result = await queue.wait_for_result(poison, 10)
+    assert result.error_code is ErrorCode.TASK_DEAD
+    assert len([each for each in engine.asked if "poison" in each.text]) == 3
+    (letter,) = await queue.list_dead_letters()
+    assert letter.reason == f"{type(mistake).__name__} in test_worker_service.py:{letter.reason.split(':')[1]}"
+    assert letter.reason.endswith("in 3 deliveries")
+    await worker.stop_worker()
+    assert "SECRET" not in caplog.text + letter.reason
+
+
+async def test_an_unreadable_task_is_buried(config: AudioConfig, queue: QueueService) -> None:
+    """At its first delivery, with the reason."""
+    await queue.backend.enqueue([Job("bad", b"{}")])
+    (lease,) = await queue.backend.lease(1, 30)
+    assert await run_one(ScriptedEngine(), config, queue, lease) is Ending.BURIED
+    (letter,) = await queue.list_dead_letters()
+    assert letter.reason == "the payload is not valid: request: missing"
+
+
+async def test_a_lease_outlives_a_blocked_event_loop(config: AudioConfig, queue: QueueService) -> None:
+    """While this thread sleeps for three leases, another process's worker, here another thread's, gets nothing."""
+
+    class Blocking(ScriptedEngine):
+        async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+            time.sleep(3 * config.lease_time)  # noqa: ASYNC251 -- to block is the point
+            return await super().synthesize(utterance)
+
+    async def steal() -> list[Lease]:
+        async with QueueService(config=config) as thief:
+            return await thief.backend.lease(1, 30, wait_s=2.5 * config.lease_time)
+
+    task_id = await queue.enqueue_single_task(HELLO)
+    (lease,) = await queue.backend.lease(1, config.lease_time)
+    stolen = asyncio.to_thread(lambda: asyncio.run(steal()))
+    ending, stolen_leases = await asyncio.gather(run_one(Blocking(), config, queue, lease), stolen)
+    assert stolen_leases == []
+    assert ending is Ending.SUCCEEDED
+    assert await state_of(queue, task_id) is JobState.SUCCEEDED
+
+
+async def test_a_cancelled_task_stops_and_writes_nothing(config: AudioConfig, queue: QueueService) -> None:
+    """Its worker notices at the next renewal, ends the call, and takes other tasks."""
+    engine = HangingEngine()
+    worker = worker_with(engine, config, queue)
+    task_id = await queue.enqueue_single_task(HELLO)
+    await worker.start_worker()
+    await engine.begun.wait()
+    assert await queue.cancel_task(task_id)
+    await until(lambda: engine.cancelled == 1)
+    await until(lambda: worker.get_status().state is WorkerState.IDLE)
+    assert list(config.output_dir.glob("*")) == []
+    assert worker.get_status().processed == 0
+    await worker.stop_worker()
+
+
+NAMED = AudioRequest(text="Hello there, my friend.", output_filename="greeting")
+REPLACING = NAMED.model_copy(update={"overwrite": True})
+
+
+class Usurped(ScriptedEngine):
+    """While this worker speaks, another one gets the task and finishes it."""
+
+    def __init__(self, config: AudioConfig, rival: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._rival = rival
+
+    async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+        """Speak when the rival has finished."""
+        await self._rival()
+        return speech(utterance)
+
+
+@pytest.mark.parametrize(
+    "request_", [NAMED, NAMED.model_copy(update={"overwrite": True}), HELLO], ids=["named", "replacing", "unnamed"]
+)
+async def test_a_worker_without_its_lease_writes_nothing(
+    request_: AudioRequest, config: AudioConfig, queue: QueueService
+) -> None:
+    """Whatever the name and however late, the file and the result are those of the worker that has the task now."""
+    await queue.enqueue_single_task(request_)
+    (stale,) = await queue.backend.lease(1, 0.01)
+    written: list[bytes] = []
+
+    async def rival() -> None:
+        (lease,) = await queue.backend.lease(1, 30, wait_s=5)
+        assert await run_one(ScriptedEngine(), config, queue, lease) is Ending.SUCCEEDED
+        written.extend(path.read_bytes() for path in config.output_dir.glob("*.wav"))
+
+    # The lease of the late one is not renewed here: its process is frozen.
+    queue_of_the_frozen = QueueService(config=config)
+    queue_of_the_frozen.hold = lambda lease, until, lost: None  # type: ignore[assignment,method-assign,return-value]
+    queue_of_the_frozen.let_go = lambda held: None  # type: ignore[method-assign]
+    late = TaskRun(stale, queue_of_the_frozen, TTSService(config, engine=Usurped(config, rival)), lambda: config)
+    assert await asyncio.create_task(late.run()) is Ending.LOST
+    (path,) = config.output_dir.iterdir()
+    assert [path.read_bytes()] == written
+    await queue_of_the_frozen.close()
+
+
+@pytest.mark.parametrize(
+    "request_", [NAMED, NAMED.model_copy(update={"overwrite": True}), HELLO], ids=["named", "replacing", "unnamed"]
+)
+async def test_a_file_of_a_worker_that_died_is_the_tasks_own(
+    request_: AudioRequest, config: AudioConfig, queue: QueueService
+) -> None:
+    """It wrote the file and died before it could tell: the next worker takes it over, and calls nobody."""
+    task_id = await queue.enqueue_single_task(request_)
+    (lease,) = await queue.backend.lease(1, 30)
+    died = TaskRun(lease, queue, TTSService(config, engine=ScriptedEngine()), lambda: config)
+
+    async def die(*_: object, **__: object) -> bool:
+        raise asyncio.CancelledError
+
+    finish, queue.backend.finish = queue.backend.finish, die  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(died.run())
+    queue.backend.finish = finish  # type: ignore[method-assign]
+    await queue.backend.release(lease)
+    (path,) = config.output_dir.iterdir()
+    engine = ScriptedEngine()
+    (lease,) = await queue.backend.lease(1, 30)
+    assert await run_one(engine, config, queue, lease) is Ending.SUCCEEDED
+    result = await queue.get_task_result(task_id)
+    assert result
+    assert (result.success, result.file_path) == (True, str(path))
+    assert result.duration == pytest.approx(speech_s(path))
+    assert engine.asked == []
+    assert "earlier worker" in result.warnings[0]
+
+
+def speech_s(path: Path) -> float:
+    """Seconds of sound in a file without any trailer."""
+    return (path.stat().st_size - 44) / 48_000
+
+
+async def test_a_file_of_somebody_else_is_not_the_tasks_own(config: AudioConfig, queue: QueueService) -> None:
+    """A note about another file, or about none that could be safe, is worth nothing: the name stays taken."""
+    config.output_dir.mkdir()
+    (config.output_dir / "greeting.wav").write_bytes(b"mine")
+    notes: list[dict[str, object]] = [
+        {"file": "greeting.wav", "st_ino": 1, "st_size": 4, "st_mtime_ns": 1},
+        {"file": "../greeting.wav", "st_ino": 1, "st_size": 4, "st_mtime_ns": 1},
+        {"file": "another.wav"},
+        {"file": "greeting.wav"},
+    ]
+    for note in notes:
+        await queue.enqueue_single_task(NAMED)
+        (lease,) = await queue.backend.lease(1, 30)
+        await queue.backend.progress(lease, note)
+        await queue.backend.release(lease)
+        (lease,) = await queue.backend.lease(1, 30)
+        assert await run_one(ScriptedEngine(), config, queue, lease) is Ending.FAILED
+        status = await queue.backend.status(lease.job_id)
+        assert status
+        assert status.result
+        assert b"output_exists" in status.result
+    assert (config.output_dir / "greeting.wav").read_bytes() == b"mine"
+
+
+async def test_paid_audio_waits_for_the_queue(
+    config: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the queue does not answer nothing is written and nothing lost; when it is back, the task succeeds."""
+    task_id = await queue.enqueue_single_task(NAMED)
+    (lease,) = await queue.backend.lease(1, 30)
+    progress, answers = queue.backend.progress, [False, False, True]
+
+    async def sometimes(*args: object) -> bool:
+        if not answers.pop(0):
+            assert not (config.output_dir / "greeting.wav").exists()
+            raise QueueUnavailableError("down")
+        return await progress(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(queue.backend, "progress", sometimes)
+    monkeypatch.setattr("audio_api.services.task_run._PAUSE_S", 0.01)
+    assert await run_one(ScriptedEngine(), config, queue, lease) is Ending.SUCCEEDED
+    assert await state_of(queue, task_id) is JobState.SUCCEEDED
+
+
+async def test_a_crashed_loop_begins_again(
+    config: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake in taking tasks costs a pause, not the worker; a queue that does not answer costs not even that."""
+    monkeypatch.setattr("audio_api.services.worker_service._FIRST_RESTART_S", 0.05)
+    lease, failures = queue.backend.lease, [TypeError("a bug"), QueueUnavailableError("down")]
+
+    async def failing(*args: object) -> list[Lease]:
+        if failures:
+            raise failures.pop(0)
+        return await lease(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(queue.backend, "lease", failing)
+    worker = worker_with(ScriptedEngine(), config, queue)
+    await worker.start_worker()
+    await until(lambda: worker.get_status().state is WorkerState.RESTARTING)
+    assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 10)).success
+    assert worker.get_status().restarts == 1
+    await worker.stop_worker()
+    assert "worker begins again" in caplog.text
+    assert "the queue does not answer" in caplog.text
+
+
+async def test_a_worker_ends_with_its_queue(config: AudioConfig, caplog: pytest.LogCaptureFixture) -> None:
+    """A queue service that is closed under a worker ends it, and says so."""
+    caplog.set_level(logging.WARNING)
+    queue = QueueService(config=config)
+    worker = worker_with(ScriptedEngine(), config, queue)
+    await queue.health_check()
+    await worker.start_worker()
+    await asyncio.sleep(0)
+    await queue.close()
+    await until(lambda: "closed under its worker" in caplog.text)
+    await worker.stop_worker()
+
+
+async def test_a_task_taken_at_the_last_moment_is_handed_back(
+    config: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue answers just as the worker is told to stop: the task is free at once."""
+    worker = worker_with(ScriptedEngine(), config, queue)
+    lease = queue.backend.lease
+
+    async def late(*args: object) -> list[Lease]:
+        worker._stopping.set()
+        return await lease(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(queue.backend, "lease", late)
+    await queue.enqueue_single_task(HELLO)
+    await worker.start_worker()
+    await worker.stop_worker()
+    monkeypatch.undo()
+    (again,) = await queue.backend.lease(1, 30)
+    assert again.deliveries == 1
+
+
+async def test_handing_back_does_not_wait_for_a_dead_queue(
+    config: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that gets no answer is given up; the lease runs out by itself."""
+
+    async def never(*_: object) -> bool:
+        await asyncio.Event().wait()
+        return False
+
+    monkeypatch.setattr("audio_api.services.task_run._HAND_BACK_S", 0.05)
+    monkeypatch.setattr(queue.backend, "release", never)
+    engine = HangingEngine()
+    worker = worker_with(engine, config, queue)
+    task_id = await queue.enqueue_single_task(HELLO)
+    await worker.start_worker()
+    await engine.begun.wait()
+    await worker.stop_worker(grace_s=0)
+    monkeypatch.undo()
+    assert (await queue.backend.lease(1, 30, wait_s=5))[0].job_id == task_id
+
+
+async def test_a_redelivered_task_waits_for_its_older_run(config: AudioConfig, queue: QueueService) -> None:
+    """Two runs of one task in one process never meet at its file name: the older one ends first."""
+    engine = HangingEngine()
+    tts = TTSService(config, engine=engine)
+    await queue.enqueue_single_task(NAMED)
+    (first,) = await queue.backend.lease(1, 30)
+    older = asyncio.create_task(TaskRun(first, queue, tts, lambda: config).run())
+    await engine.begun.wait()
+    await queue.backend.release(first)
+    (second,) = await queue.backend.lease(1, 30)
+    younger = asyncio.create_task(TaskRun(second, queue, tts, lambda: config).run())
+    assert await older is Ending.LOST
+    engine.go_on.set()
+    assert await younger is Ending.SUCCEEDED
+
+
+async def test_faults_of_the_api_are_no_business_of_the_queue(
+    config: AudioConfig, queue: QueueService, gemini_emulator: Emulator
+) -> None:
+    """What the speech service mends is mended: one delivery, several calls."""
+    gemini_emulator.fail_next(Fault.UNAVAILABLE_503, Fault.SILENT)
+    config = config.model_copy(update={"gemini_base_url": gemini_emulator.url, "num_workers": 1})
+    async with WorkerManager(config, lambda: QueueService(config=config)):
+        result = await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 30)
+    assert (result.success, result.attempts, result.deliveries) == (True, 3, 1)
