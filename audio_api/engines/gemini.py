@@ -7,11 +7,10 @@ import inspect
 import threading
 import time
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
 
 # Whether the API is there must be known sooner than a speech is made.
 _HEALTH_TIMEOUT_S = 10.0
+
+_CoroutineFunction = Callable[..., Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,8 @@ class GeminiEngine(SpeechEngine):
     async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
         """Make one call and unwrap its sound as it arrives; the 2.5 models send all of it in one block.
 
-        Only time spent waiting for the API counts towards the limits, so that a listener may play while it listens.
-        An injected client without a coroutine function ``aio.models.generate_content_stream`` speaks in one block.
+        A slow listener holds nobody up: the call goes on, and the blocks wait in memory. An injected client without a
+        coroutine function ``aio.models.generate_content_stream`` speaks in one block.
 
         Raises:
             TTSError, ConfigurationError: As from ``synthesize``, at any time; an error carries the usage so far. With
@@ -131,21 +132,48 @@ class GeminiEngine(SpeechEngine):
         if open_stream is None:
             yield await self.synthesize(utterance)
             return
+        blocks: asyncio.Queue[SpeechAudio | None] = asyncio.Queue()
+        # In a task of its own, so that ending early is a cancellation: it reaches the connection through the SDK's
+        # generators, whereas closing the outermost of them leaves the others to the garbage collector.
+        call = asyncio.create_task(self._listen(utterance, open_stream, blocks.put_nowait))
+        call.add_done_callback(lambda _: blocks.put_nowait(None))
+        try:
+            while block := await blocks.get():
+                yield block
+        finally:
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+        call.result()
+
+    async def _listen(
+        self, utterance: Utterance, open_stream: _CoroutineFunction, hand_on: Callable[[SpeechAudio], None]
+    ) -> None:
         wire, reading = Wire(), Reading(utterance.model)
+        current_wire.set(wire)
         with reading.billing():
-            async with aclosing(self._events(partial(open_stream, **_speech_call(utterance)), wire)) as events:
-                try:
-                    async for event in events:
-                        if block := reading.take(event):
-                            yield block
-                except TTSModelNotFoundError as error:
-                    raise _perhaps_the_voice(error, utterance) from None
-                except TTSUnavailableError:
-                    # After the last word it does not matter how the connection ends.
-                    if reading.finish_reason is None:
-                        raise
-            whole = reading.end(wire.body)
-        yield whole
+            try:
+                await self._read(open_stream(**_speech_call(utterance)), reading, hand_on)
+            except TTSModelNotFoundError as error:
+                raise _perhaps_the_voice(error, utterance) from None
+            except TTSUnavailableError:
+                # After the last word it does not matter how the connection ends.
+                if reading.finish_reason is None:
+                    raise
+            hand_on(reading.end(wire.body))
+
+    async def _read(self, opening: Awaitable[Any], reading: Reading, hand_on: Callable[[SpeechAudio], None]) -> None:
+        end_s = time.monotonic() + self._timeout_s
+        events = aiter(await self._named(opening, self._timeout_s))
+        try:
+            # What a model speaks before it sends anything is not bounded by the pauses between pieces.
+            event = await self._named(anext(events, None), end_s - time.monotonic())
+            while event is not None:
+                if block := reading.take(event):
+                    hand_on(block)
+                timeout_s = min(self._stall_timeout_s, end_s - time.monotonic())
+                event = await self._named(anext(events, None), timeout_s)
+        finally:
+            await _cut_off(events)
 
     async def health_check(self, model: str) -> None:
         """Ask for the model's description, which is free.
@@ -231,32 +259,6 @@ class GeminiEngine(SpeechEngine):
         current_wire.set(wire)
         return await self._named(_invoke(client, method, arguments), timeout_s)
 
-    async def _events(self, open_stream: Callable[[], Awaitable[Any]], wire: Wire) -> AsyncGenerator[Any, None]:
-        """The replies of a stream; its connection is closed when this is."""
-        left_s = self._timeout_s
-
-        async def wait(step: Awaitable[Any], limit_s: float) -> Any:
-            nonlocal left_s
-            start_s = time.monotonic()
-            event = await self._named(step, min(limit_s, left_s))
-            left_s -= time.monotonic() - start_s
-            return event
-
-        events = None
-        try:
-            current_wire.set(wire)
-            events = aiter(await wait(open_stream(), left_s))
-            # What a model speaks before it sends anything is not bounded by the pauses between pieces.
-            event = await wait(anext(events, None), left_s)
-            while event is not None:
-                yield event
-                event = await wait(anext(events, None), self._stall_timeout_s)
-        finally:
-            # Closing the outermost of the SDK's generators leaves the connection to the garbage collector.
-            for closable in (wire.stream, events):
-                if closable is not None and hasattr(closable, "aclose"):
-                    await closable.aclose()
-
     async def _named(self, step: Awaitable[Any], timeout_s: float) -> Any:
         """Await a step of a call, and give its failure a name of ours."""
         try:
@@ -284,7 +286,7 @@ def _speech_call(utterance: Utterance) -> dict[str, Any]:
     return {"model": utterance.model, "contents": contents, "config": config}
 
 
-def _coroutine_function(client: Any, name: str) -> Callable[..., Awaitable[Any]] | None:
+def _coroutine_function(client: Any, name: str) -> _CoroutineFunction | None:
     method = getattr(getattr(getattr(client, "aio", None), "models", None), name, None)
     return method if inspect.iscoroutinefunction(method) else None
 
@@ -293,6 +295,17 @@ async def _invoke(client: Any, name: str, arguments: dict[str, Any]) -> Any:
     if method := _coroutine_function(client, name):
         return await method(**arguments)
     return await asyncio.to_thread(getattr(client.models, name), **arguments)
+
+
+async def _cut_off(events: AsyncIterator[Any]) -> None:
+    """Close a stream that may not have ended.
+
+    A read that is cancelled ends all of the SDK's generators. Whatever it ends with, nobody listens any more.
+    """
+    with suppress(Exception):
+        async with asyncio.timeout(0):
+            async for _ in events:
+                pass
 
 
 def _custom_voices(utterance: Utterance) -> list[str]:

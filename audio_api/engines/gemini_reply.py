@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from audio_api.engines.base import SpeechAudio
 from audio_api.engines.gemini_sound import Unwrapper, audio_parts
@@ -25,24 +25,15 @@ _COPYRIGHT = "generated content was filtered"
 _IDENTIFIER = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
-class Closable(Protocol):
-    """What can be closed in an event loop, again and again."""
-
-    async def aclose(self) -> None:
-        """Close it."""
-
-
 @dataclass(slots=True)
 class Wire:
     """What only the transport knows of a call.
 
     Attributes:
         body: The reply as it came when it was too small to hold speech: the SDK drops the finish message in it.
-        stream: The reply of a stream, which may still be coming in; ``None`` when there is none.
     """
 
     body: bytes = b""
-    stream: Closable | None = None
 
 
 current_wire: ContextVar[Wire] = ContextVar("current_wire")

@@ -31,11 +31,9 @@ class _BoundedTransport(httpx2.AsyncHTTPTransport):
         timeout = request.extensions["timeout"]
         timeout["connect"] = min(timeout["connect"] or _CONNECT_TIMEOUT_S, _CONNECT_TIMEOUT_S)
         reply = await super().handle_async_request(request)
-        wire = current_wire.get()
-        stream = _BoundedStream(reply, wire)
+        stream = _BoundedStream(reply, current_wire.get())
         headers = [(name, value) for name, value in reply.headers.raw if name.lower() not in _WIRE_ONLY]
         if reply.status_code == 200 and request.url.path.endswith(_STREAM_METHOD):
-            wire.stream = stream
             return httpx2.Response(200, headers=headers, stream=stream, extensions=reply.extensions)
         try:
             body = b"".join([part async for part in stream])

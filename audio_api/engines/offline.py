@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from multiprocessing import Pipe
@@ -194,14 +195,16 @@ class OfflineEngine(SpeechEngine):
         loop = asyncio.get_running_loop()
 
         def hand_over(pcm: bytes) -> None:
-            loop.call_soon_threadsafe(blocks.put_nowait, pcm)
+            # A loop that has ended listens no more.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(blocks.put_nowait, pcm)
 
-        future = asyncio.wrap_future(self._thread.submit(self._speak, call, hand_over))
-        future.add_done_callback(lambda _: blocks.put_nowait(b""))
+        future = self._thread.submit(self._speak, call, hand_over)
+        future.add_done_callback(lambda _: hand_over(b""))
         try:
             while pcm := await blocks.get():
                 yield SpeechAudio(pcm, _SAMPLE_RATE, MODEL, finish_reason=None)
-            await future
+            await asyncio.wrap_future(future)
         finally:
             future.cancel()
             call.abort()
@@ -213,7 +216,7 @@ class OfflineEngine(SpeechEngine):
             self._child = _start()
         try:
             call.run(self._child, hear)
-        # Whatever the reason, RuntimeError for a loop that ended included: what the child still says is nobody's.
+        # Whatever the reason: what the child may still say would be taken for the next call's.
         except BaseException:
             self._end_child()
             raise
