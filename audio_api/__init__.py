@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     from audio_api.models.languages import Language
     from audio_api.models.speech_models import VoiceModel
     from audio_api.models.voices import VoiceName
+    from audio_api.services.one_liner import asay, say
     from audio_api.services.queue_service import QueueService, TaskResult
-    from audio_api.services.tts_service import TTSService, asay, say
+    from audio_api.services.tts_service import TTSService
     from audio_api.services.worker_service import WorkerManager, WorkerService, WorkerStatus
 
 __version__ = "2.0.0"
@@ -95,7 +96,8 @@ _HOME = {
     "audio_api.models.speech_models": ("VoiceModel",),
     "audio_api.models.voices": ("VoiceName",),
     "audio_api.services.queue_service": ("QueueService", "TaskResult"),
-    "audio_api.services.tts_service": ("TTSService", "asay", "say"),
+    "audio_api.services.one_liner": ("asay", "say"),
+    "audio_api.services.tts_service": ("TTSService",),
     "audio_api.services.worker_service": ("WorkerManager", "WorkerService", "WorkerStatus"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -81,7 +81,13 @@ class Clients:
         self._sdk = Client(api_key=KEY, http_options=options)
         settings: dict[str, Any] = {"gemini_base_url": self.url, "default_tts_model": MODEL, "_env_file": None}
         self._service = TTSService(
-            AudioConfig(gemini_api_key=KEY, output_dir=self.folder, max_concurrency=self.concurrency, **settings)
+            AudioConfig(
+                gemini_api_key=KEY,
+                output_dir=self.folder,
+                max_concurrency=self.concurrency,
+                cache_max_bytes=0,
+                **settings,
+            )
         )
 
     async def learn_body(self) -> float:

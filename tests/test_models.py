@@ -55,6 +55,8 @@ def test_a_request_needs_nothing_but_its_text() -> None:
         "output_filename": None,
         "overwrite": False,
         "style": None,
+        "subtitles": (),
+        "cache": True,
         "priority": 0,
     }
 

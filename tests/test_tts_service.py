@@ -45,7 +45,9 @@ from audio_api.models.audio_request import (
 )
 from audio_api.models.speech_models import VoiceModel
 from audio_api.retry import Clock
-from audio_api.services.tts_service import TTSService, asay, content_key, say
+from audio_api.services.one_liner import asay, say
+from audio_api.services.runtime import content_key
+from audio_api.services.tts_service import TTSService
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then it rests for a while."
 DOWN = TTSUnavailableError("down")
@@ -60,8 +62,8 @@ CLOCK = Clock(sleep=_no_wait, now=lambda: datetime(2026, 11, 22, tzinfo=UTC))
 
 @pytest.fixture
 def config(tmp_path: Path) -> AudioConfig:
-    """Settings that write below the test's own folder."""
-    return AudioConfig(output_dir=tmp_path / "out", _env_file=None)
+    """Settings that write below the test's own folder, and keep no pieces."""
+    return AudioConfig(output_dir=tmp_path / "out", cache_max_bytes=0, _env_file=None)
 
 
 Serve = Callable[..., TTSService]
@@ -309,9 +311,21 @@ async def test_calls_of_unknown_fate_are_named(serve: Serve) -> None:
 
 
 async def test_the_output_limit_is_not_met_twice(serve: Serve) -> None:
-    """Audio cut at the model's output limit is no success, and the same call is not repeated."""
-    response = await serve(lambda u: speech(u, finish_reason="MAX_TOKENS")).generate_audio(AudioRequest(text=TEXT))
+    """Audio cut at the model's output limit is no success, and the same call is not repeated: its halves are made."""
+    engine = ScriptedEngine([lambda u: speech(u, finish_reason="MAX_TOKENS")])
+    response = await serve(engine=engine).generate_audio(AudioRequest(text=TEXT))
+    assert (response.success, response.attempts) == (True, 3)
+    whole, *halves = (utterance.text for utterance in engine.asked)
+    assert whole == TEXT
+    assert " ".join(halves) == TEXT
+
+
+async def test_a_text_that_cannot_be_halved_meets_the_output_limit_once(serve: Serve, config: AudioConfig) -> None:
+    """A short text cut at the output limit is an error after one call."""
+    short = AudioRequest(text="One sentence that is not worth halving.")
+    response = await serve(lambda u: speech(u, finish_reason="MAX_TOKENS")).generate_audio(short)
     assert (response.success, response.error_code, response.attempts) == (False, ErrorCode.AUDIO_INCOMPLETE, 1)
+    assert files(config) == []
 
 
 @pytest.mark.parametrize("reason", ["OTHER", None, "SOMETHING_NEW"])
@@ -359,7 +373,7 @@ async def test_a_doubtful_take_is_better_than_an_error(serve: Serve) -> None:
 
 async def test_strict_checks_refuse_doubtful_audio(serve: Serve, config: AudioConfig) -> None:
     """With AUDIO_CHECKS=strict doubtful audio fails like impossible audio."""
-    response = await serve(*[doubtful] * 9, audio_checks="strict").generate_audio(AudioRequest(text=TEXT))
+    response = await serve(*[doubtful] * 99, audio_checks="strict").generate_audio(AudioRequest(text=TEXT))
     assert (response.success, response.error_code) == (False, ErrorCode.AUDIO_TOO_SHORT)
     assert files(config) == []
 

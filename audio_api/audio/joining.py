@@ -156,6 +156,29 @@ class Joiner:
         return start, min(size, (last + 1 + _KEPT_FRAMES) * self._frame)
 
 
+def safe_end(pcm: bytes | bytearray, start: int, sample_rate: int) -> int:
+    """How much of a first piece that is still arriving ``Joiner.add`` will return unchanged, whatever comes.
+
+    Args:
+        pcm: The piece so far.
+        start: Bytes of which this is known already.
+        sample_rate: Samples per second.
+
+    Returns:
+        Bytes: all before the first speech, and then until shortly before the end of the last speech.
+    """
+    frame = max(1, round(sample_rate * _FRAME_S))
+    # On the grid of the whole piece, on which add() will look for quiet.
+    skipped = start // 2 // frame * frame
+    samples = np.frombuffer(pcm, "<i2", offset=2 * skipped)
+    voiced = np.flatnonzero(_levels_dbfs(samples, frame) > VOICED_DBFS)
+    if not voiced.size:
+        return len(pcm) if start == 0 else start
+    # A frame that is not complete yet may turn out to be quiet; the fade takes less than the quiet that add() keeps.
+    last = min(int(voiced[-1]) + 1, samples.size // frame) * frame
+    return max(start, 2 * (skipped + last - round(sample_rate * _FADE_S)))
+
+
 def _levels_dbfs(samples: _Samples, frame: int) -> NDArray[np.float64]:
     """The level of every frame without its own offset; the last one is what remains. In blocks, to save memory."""
     step = frame * _BLOCK_FRAMES

@@ -31,7 +31,7 @@ class _BoundedTransport(httpx2.AsyncHTTPTransport):
         timeout = request.extensions["timeout"]
         timeout["connect"] = min(timeout["connect"] or _CONNECT_TIMEOUT_S, _CONNECT_TIMEOUT_S)
         reply = await super().handle_async_request(request)
-        stream = _BoundedStream(reply, current_wire.get())
+        stream = _BoundedStream(reply, current_wire.get(Wire()))
         headers = [(name, value) for name, value in reply.headers.raw if name.lower() not in _WIRE_ONLY]
         if reply.status_code == 200 and request.url.path.endswith(_STREAM_METHOD):
             return httpx2.Response(200, headers=headers, stream=stream, extensions=reply.extensions)

@@ -169,6 +169,8 @@ class AudioRequest(_Model):
             made from everything audible, so that equal requests share a file.
         overwrite: Whether an existing file named ``output_filename`` may be replaced, once the new one is complete.
         style: How to speak, in a few adjectives such as ``"calm, whispering"``; never spoken. ``None``: plain.
+        subtitles: ``"srt"``, ``"vtt"`` or both: files beside the WAV with its name. Times inside a piece are estimates.
+        cache: Whether finished pieces of the same content will do, which cost nothing; ``False`` makes new ones.
         priority: Order in a queue: higher first, 0 normal.
     """
 
@@ -184,6 +186,8 @@ class AudioRequest(_Model):
     output_filename: str | None = Field(default=None, max_length=1_000)
     overwrite: bool = False
     style: Style | None = None
+    subtitles: tuple[Literal["srt", "vtt"], ...] = ()
+    cache: bool = True
     priority: int = Field(default=0, ge=-100, le=100)
 
     @field_validator("text")
@@ -276,6 +280,7 @@ class AudioResponse(_Model):
         message: One sentence for people.
         file_path: The absolute path of the WAV; ``None`` on failure.
         duration: Seconds of audio; ``None`` on failure.
+        subtitle_paths: The absolute paths of the subtitles asked for.
         error: What happened; ``None`` on success.
         error_code: Its stable name; ``None`` on success.
         retryable: Whether the same request may succeed later.
@@ -284,6 +289,7 @@ class AudioResponse(_Model):
         processing_time: Seconds from the call to this answer, waits included.
         model: The model that spoke, which may be the successor of the one asked for; ``None`` when none was called.
         attempts: API calls made.
+        cached_pieces: Pieces of the text that had been made before, and cost nothing.
         usage: Tokens billed, summed over every attempt.
         cost_usd: Their price in US dollars; ``None`` when the model's price is unknown.
         warnings: What a careful listener should know although the request succeeded.
@@ -294,6 +300,7 @@ class AudioResponse(_Model):
     message: str
     file_path: str | None = None
     duration: float | None = None
+    subtitle_paths: tuple[str, ...] = ()
     error: str | None = None
     error_code: ErrorCode | None = None
     retryable: bool = False
@@ -302,6 +309,7 @@ class AudioResponse(_Model):
     processing_time: float | None = None
     model: str | None = None
     attempts: int = 0
+    cached_pieces: int = 0
     usage: TokenUsage = TokenUsage()
     cost_usd: float | None = None
     warnings: tuple[str, ...] = ()

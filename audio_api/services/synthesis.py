@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,7 @@ class Bill:
         attempts: API calls made.
         usage: Tokens billed, failed calls included.
         cost_usd: Their price; ``None`` once a model without a known price was billed.
+        cached_pieces: Pieces that were finished before, and cost nothing.
         unanswered: Calls that ended without an answer, and may have been billed all the same.
         warnings: Each sentence once.
     """
@@ -38,6 +41,7 @@ class Bill:
         self.attempts = 0
         self.usage = TokenUsage()
         self.cost_usd: float | None = 0.0
+        self.cached_pieces = 0
         self.unanswered = 0
         self.warnings: dict[str, None] = {}
         self._own_prices = config.model_prices
@@ -100,31 +104,53 @@ class Synthesis:
 
     async def _attempt(self, utterance: Utterance) -> SpeechAudio:
         self._bill.attempts += 1
-        try:
+        with self._charged(utterance):
             audio = await self._engine.synthesize(utterance)
+        self._bill.charge(utterance.model, audio.usage)
+        return await self._verify(utterance, audio)
+
+    async def open_stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
+        """Try until a stream yields its first sound, and return the stream from that sound on.
+
+        Raises:
+            AudioAPIError: Of the last attempt. The stream itself raises, too, and tries nothing again.
+        """
+        stream, first = await call_with_retry(partial(self._first_sound, utterance), _policy(self._config), self._clock)
+        return self._billed(utterance, stream, first)
+
+    async def _first_sound(self, utterance: Utterance) -> tuple[AsyncGenerator[SpeechAudio, None], SpeechAudio]:
+        self._bill.attempts += 1
+        stream = self._engine.stream(utterance)
+        with self._charged(utterance):
+            async for block in stream:
+                if block.pcm:
+                    return stream, block
+                self._bill.charge(utterance.model, block.usage)
+        raise TTSAudioError("the stream ended without any sound")
+
+    async def _billed(
+        self, utterance: Utterance, stream: AsyncGenerator[SpeechAudio, None], first: SpeechAudio
+    ) -> AsyncGenerator[SpeechAudio, None]:
+        async with aclosing(stream):
+            with self._charged(utterance):
+                self._bill.charge(utterance.model, first.usage)
+                yield first
+                async for block in stream:
+                    self._bill.charge(utterance.model, block.usage)
+                    yield block
+
+    @contextmanager
+    def _charged(self, utterance: Utterance) -> Iterator[None]:
+        """Charge what a failed call was billed, or note that nobody knows."""
+        try:
+            yield
         except TTSError as error:
             self._bill.unanswered += error.code in _PERHAPS_BILLED
             self._bill.charge(utterance.model, error.usage or TokenUsage())
             raise
-        self._bill.charge(utterance.model, audio.usage)
-        return await self._verify(utterance, audio)
 
     async def _verify(self, utterance: Utterance, audio: SpeechAudio) -> SpeechAudio:
-        from audio_api.audio.checks import check_speech  # numpy takes 0.1 s to import
-
-        speeds = [turn.voice.speed or 1.0 for turn in utterance.turns]
-        verdict = await check_speech(
-            audio.pcm,
-            audio.sample_rate,
-            text=utterance.text,
-            language=utterance.language,
-            style=", ".join(dict.fromkeys(turn.style for turn in utterance.turns if turn.style)),
-            speed=sum(speeds) / len(speeds),
-            finish_reason=audio.finish_reason,
-            audio_tokens=audio.usage.audio_tokens,
-            min_bytes=self._config.min_audio_size,
-            signal=self._config.audio_checks != "off",
-        )
+        verdict = await judge_audio(utterance, audio, self._config)
         if verdict.outcome == "accept":
             return audio
         if verdict.outcome == "suspect" and self._config.audio_checks != "strict":
@@ -138,6 +164,25 @@ class Synthesis:
         audio, verdict = max(self._doubtful, key=lambda take: take[1].speech_s)
         self._bill.warn(f"the best of {len(self._doubtful)} doubtful takes: {verdict.detail}")
         return audio
+
+
+async def judge_audio(utterance: Utterance, audio: SpeechAudio, config: AudioConfig) -> Verdict:
+    """Whether this is speech, and all of it, as strictly as the settings ask."""
+    from audio_api.audio.checks import check_speech  # numpy takes 0.1 s to import
+
+    speeds = [turn.voice.speed or 1.0 for turn in utterance.turns]
+    return await check_speech(
+        audio.pcm,
+        audio.sample_rate,
+        text=utterance.text,
+        language=utterance.language,
+        style=", ".join(dict.fromkeys(turn.style for turn in utterance.turns if turn.style)),
+        speed=sum(speeds) / len(speeds),
+        finish_reason=audio.finish_reason,
+        audio_tokens=audio.usage.audio_tokens,
+        min_bytes=config.min_audio_size,
+        signal=config.audio_checks != "off",
+    )
 
 
 def _policy(config: AudioConfig) -> RetryPolicy:

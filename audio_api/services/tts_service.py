@@ -5,51 +5,63 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-import json
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
-from audio_api.audio.wav import check_target, encode_wav, write_wav
+from audio_api.audio.wav import SAMPLE_RATE, WavWriter, check_target
 from audio_api.config import AudioConfig, get_config
-from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
-from audio_api.errors import (
-    AudioAPIError,
-    ErrorCode,
-    TTSModelNotFoundError,
-    TTSOutputError,
-    TTSQuotaError,
-    TTSValidationError,
-)
+from audio_api.engines.base import SpeechEngine, Utterance
+from audio_api.errors import AudioAPIError, ErrorCode, TTSOutputError, TTSQuotaError, TTSValidationError
 from audio_api.models.audio_request import (
     AudioRequest,
     AudioResponse,
     BatchAudioRequest,
     BatchAudioResponse,
     TokenUsage,
-    VoiceConfig,
 )
 from audio_api.models.speech_models import model_spec
 from audio_api.retry import Clock
-from audio_api.services.synthesis import Bill, Synthesis
-
-if TYPE_CHECKING:
-    pass
+from audio_api.services.narration import Narration
+from audio_api.services.planning import PlannedPiece, plan_pieces
+from audio_api.services.recording import Joint, Recording, record
+from audio_api.services.runtime import Runtime, content_key
+from audio_api.services.streaming import FIRST_CHARS, Live, stream_pieces
+from audio_api.services.subtitle_files import check_subtitles, write_subtitles
+from audio_api.services.synthesis import Bill
 
 logger = logging.getLogger(__name__)
 
 ProgressCallback = Callable[[int, int, AudioResponse], Awaitable[None] | None]
 """Called after each request of a batch with: requests finished, requests in all, this request's response."""
 
-# Part of every content key: raise it when the same request starts to sound different.
-_PROTOCOL_VERSION = 1
+# Planning a text of this length takes about 10 ms.
+_THREAD_ABOVE_CHARS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechProgress:
+    """How far one request is.
+
+    Attributes:
+        pieces_done: Pieces of the text that are in the file.
+        pieces_total: Pieces in all.
+        seconds: Seconds of sound in the file.
+    """
+
+    pieces_done: int
+    pieces_total: int
+    seconds: float
+
+
+SpeechCallback = Callable[[SpeechProgress], Awaitable[None] | None]
+"""Called after each piece of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +83,6 @@ class ServiceHealth:
     def __bool__(self) -> bool:
         """The answer in one word."""
         return self.healthy
-
-
-@dataclass(frozen=True, slots=True)
-class _Runtime:
-    """What one configuration needs: its engine, and the slots that bound its concurrency."""
-
-    config: AudioConfig
-    engine: SpeechEngine
-    slots: asyncio.Semaphore
 
 
 class TTSService:
@@ -105,9 +108,8 @@ class TTSService:
         self._gemini_client = gemini_client
         self._engine = engine
         self._clock = clock or Clock()
-        self._runtime: _Runtime | None = None
+        self._runtime: Runtime | None = None
         self._own_engines: list[SpeechEngine] = []
-        self._lost_models: set[str] = set()
         self._being_written: set[Path] = set()
         self._closed = False
 
@@ -119,45 +121,56 @@ class TTSService:
     ) -> None:
         await self.close()
 
-    async def generate_audio(self, request: AudioRequest) -> AudioResponse:
-        """Speak one request into one file.
+    async def generate_audio(self, request: AudioRequest, on_progress: SpeechCallback | None = None) -> AudioResponse:
+        """Speak one request, of any length and cast, into one file.
 
-        Everything that can be known beforehand is checked before any paid call. Cancelling ends the call in progress
-        and leaves no file behind.
+        Everything that can be known beforehand is checked before any paid call. A long text is made in pieces, a few at
+        a time; finished ones are kept, so that the same request, after a failure or a crash, pays only for the others.
+        Cancelling ends the calls in progress and leaves no file behind.
 
         Args:
             request: What to speak.
+            on_progress: Called after each piece; a coroutine function is awaited. ``None``: nobody is told.
 
         Returns:
             A success whose ``file_path`` is a complete WAV of the whole text, or a failure with its ``error_code``;
             ``raise_for_error()`` turns the latter into its exception.
         """
-        started_s = self._clock.monotonic()
-        try:
-            runtime = self._current_runtime()
-        except AudioAPIError as error:
-            return _failure(error, None, self._clock.monotonic() - started_s)
+        return await self._respond(request, partial(self._write, on_progress=on_progress))
+
+    async def stream_to_file(self, request: AudioRequest, on_progress: SpeechCallback | None = None) -> AudioResponse:
+        """Speak one request into a file that can be played while it grows, as ``NAME.part.wav`` beside the final one.
+
+        Args:
+            request: What to speak.
+            on_progress: As in ``generate_audio``.
+
+        Returns:
+            As ``generate_audio``; a stream that fails leaves no file.
+        """
+        return await self._respond(request, partial(self._write_growing, on_progress=on_progress))
+
+    async def stream_audio(self, request: AudioRequest) -> AsyncGenerator[bytes, None]:
+        """Speak one request as sound that can be played at once: the first sentence as the model makes it.
+
+        The following pieces are made and verified meanwhile. Leaving the loop, closing the generator or cancelling ends
+        every call in progress. The file settings of the request do not matter.
+
+        Args:
+            request: What to speak.
+
+        Yields:
+            Signed 16-bit little-endian samples of one channel, 24,000 a second, whole samples only.
+
+        Raises:
+            AudioAPIError: Nothing can be said, or the sound cannot go on; then the text says how much was handed over.
+        """
+        runtime = self._current_runtime()
         bill = Bill(runtime.config, self._clock)
-        try:
-            async with runtime.slots:
-                path, audio = await self._produce(request, runtime, bill)
-        except AudioAPIError as error:
-            response = _failure(error, bill, self._clock.monotonic() - started_s)
-        else:
-            response = AudioResponse(
-                success=True,
-                message=f"{audio.duration_s:.2f} s of speech in {path.name}",
-                file_path=str(path),
-                duration=audio.duration_s,
-                processing_time=self._clock.monotonic() - started_s,
-                model=audio.model,
-                attempts=bill.attempts,
-                usage=bill.usage,
-                cost_usd=bill.cost_usd,
-                warnings=bill.all_warnings(),
-            )
-        _report(request, response)
-        return response
+        pieces = await self._plan(request, runtime, bill, first_chars=FIRST_CHARS)
+        async with aclosing(stream_pieces(pieces, runtime, bill, cached=request.cache, live=Live(Joint()))) as blocks:
+            async for block in blocks:
+                yield block
 
     async def generate_batch(
         self,
@@ -224,13 +237,13 @@ class TTSService:
     def _settings(self) -> AudioConfig:
         return self._config or get_config()
 
-    def _current_runtime(self) -> _Runtime:
+    def _current_runtime(self) -> Runtime:
         if self._closed:
             raise RuntimeError("this TTSService is closed")
         config = self._settings()
         if self._runtime is None or self._runtime.config is not config:
             engine = self._engine or self._make_engine(config)
-            self._runtime = _Runtime(config, engine, asyncio.Semaphore(config.max_concurrency))
+            self._runtime = Runtime(config, engine, self._clock)
         return self._runtime
 
     def _make_engine(self, config: AudioConfig) -> SpeechEngine:
@@ -254,27 +267,98 @@ class TTSService:
         self._own_engines.append(engine)
         return engine
 
-    async def _produce(self, request: AudioRequest, runtime: _Runtime, bill: Bill) -> tuple[Path, SpeechAudio]:
-        config, engine = runtime.config, runtime.engine
-        asked_model = str(request.model or config.default_tts_model)
+    async def _respond(
+        self, request: AudioRequest, write: Callable[[AudioRequest, Runtime, Bill], Awaitable[Recording]]
+    ) -> AudioResponse:
+        started_s = self._clock.monotonic()
+        bill: Bill | None = None
+        try:
+            runtime = self._current_runtime()
+            bill = Bill(runtime.config, self._clock)
+            recording = await write(request, runtime, bill)
+            subtitle_paths = await write_subtitles(recording, request)
+        except AudioAPIError as error:
+            response = _failure(error, bill, self._clock.monotonic() - started_s)
+        else:
+            response = AudioResponse(
+                success=True,
+                message=f"{recording.duration_s:.2f} s of speech in {recording.path.name}",
+                file_path=str(recording.path),
+                duration=recording.duration_s,
+                subtitle_paths=tuple(map(str, subtitle_paths)),
+                processing_time=self._clock.monotonic() - started_s,
+                model=recording.model,
+                attempts=bill.attempts,
+                cached_pieces=bill.cached_pieces,
+                usage=bill.usage,
+                cost_usd=bill.cost_usd,
+                warnings=bill.all_warnings(),
+            )
+        _report(request, response)
+        return response
+
+    async def _write(
+        self, request: AudioRequest, runtime: Runtime, bill: Bill, *, on_progress: SpeechCallback | None
+    ) -> Recording:
+        async with self._target(request, runtime) as (folder, name, overwrite):
+            pieces = await self._plan(request, runtime, bill)
+            await check_target(folder, name, overwrite=overwrite)
+            speak = partial(runtime.speak, bill=bill, cached=request.cache)
+            narration = Narration(pieces, speak, at_once=runtime.config.piece_concurrency)
+
+            async def tell(seconds: float) -> None:
+                await _tell(on_progress, SpeechProgress(narration.done, narration.total, seconds))
+
+            try:
+                async with aclosing(narration.in_order()) as parts:
+                    return await record(parts, folder, name, overwrite=overwrite, on_part=tell)
+            finally:
+                await narration.stop()
+
+    async def _write_growing(
+        self, request: AudioRequest, runtime: Runtime, bill: Bill, *, on_progress: SpeechCallback | None
+    ) -> Recording:
+        async with self._target(request, runtime) as (folder, name, overwrite):
+            pieces = await self._plan(request, runtime, bill, first_chars=FIRST_CHARS)
+            await check_target(folder, name, overwrite=overwrite)
+            live = Live(Joint())
+            blocks = stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)
+            async with aclosing(blocks), WavWriter(folder, name, overwrite=overwrite, growing=True) as writer:
+                async for block in blocks:
+                    await writer.write(block)
+                    seconds = live.sent_bytes / 2 / SAMPLE_RATE
+                    await _tell(on_progress, SpeechProgress(live.joint.parts, len(pieces), seconds))
+                return live.joint.recording(await writer.commit())
+
+    async def _plan(
+        self, request: AudioRequest, runtime: Runtime, bill: Bill, *, first_chars: int | None = None
+    ) -> list[PlannedPiece]:
+        """Every piece of a request, each of which the engine could speak."""
+        config = runtime.config
         _check_length(request.text, config.max_text_length)
-        utterance = Utterance.from_request(request, asked_model)
-        name = request.output_filename or f"{content_key(utterance, engine.name)}.wav"
+        utterance = Utterance.from_request(request, str(request.model or config.default_tts_model))
+        utterance = replace(utterance, model=runtime.living_model(utterance.model, bill))
+        plan = plan_pieces(utterance, model_spec(utterance.model).piece_chars, first_chars)
+        long = len(request.text) > _THREAD_ABOVE_CHARS
+        pieces = await asyncio.to_thread(lambda: list(plan)) if long else list(plan)
+        for piece in pieces:
+            runtime.engine.preflight(piece.utterance)
+        return pieces
+
+    @asynccontextmanager
+    async def _target(self, request: AudioRequest, runtime: Runtime) -> AsyncIterator[tuple[Path, str, bool]]:
+        """The folder and the name of a request's file, and whether an existing one may be replaced."""
+        folder = runtime.config.output_dir
+        name = request.output_filename
+        if name is None:
+            _check_length(request.text, runtime.config.max_text_length)
+            whole = Utterance.from_request(request, str(request.model or runtime.config.default_tts_model))
+            name = f"{content_key(whole, runtime.engine.name)}.wav"
         # A name made from the content may be replaced: what it names is the same.
         overwrite = request.overwrite or request.output_filename is None
-        with self._claim(config.output_dir / name, overwrite):
-            utterance = replace(utterance, model=self._living_model(asked_model, config, bill))
-            engine.preflight(utterance)
-            await check_target(config.output_dir, name, overwrite=overwrite)
-            audio = await self._speak(utterance, runtime, bill)
-            try:
-                path = await write_wav(
-                    config.output_dir, name, audio.pcm, sample_rate=audio.sample_rate, overwrite=overwrite
-                )
-            except TTSOutputError as error:
-                error.audio = encode_wav(audio.pcm, audio.sample_rate)
-                raise
-        return path, audio
+        await check_subtitles(folder / name, request, overwrite)
+        with self._claim(folder / name, overwrite):
+            yield folder, name, overwrite
 
     @contextmanager
     def _claim(self, path: Path, overwrite: bool) -> Iterator[None]:
@@ -290,32 +374,6 @@ class TTSService:
         finally:
             self._being_written.discard(path)
 
-    def _living_model(self, model: str, config: AudioConfig, bill: Bill) -> str:
-        """The model itself, or the successor of one that is known to be gone."""
-        is_gone = model in self._lost_models or model_spec(model).is_shut_down(self._clock.now().date())
-        return self._successor(model, config, bill) if is_gone else model
-
-    def _successor(self, model: str, config: AudioConfig, bill: Bill) -> str:
-        """The model that takes over from one that is gone; every response says so, the log says it once."""
-        successor = model_spec(model).successor
-        if successor is None or not config.model_fallback:
-            advice = f"use {successor}, or set MODEL_FALLBACK=true" if successor else "use one of VoiceModel"
-            raise TTSModelNotFoundError(f"the model {model} is not served by the API: {advice}")
-        bill.warn(f"{model} is not served any more; its successor {successor} spoke instead")
-        if model not in self._lost_models:
-            self._lost_models.add(model)
-            logger.warning("model is gone, its successor speaks", extra={"model": model, "successor": successor.value})
-        return successor.value
-
-    async def _speak(self, utterance: Utterance, runtime: _Runtime, bill: Bill) -> SpeechAudio:
-        try:
-            return await Synthesis(runtime.engine, runtime.config, self._clock, bill).run(utterance)
-        except TTSModelNotFoundError:
-            successor = self._successor(utterance.model, runtime.config, bill)
-        utterance = replace(utterance, model=successor)
-        runtime.engine.preflight(utterance)
-        return await Synthesis(runtime.engine, runtime.config, self._clock, bill).run(utterance)
-
 
 def _check_length(text: str, limit: int) -> None:
     if len(text) > limit:
@@ -324,15 +382,9 @@ def _check_length(text: str, limit: int) -> None:
         )
 
 
-def content_key(utterance: Utterance, engine_name: str) -> str:
-    """64 hexadecimal digits (sha256) over everything audible: engine, model, language, every turn's words and voice."""
-    turns = [(turn.text, turn.speaker, turn.style, *_voice_key(turn.voice)) for turn in utterance.turns]
-    audible = [_PROTOCOL_VERSION, engine_name, utterance.model, utterance.language, turns]
-    return hashlib.sha256(json.dumps(audible).encode()).hexdigest()
-
-
-def _voice_key(voice: VoiceConfig) -> tuple[str, float | None, float | None]:
-    return str(voice.voice_name), voice.speed, voice.pitch
+async def _tell(listener: SpeechCallback | None, progress: SpeechProgress) -> None:
+    if listener is not None and inspect.isawaitable(told := listener(progress)):
+        await told
 
 
 def _failure(error: AudioAPIError, bill: Bill | None, elapsed_s: float) -> AudioResponse:
@@ -381,52 +433,3 @@ def _report(request: AudioRequest, response: AudioResponse) -> None:
             "error_code": response.error_code,
         },
     )
-
-
-async def asay(
-    text: str,
-    path: str | Path | None = None,
-    *,
-    voice: str = "kore",
-    config: AudioConfig | None = None,
-    **fields: Any,
-) -> AudioResponse:
-    """Speak a text into a file, in one line.
-
-    Args:
-        text: What is spoken.
-        path: Where the WAV goes; an existing file is an error unless ``overwrite=True``. ``None``: a name made from
-            the content, in the configured output folder.
-        voice: The voice's name.
-        config: The settings; ``None``: ``get_config()``.
-        fields: Further fields of ``AudioRequest``, such as ``language``, ``style``, ``model`` or ``overwrite``.
-
-    Returns:
-        The response of a success.
-
-    Raises:
-        AudioAPIError: No speech was made; the class says what to do.
-        ValueError: A field is wrong.
-    """
-    config = config or get_config()
-    if path is not None:
-        path = Path(path)
-        config = config.model_copy(update={"output_dir": path.parent})
-        fields["output_filename"] = path.name
-    request = AudioRequest.model_validate({"text": text, "voice_config": {"voice_name": voice}, **fields})
-    async with TTSService(config) as service:
-        return (await service.generate_audio(request)).raise_for_error()
-
-
-def say(text: str, path: str | Path | None = None, **options: Any) -> AudioResponse:
-    """Speak a text into a file and wait for it. Takes and raises what ``asay`` does.
-
-    Inside a running event loop it blocks that loop until done; prefer ``await asay(…)`` there.
-    """
-    speech = partial(asay, text, path, **options)
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(speech())
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(lambda: asyncio.run(speech())).result()

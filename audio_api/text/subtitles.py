@@ -51,6 +51,7 @@ class Spoken:
         speaker: Who says it; ``None`` when there is only one voice.
         words: Measured words of the text, in order; those left out are placed between the others. Empty when only the
             whole was measured.
+        measured: Whether its times are: not those of a turn inside a piece of which only the whole was measured.
     """
 
     text: str
@@ -58,6 +59,7 @@ class Spoken:
     end_s: float
     speaker: str | None = None
     words: tuple[SpokenWord, ...] = ()
+    measured: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,8 @@ class _Run:
         anchors = _anchors(span)
         for (start, start_s), (end, end_s) in pairwise(anchors):
             self._share(span.text[start:end], start_s, end_s)
+        if not span.measured:
+            return
         for at, _ in (anchors[0], *anchors[1:-1:2]):
             self._measured_starts.update(offset + near for near in _beside(span.text, at, -1))
         for at, _ in (*anchors[2:-1:2], anchors[-1]):

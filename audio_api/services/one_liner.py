@@ -1,0 +1,64 @@
+"""From text to file in one line."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from audio_api.config import AudioConfig, get_config
+from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.services.tts_service import TTSService
+
+
+async def asay(
+    text: str,
+    path: str | Path | None = None,
+    *,
+    voice: str = "kore",
+    config: AudioConfig | None = None,
+    **fields: Any,
+) -> AudioResponse:
+    """Speak a text into a file, in one line.
+
+    Args:
+        text: What is spoken.
+        path: Where the WAV goes; an existing file is an error unless ``overwrite=True``. ``None``: a name made from
+            the content, in the configured output folder.
+        voice: The voice's name.
+        config: The settings; ``None``: ``get_config()``.
+        fields: Further fields of ``AudioRequest``, such as ``language``, ``style``, ``model`` or ``overwrite``.
+
+    Returns:
+        The response of a success.
+
+    Raises:
+        AudioAPIError: No speech was made; the class says what to do.
+        ValueError: A field is wrong.
+    """
+    config = config or get_config()
+    if path is not None:
+        path = Path(path)
+        # Finished pieces stay where they always are, not beside a file that may be anywhere.
+        cache_dir = config.cache_dir or config.output_dir / ".cache"
+        config = config.model_copy(update={"output_dir": path.parent, "cache_dir": cache_dir})
+        fields["output_filename"] = path.name
+    request = AudioRequest.model_validate({"text": text, "voice_config": {"voice_name": voice}, **fields})
+    async with TTSService(config) as service:
+        return (await service.generate_audio(request)).raise_for_error()
+
+
+def say(text: str, path: str | Path | None = None, **options: Any) -> AudioResponse:
+    """Speak a text into a file and wait for it. Takes and raises what ``asay`` does.
+
+    Inside a running event loop it blocks that loop until done; prefer ``await asay(…)`` there.
+    """
+    speech = partial(asay, text, path, **options)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(speech())
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(speech())).result()

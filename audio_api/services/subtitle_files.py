@@ -1,0 +1,81 @@
+"""Subtitles beside the file they belong to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from audio_api.errors import ErrorCode, TTSOutputError
+from audio_api.models.audio_request import AudioRequest
+from audio_api.services.recording import Line, Recording
+from audio_api.text.pace import expected_seconds
+from audio_api.text.subtitles import Spoken, make_cues, to_srt, to_vtt
+
+_WRITERS = {"srt": to_srt, "vtt": to_vtt}
+
+
+async def check_subtitles(wav: Path, request: AudioRequest, overwrite: bool) -> None:
+    """Find out before anything is paid for whether a name is taken.
+
+    Raises:
+        TTSOutputError: It is, and may not be overwritten.
+    """
+    for path in () if overwrite else [wav.with_suffix(f".{kind}") for kind in request.subtitles]:
+        if await asyncio.to_thread(os.path.lexists, path):
+            raise TTSOutputError(
+                f"{path.name} exists; choose another name or pass overwrite=True", code=ErrorCode.OUTPUT_EXISTS
+            )
+
+
+async def write_subtitles(recording: Recording, request: AudioRequest) -> tuple[Path, ...]:
+    """Write what the request asks for beside the recording, each file whole or not at all.
+
+    Raises:
+        TTSOutputError: A file could not be written.
+    """
+    if not request.subtitles:
+        return ()
+    return await asyncio.to_thread(_write_all, recording, request.subtitles)
+
+
+def _write_all(recording: Recording, kinds: Iterable[str]) -> tuple[Path, ...]:
+    cues = make_cues(spoken for line in recording.lines for spoken in _spoken(line))
+    paths = []
+    for kind in dict.fromkeys(kinds):
+        path = recording.path.with_suffix(f".{kind}")
+        try:
+            _replace(path, _WRITERS[kind](cues).encode())
+        except OSError as error:
+            raise TTSOutputError(f"cannot write {str(path)!r}: {error.strerror}") from None
+        paths.append(path)
+    return tuple(paths)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=f"{path.suffix}.tmp", delete=False) as file:
+        draft = Path(file.name)
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            # As the recording beside it, which follows the umask.
+            draft.chmod(path.with_suffix(".wav").stat().st_mode & 0o777)
+            draft.replace(path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+def _spoken(line: Line) -> Iterator[Spoken]:
+    """The turns of a piece; where there are several, its time is shared out by how long each takes to say."""
+    turns = line.utterance.turns
+    expected = [max(expected_seconds(turn.text, line.utterance.language), 0.01) for turn in turns]
+    per_expected = (line.end_s - line.start_s) / sum(expected)
+    at = line.start_s
+    for turn, seconds in zip(turns, expected, strict=True):
+        end = line.end_s if turn is turns[-1] else at + seconds * per_expected
+        yield Spoken(turn.text, at, end, turn.speaker, measured=len(turns) == 1)
+        at = end
