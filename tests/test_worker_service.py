@@ -273,7 +273,8 @@ async def test_what_is_not_the_tasks_fault_defers_it(
     assert status
     assert (status.state, status.deliveries) == (JobState.DELAYED, 0)
     (due, *_), *_ = queue.backend._shared.delayed  # type: ignore[attr-defined]
-    assert wait_s - 2 <= due - before <= wait_s + 6
+    # The end of the quota was named when the tests were collected.
+    assert wait_s * 0.9 - 2 <= due - before <= wait_s + 6
 
 
 @pytest.mark.parametrize(

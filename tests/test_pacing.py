@@ -1,0 +1,376 @@
+"""One pace for all workers: exact in every window, and a gate that one call's answer closes or opens for all."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import ScriptedEngine
+
+from audio_api.config import AudioConfig
+from audio_api.engines.base import Turn as SpokenTurn
+from audio_api.engines.base import Utterance
+from audio_api.errors import (
+    AudioAPIError,
+    ErrorCode,
+    QueueUnavailableError,
+    TTSAudioError,
+    TTSAuthenticationError,
+    TTSQuotaError,
+    TTSRateLimitError,
+    TTSUnavailableError,
+)
+from audio_api.models.audio_request import VoiceConfig
+from audio_api.queues.base import QueueBackend
+from audio_api.queues.limits import CallLimits, MemoryLimits, Rates, Turn
+from audio_api.queues.memory import MemoryBackend
+from audio_api.queues.redis_streams import RedisBackend
+from audio_api.retry import Clock
+from audio_api.services.pacing import PacedEngine, Pacer, task_deadline
+
+MODEL = "gemini-3.8-flash-tts"
+NOON = datetime(2026, 11, 22, 20, tzinfo=UTC).timestamp()
+"""Noon in California, a while before the day ends there."""
+FREE = Rates(None, 60, None, lambda now: now + 1e6)
+
+
+def per_window(count: int, window_s: float = 60.0) -> Rates:
+    """So many calls in any such window."""
+    return Rates(count, window_s, None, lambda now: now + 1e6)
+
+
+class Time:
+    """A clock that a test moves; sleeping moves it, too."""
+
+    def __init__(self) -> None:
+        self.now_s = NOON
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """Let the time pass."""
+        self.slept.append(seconds)
+        self.now_s += seconds
+        await asyncio.sleep(0)
+
+    def clock(self) -> Clock:
+        """This time, as the library takes it."""
+        return Clock(lambda: self.now_s, self.sleep, lambda: 0.5, lambda: datetime.fromtimestamp(self.now_s, UTC))
+
+
+@pytest.fixture
+def time_() -> Time:
+    """A clock of the test's own."""
+    return Time()
+
+
+@pytest.fixture
+def limits(time_: Time) -> MemoryLimits:
+    """Limits in memory, by that clock."""
+    return MemoryLimits(lambda: time_.now_s)
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def shared(request: pytest.FixtureRequest) -> AsyncIterator[tuple[CallLimits, CallLimits]]:
+    """The limits of one queue, as two processes see them."""
+    name = f"test-{secrets.token_hex(6)}"
+    pair: list[QueueBackend]
+    if request.param == "memory":
+        pair = [MemoryBackend(name), MemoryBackend(name)]
+    else:
+        url = request.getfixturevalue("redis_url")
+        pair = [RedisBackend(url, name), RedisBackend(url, name)]
+    yield pair[0].limits, pair[1].limits
+    for backend in pair:
+        await backend.close()
+
+
+Shared = tuple[CallLimits, CallLimits]
+
+
+async def test_calls_are_counted_together(shared: Shared) -> None:
+    """Three calls of one process leave none for the other, which learns when to come again; another model is free."""
+    one, other = shared
+    rates = per_window(3)
+    assert [await one.take(MODEL, rates) for _ in range(3)] == [Turn()] * 3
+    assert 59 < (await other.take(MODEL, rates)).wait_s <= 60
+    assert await other.take("another-model", rates) == Turn()
+
+
+async def test_a_window_slides(shared: Shared) -> None:
+    """A place is free exactly one window after the call that took it, not at the next full minute."""
+    one, other = shared
+    rates = per_window(1, 0.2)
+    assert await one.take(MODEL, rates) == Turn()
+    wait_s = (await other.take(MODEL, rates)).wait_s
+    assert 0 < wait_s <= 0.2
+    await asyncio.sleep(wait_s)
+    assert await other.take(MODEL, rates) == Turn()
+    assert (await one.take(MODEL, rates)).wait_s > 0
+
+
+async def test_a_day_ends_for_all(shared: Shared) -> None:
+    """Its calls are counted together, and it begins anew at its end; a minute that refuses uses up nothing of it."""
+    one, other = shared
+    ends: list[float] = []
+
+    def day_end(now: float) -> float:
+        ends.append(now + 0.5)
+        return ends[0] if now < ends[0] else now + 100
+
+    rates = Rates(None, 60, 2, day_end)
+    assert await one.take(MODEL, rates) == Turn()
+    assert await other.take(MODEL, rates) == Turn()
+    wait_s = (await one.take(MODEL, rates)).wait_s
+    assert 0 < wait_s <= 0.5
+    await asyncio.sleep(wait_s + 0.01)
+    assert await one.take(MODEL, rates) == Turn()
+    minute_too = Rates(1, 60, 10, day_end)
+    await other.take(MODEL, minute_too)
+    for _ in range(5):
+        assert (await other.take(MODEL, minute_too)).wait_s < 61
+
+
+async def test_a_closed_gate_holds_everybody(shared: Shared) -> None:
+    """One closes it, the other waits; the longer time wins; it opens by itself."""
+    one, other = shared
+    await one.close_gate(MODEL, 0.3)
+    await other.close_gate(MODEL, 0.01)
+    wait_s = (await other.take(MODEL, FREE)).wait_s
+    assert 0.1 < wait_s <= 0.3
+    await asyncio.sleep(wait_s)
+    assert await other.take(MODEL, FREE) == await other.take(MODEL, FREE) == Turn()
+
+
+async def test_a_gate_with_probes_lets_one_through(shared: Shared) -> None:
+    """After its time one call tries, the others go on waiting, until somebody opens it."""
+    one, other = shared
+    await one.close_gate(MODEL, 0.05, 30)
+    await asyncio.sleep((await one.take(MODEL, FREE)).wait_s)
+    assert await other.take(MODEL, FREE) == Turn(probe=True)
+    assert 29 < (await one.take(MODEL, FREE)).wait_s <= 30
+    await other.open_gate(MODEL)
+    assert await one.take(MODEL, FREE) == Turn()
+
+
+@given(
+    st.lists(st.floats(0, 30), min_size=1, max_size=60),
+    st.integers(1, 5),
+    st.floats(0.5, 20),
+)
+def test_no_window_holds_too_many(gaps: list[float], count: int, window_s: float) -> None:
+    """Whenever calls are asked for, those let through are never more than allowed in any window; nor ever fewer."""
+    time_ = Time()
+    limits = MemoryLimits(lambda: time_.now_s)
+    through: list[float] = []
+    for gap in gaps:
+        time_.now_s += gap
+        now = time_.now_s
+        turn = asyncio.run(limits.take(MODEL, per_window(count, window_s)))
+        recent = [moment for moment in through if moment > now - window_s + 1e-6]
+        if turn.wait_s == 0:
+            through.append(now)
+            assert len(recent) < count
+        else:
+            assert len([moment for moment in through if moment > now - window_s - 1e-6]) >= count
+
+
+UTTERANCE = Utterance((SpokenTurn("Hello there, my friend.", VoiceConfig()),), MODEL, "en-US")
+
+
+def paced(engine: ScriptedEngine, limits: CallLimits, time_: Time, **settings: Any) -> PacedEngine:
+    """An engine at the pace of these limits."""
+    config = AudioConfig(**settings)
+    return PacedEngine(engine, Pacer(limits, lambda: config, clock=time_.clock()))
+
+
+async def outcome(engine: PacedEngine) -> AudioAPIError | None:
+    """The error of one call; ``None``: it succeeded."""
+    try:
+        await engine.synthesize(UTTERANCE)
+    except AudioAPIError as error:
+        return error
+    return None
+
+
+async def test_without_settings_nobody_waits(limits: MemoryLimits, time_: Time) -> None:
+    """No limit is set, and the API is content."""
+    engine = paced(ScriptedEngine(), limits, time_)
+    assert [await outcome(engine) for _ in range(30)] == [None] * 30
+    assert time_.slept == []
+
+
+async def test_the_minutes_limit_is_kept(limits: MemoryLimits, time_: Time) -> None:
+    """Ten a minute: the eleventh call comes a little more than a minute after the first."""
+    engine = paced(ScriptedEngine(), limits, time_, rate_limit_rpm=10)
+    for _ in range(21):
+        assert await outcome(engine) is None
+    assert 60 < time_.slept[0] < 63
+    assert time_.now_s - NOON == pytest.approx(2 * 61.8)
+
+
+async def test_a_days_limit_hands_the_job_back(limits: MemoryLimits, time_: Time) -> None:
+    """Its end is too far away to wait; the error tells when: midnight in California."""
+    engine = paced(ScriptedEngine(), limits, time_, rate_limit_rpd=2)
+    assert [await outcome(engine) for _ in range(2)] == [None, None]
+    error = await outcome(engine)
+    assert isinstance(error, TTSRateLimitError)
+    assert not error.retryable
+    assert error.retry_after_s == pytest.approx(12 * 3600)
+    assert time_.slept == []
+
+
+@pytest.mark.parametrize(("named_s", "wait_s"), [(42.0, 42.0), (None, 60.0)])
+async def test_a_429_pauses_everybody(named_s: float | None, wait_s: float, limits: MemoryLimits, time_: Time) -> None:
+    """The call that was refused reports it; every other worker's next call waits as long as the server said."""
+    refused = paced(ScriptedEngine([TTSRateLimitError("slow down", retry_after_s=named_s)]), limits, time_)
+    other = paced(ScriptedEngine(), limits, time_)
+    error = await outcome(refused)
+    assert error
+    assert error.retryable
+    assert await outcome(other) is None
+    assert time_.slept == [pytest.approx(wait_s)]
+
+
+async def test_a_used_up_day_stops_everybody_until_it_resets(limits: MemoryLimits, time_: Time) -> None:
+    """Afterwards one call looks whether the quota is back, and lets the others in."""
+    over = TTSQuotaError("the day is over")
+    over.reset_at = datetime.fromtimestamp(NOON, UTC) + timedelta(hours=3)
+    one, other = paced(ScriptedEngine([over]), limits, time_), paced(ScriptedEngine(), limits, time_)
+    assert await outcome(one) is over
+    error = await outcome(other)
+    assert error
+    assert error.code is ErrorCode.RATE_LIMITED
+    assert error.retry_after_s == pytest.approx(3 * 3600)
+    time_.now_s += 3 * 3600
+    assert [await outcome(other), await outcome(one)] == [None, None]
+    assert time_.slept == []
+
+
+DOWN = TTSUnavailableError("503")
+
+
+async def test_an_outage_is_noticed_and_costs_few_calls(limits: MemoryLimits, time_: Time) -> None:
+    """After ten failures in a row calls cease but for a probe; jobs are told to come back, and the end is noticed."""
+    failing = ScriptedEngine([DOWN] * 14)
+    engine = paced(failing, limits, time_)
+    errors = [await outcome(engine) for _ in range(14)]
+    assert errors[:9] == [DOWN] * 9
+    assert all(isinstance(error, TTSRateLimitError) and not error.retryable for error in errors[9:])
+    # One second after the outage was noticed, then every five.
+    assert time_.slept == [pytest.approx(1), *[pytest.approx(5)] * 3]
+    assert await outcome(engine) is None
+    time_.slept.clear()
+    assert [await outcome(engine) for _ in range(5)] == [None] * 5
+    assert time_.slept == []
+
+
+@pytest.mark.parametrize("error", [DOWN, TTSAuthenticationError("the key was revoked")], ids=["503", "key"])
+async def test_failures_between_successes_are_no_outage(
+    error: AudioAPIError, limits: MemoryLimits, time_: Time
+) -> None:
+    """Nine failures and a success, again and again: every failure is reported as what it is."""
+    engine = paced(ScriptedEngine([*[error] * 9, TTSAudioError("silence"), *[error] * 9]), limits, time_)
+    assert [await outcome(engine) for _ in range(9)] == [error] * 9
+    assert isinstance(await outcome(engine), TTSAudioError)
+    assert [await outcome(engine) for _ in range(9)] == [error] * 9
+    assert time_.slept == []
+
+
+async def test_a_probe_that_is_answered_at_all_ends_the_outage(limits: MemoryLimits, time_: Time) -> None:
+    """Even silence shows that the API is back."""
+    engine = paced(ScriptedEngine([*[DOWN] * 10, TTSAudioError("silence")]), limits, time_)
+    for _ in range(11):
+        await outcome(engine)
+    time_.slept.clear()
+    assert [await outcome(engine), await outcome(engine)] == [None, None]
+    assert time_.slept == []
+
+
+async def test_a_stream_keeps_the_pace(limits: MemoryLimits, time_: Time) -> None:
+    """Streams are calls, too."""
+    engine = paced(ScriptedEngine(), limits, time_, rate_limit_rpm=1)
+    for _ in range(2):
+        blocks = [block async for block in engine.stream(UTTERANCE)]
+        assert sum(len(block.pcm) for block in blocks) > 1_000
+    assert len(time_.slept) == 1
+
+
+async def test_a_paced_engine_is_the_engine_otherwise(limits: MemoryLimits, time_: Time) -> None:
+    """Its name, its checks and its end."""
+    engine = ScriptedEngine()
+    wrapped = paced(engine, limits, time_)
+    assert wrapped.name == "scripted"
+    engine.refusal = DOWN
+    with pytest.raises(TTSUnavailableError):
+        wrapped.preflight(UTTERANCE)
+    with pytest.raises(TTSUnavailableError):
+        await wrapped.health_check(MODEL)
+    await wrapped.close()
+    assert engine.closed
+
+
+class Unknown(CallLimits):
+    """A place that does not answer."""
+
+    async def take(self, model: str, rates: Rates) -> Turn:
+        """Fail."""
+        raise QueueUnavailableError("down")
+
+    async def close_gate(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
+        """Fail."""
+        raise QueueUnavailableError("down")
+
+    async def open_gate(self, model: str) -> None:
+        """Fail."""
+        raise QueueUnavailableError("down")
+
+
+async def test_a_limiter_that_fails_lets_calls_through_slowly(
+    time_: Time, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a tenth of the limit, as nobody knows of the others; the warning comes once."""
+    monkeypatch.setattr("audio_api.services.pacing.time.time", lambda: time_.now_s)
+    failing = ScriptedEngine([TTSRateLimitError("slow down")])
+    engine = paced(failing, Unknown(), time_, rate_limit_rpm=20)
+    assert await outcome(engine)
+    for _ in range(3):
+        assert await outcome(engine) is None
+    assert len(time_.slept) == 1
+    assert len([record for record in caplog.records if "the shared pace is unknown" in record.message]) == 1
+
+
+async def test_a_limiter_that_fails_without_a_limit_holds_nobody(time_: Time) -> None:
+    """There is no pace to keep; an outage is noticed all the same."""
+    engine = paced(ScriptedEngine([*[DOWN] * 10]), Unknown(), time_)
+    errors = [await outcome(engine) for _ in range(12)]
+    assert isinstance(errors[9], TTSRateLimitError)
+    assert errors[10:] == [None, None]
+    assert time_.slept == []
+
+
+async def test_a_failing_open_is_no_failure_of_the_call(time_: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe succeeded, but the place that holds the gate is gone by then."""
+    unknown = Unknown()
+
+    async def probe(*_: object) -> Turn:
+        return Turn(probe=True)
+
+    monkeypatch.setattr(unknown, "take", probe)
+    assert await outcome(paced(ScriptedEngine(), unknown, time_)) is None
+
+
+async def test_waiting_for_a_turn_is_not_held_against_the_job(limits: MemoryLimits, time_: Time) -> None:
+    """Its time limit moves by as much as it waited."""
+    engine = paced(ScriptedEngine(), limits, time_, rate_limit_rpm=1)
+    await engine.synthesize(UTTERANCE)
+    async with asyncio.timeout(100) as limit:
+        before = limit.when() or 0
+        task_deadline.set(limit)
+        await engine.synthesize(UTTERANCE)
+        assert (limit.when() or 0) - before == pytest.approx(61.8, abs=0.1)
