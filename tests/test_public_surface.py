@@ -29,6 +29,7 @@ PUBLIC = [
     "QueueUnavailableError",
     "SpeakerConfig",
     "SpeakerMode",
+    "SpeechProgress",
     "StructuredFormatter",
     "TTSAPIError",
     "TTSAudioError",
