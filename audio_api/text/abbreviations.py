@@ -7,6 +7,8 @@ also a word (German "mag", Spanish "ir"): a pause too many is heard less than tw
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -51,12 +53,17 @@ def ends_abbreviation(text: str, stop: int, following: str) -> bool:
     """
     if stop == 0 or text[stop - 1].isspace():
         return False
-    word = text[max(0, stop - _LONGEST) : stop].split()[-1].lstrip(_OPENING).casefold()
+    return _is_abbreviation(text[max(0, stop - _LONGEST) : stop].split()[-1], following.isdecimal())
+
+
+@lru_cache(4_096)
+def _is_abbreviation(word: str, before_number: bool) -> bool:
+    word = word.lstrip(_OPENING).casefold()
     if word.isdecimal():
         return len(word) <= 2
     return (
         word in _WORDS
-        or (word in _BEFORE_NUMBERS and following.isdecimal())
+        or (word in _BEFORE_NUMBERS and before_number)
         or _is_initials(word)
         or _FIRST_THAI <= word[-1:] <= _LAST_LAO
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import Literal, NamedTuple
 
 from audio_api.text.boundaries import Boundaries, Cut, Kind
@@ -67,7 +67,7 @@ def split_text(
     if max_s is not None and not max_s > 0:
         raise ValueError(f"max_s is {max_s}; a piece lasts more than 0 s")
     limits = []
-    if max_bytes is not None and max_bytes < _MOST_UTF8_BYTES * max_chars:
+    if max_bytes is not None and max_bytes < max_chars * (1 if text.isascii() else _MOST_UTF8_BYTES):
         limits.append(Limit(max_bytes, lambda start, end: map(UTF8_BYTES.__getitem__, text[start:end])))
     if max_s is not None:
         limits.append(Limit(max_s, lambda start, end: map(SECONDS.__getitem__, text[start:end])))
@@ -121,27 +121,31 @@ def cuts(text: str, max_chars: int, limits: Iterable[Limit], least_share: float 
 
 
 class _Budget:
-    """What is left of a text, by one limit."""
+    """How much of a limit is used, each character being measured once on the way, and once for the total."""
 
     def __init__(self, limit: Limit, size: int) -> None:
         self._most, self._sizes = limit
         self._size = size
-        self._left = sum(self._sizes(0, size))
-        self._sums: list[float] = []
+        self._total = sum(self._sizes(0, size))
+        self._spent = 0.0
+        self._sums: list[float] = []  # from the start of the text, for each character from the last cut on
 
     @property
     def pieces(self) -> int:
         """The fewest pieces that what is left can make."""
-        return math.ceil(self._left / self._most)
+        return math.ceil((self._total - self._spent) / self._most)
 
     def reach(self, start: int, end: int) -> int:
         """The furthest index up to ``end`` that a piece may end at; at least one character further."""
-        self._sums = list(accumulate(self._sizes(start, min(end, self._size))))
-        return start + max(1, bisect_right(self._sums, self._most))
+        sizes = self._sizes(start + len(self._sums), min(end, self._size))
+        sums = accumulate(sizes, initial=self._sums[-1] if self._sums else self._spent)
+        self._sums.extend(islice(sums, 1, None))
+        return start + max(1, bisect_right(self._sums, self._spent + self._most))
 
     def spend(self, chars: int) -> None:
-        """Take off as many characters from where ``reach`` last began."""
-        self._left -= self._sums[chars - 1]
+        """Make a cut so many characters behind the last one."""
+        self._spent = self._sums[chars - 1]
+        del self._sums[:chars]
 
 
 def _cut(boundaries: Boundaries, start: int, reach: int, size: int, count: int, least_share: float) -> Cut:
