@@ -172,6 +172,12 @@ def test_measured_words_place_cues() -> None:
     assert second.end_s == 7
 
 
+def test_a_span_that_was_not_measured_is_estimated() -> None:
+    """A span whose own times are an estimate makes estimated cues, also where they begin and end with it."""
+    (cue,) = make_cues([Spoken("Hello there.", 0, 1.5, measured=False)])
+    assert cue == Cue(0, 1.5, ("Hello there.",), estimated=True)
+
+
 def test_tags_and_control_characters_are_not_shown() -> None:
     """Audio tags are played rather than read; control characters, surrogates and line ends would break the file."""
     (cue,) = make_cues([Spoken("<laugh> Well,\r\n\r\n\x00yes\ud83d [sighs] <short pause>", 0, 2)])
