@@ -78,11 +78,11 @@ def _check_base_url(value: str, *, any_host: bool) -> str:
 def _check_redis_url(value: str) -> str:
     """Return the URL, or refuse one that redis-py cannot read or that switches the check of the certificate off."""
     value = value.strip()
-    if not value.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must begin with redis://, rediss:// or unix://")
+    if not re.match(r"(rediss?(\+sentinel)?|unix)://", value):
+        raise ValueError("must begin with redis://, rediss://, unix:// or redis+sentinel://")
     try:
         url = urlsplit(value)
-        _ = url.port
+        _ = [urlsplit(f"//{host}").port for host in url.netloc.rpartition("@")[2].split(",")]
     except ValueError:
         # The original names the part it stumbled over, which may be the password.
         raise ValueError("is not a URL; special characters of a password must be percent-encoded") from None
@@ -175,7 +175,8 @@ class AudioConfig(BaseSettings):
     use_redis: bool = Field(default=False, description="Keep queued jobs in Redis rather than in this process.")
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
-        description="The Redis server: redis://, rediss:// (certificate checked) or unix://.",
+        description="The Redis server: redis://, rediss:// (certificate checked), unix:// or redis+sentinel://; "
+        "several nodes of a cluster, or several sentinels, are separated by commas.",
     )
     redis_pool_size: int = Field(default=10, ge=1, le=10_000, description="Connections to Redis per process.")
     queue_name: str = Field(

@@ -35,10 +35,13 @@ def binary() -> str:
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens on, low enough for the second port of a cluster's node, which is 10,000 higher."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port <= 55_535:
+            return port
 
 
 class RedisServer:
@@ -109,6 +112,24 @@ class RedisServer:
         info = await self.admin("INFO", "stats")
         assert isinstance(info, dict)
         return int(info["total_commands_processed"])
+
+
+class RedisSentinel(RedisServer):
+    """A sentinel that watches one master, called ``queues``."""
+
+    def __init__(self, folder: Path, master_port: int) -> None:
+        super().__init__(folder)
+        watched = ["monitor queues 127.0.0.1 {master_port} 1", f"auth-pass queues {PASSWORD}"]
+        watched += ["down-after-milliseconds queues 300", "failover-timeout queues 2000"]
+        settings = [f"port {self.port}", "bind 127.0.0.1", f"dir {folder}"]
+        settings += [f"sentinel {line.format(master_port=master_port)}" for line in watched]
+        (folder / "redis.conf").write_text("\n".join(settings))
+        self._command += ["--sentinel"]
+        self.admin_url = f"redis://127.0.0.1:{self.port}"
+
+    def start(self, ready: str = "monitor master") -> None:
+        """Start and wait until it watches its master."""
+        super().start(ready)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], limit_s: float = 10.0) -> None:

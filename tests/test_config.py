@@ -457,21 +457,25 @@ def test_a_broken_switch_allows_nothing() -> None:
         "unix:///run/redis.sock?db=2",
         "rediss://h?ssl_cert_reqs=required&ssl_check_hostname=true&ssl_ca_certs=/etc/ca.pem",
         "redis://[::1]:6379",
+        "redis://:p%40ss@h1:7000,h2:7001/0",
+        "redis+sentinel://user:pass@h1,h2:26380/service/1",
+        "rediss+sentinel://h1/service",
     ],
 )
 def test_addresses_of_redis(url: str) -> None:
-    """All three schemes of redis-py, options included."""
+    """All three schemes of redis-py, options included; several nodes; sentinels."""
     assert AudioConfig(redis_url=url).redis_url.get_secret_value() == url.strip()
 
 
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("127.0.0.1:6379", "must begin with redis://, rediss:// or unix://"),
+        ("127.0.0.1:6379", "must begin with redis://, rediss://, unix:// or redis+sentinel://"),
         ("REDIS://h", "must begin with redis://"),
         ("http://h", "must begin with redis://"),
         ("redis://:pa#ss@h", "must be percent-encoded"),
         ("redis://h:port", "must be percent-encoded"),
+        ("redis://h1:1,h2:port", "must be percent-encoded"),
         ("redis://[::1", "must be percent-encoded"),
         ("redis://:p\u2100@h", "must be percent-encoded"),
         ("rediss://h?ssl_cert_reqs=none", "must not switch the check of the server's certificate off"),

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
-from redis_server import PASSWORD, USER, RedisServer, free_port, until
+from redis.exceptions import ResponseError
+from redis_server import PASSWORD, USER, RedisSentinel, RedisServer, free_port, until
 
 from audio_api.errors import ConfigurationError, QueueServiceError, QueueUnavailableError
 from audio_api.queues import redis_streams
@@ -262,14 +264,18 @@ async def test_a_replica(server: RedisServer, connect: Connect) -> None:
 async def test_a_server_that_is_loading(server: RedisServer, connect: Connect) -> None:
     """While the data is loaded producers hear that, and workers wait."""
     queue = connect(server.url)
-    for start in range(0, 20_000, 5_000):
-        await queue.enqueue([Job(f"j{start + n}", b"{}") for n in range(5_000)])
+    await queue.enqueue(jobs(8_000))
     server.stop(signal.SIGTERM)
     server.slowly("key-load-delay 100", "loading-process-events-interval-bytes 8192")
-    server.start(ready="Reading RDB|DB loaded|Loading|oading")
-    worker = asyncio.create_task(one(queue, wait_s=20))
-    assert "is still loading its data" in await refusal(queue.enqueue([Job("x", b"{}")]))
-    assert (await worker).job_id == "j0"
+    server.start(ready="oading")
+
+    async def says_that_it_loads() -> bool:
+        return "is still loading its data" in await refusal(queue.enqueue([Job("x", b"{}")]))
+
+    async with asyncio.TaskGroup() as tasks:
+        worker = tasks.create_task(one(queue, wait_s=30))
+        await until(says_that_it_loads)
+    assert worker.result().job_id == "j0"
 
 
 async def test_forgotten_scripts(shared: RedisServer, connect: Connect) -> None:
@@ -514,6 +520,126 @@ async def test_tls_is_verified(certificates: Path, tls_port: int, connect: Conne
         await refusal(connect(f"rediss://{USER}:{PASSWORD}@{host}:{tls_port}/0{options}").enqueue(jobs(1)))
     with pytest.raises(ConfigurationError, match="leave these options out"):
         connect(f"rediss://localhost:{tls_port}/0?ssl_cert_reqs=none")
+
+
+async def test_a_cluster(tmp_path: Path, connect: Connect) -> None:
+    """Any node leads to the one that has the queue, also after the queue's slot has moved."""
+    nodes = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        nodes.append(RedisServer(tmp_path / name, "cluster-enabled yes", "cluster-require-full-coverage no", *DURABLE))
+    first, second = nodes
+    try:
+        for node in nodes:
+            node.start()
+            await node.admin("CONFIG", "SET", "cluster-announce-ip", "127.0.0.1")
+        await second.admin("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        await first.admin("CLUSTER", "MEET", "127.0.0.1", str(second.port))
+        queue = connect(first.url.replace("@", f"@127.0.0.1:{free_port()},"))
+
+        async def enqueued() -> bool:
+            try:
+                await queue.enqueue(jobs(2), "batch")
+            except QueueUnavailableError:
+                return False
+            return True
+
+        await until(enqueued)
+        assert await second.admin("DBSIZE")
+        waiting = asyncio.create_task(queue.wait_batch("batch", 20))
+        await asyncio.wait([waiting], timeout=0.2)
+        lease = await one(queue)
+        await queue.finish(lease, b"{}", success=True)
+        second.stop()
+        await refusal(queue.stats())
+        second.start()
+        await until(enqueued)
+        await queue.finish(await one(connect(first.url)), b"{}", success=True)
+        assert (await waiting).complete
+    finally:
+        first.stop()
+        second.stop()
+
+
+async def test_sentinels(tmp_path: Path, connect: Connect) -> None:
+    """The sentinels say who the master is; when another one takes over, the queue moves with it."""
+    servers = []
+    for name in ("master", "replica"):
+        (tmp_path / name).mkdir()
+        servers.append(RedisServer(tmp_path / name, f"masterauth {PASSWORD}", "repl-diskless-sync-delay 0"))
+    master, replica = servers
+    (tmp_path / "sentinel").mkdir()
+    sentinel = RedisSentinel(tmp_path / "sentinel", master.port)
+    try:
+        master.start()
+        replica.start()
+        await replica.admin("REPLICAOF", "127.0.0.1", str(master.port))
+        sentinel.start()
+        places = f"127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}"
+        queue = connect(f"redis+sentinel://{USER}:{PASSWORD}@{places}/queues/0")
+        await queue.enqueue(jobs(2))
+        lease = await one(queue)
+
+        async def replicated() -> bool:
+            copy: Any = await replica.admin("INFO", "replication")
+            known: Any = await sentinel.admin("SENTINEL", "REPLICAS", "queues")
+            return copy["master_link_status"] == "up" and copy["master_sync_in_progress"] == 0 and bool(known)
+
+        await until(replicated, 20)
+        await master.admin("WAIT", "1", "5000")
+        master.stop()
+        finishing = asyncio.create_task(queue.finish(lease, b"{}", success=True))
+
+        async def promoted() -> bool:
+            with suppress(ResponseError):  # not yet, or already under way
+                await sentinel.admin("SENTINEL", "FAILOVER", "queues")
+            role: Any = await replica.admin("ROLE")
+            return role[0] == b"master"
+
+        await until(promoted, 20)
+        assert await finishing
+        assert (await one(queue)).job_id == "j1"
+    finally:
+        for process in (sentinel, *servers):
+            process.stop()
+
+
+async def test_no_sentinel_answers(connect: Connect) -> None:
+    """Producers hear it within a second."""
+    await refusal(connect(f"redis+sentinel://127.0.0.1:{free_port()}/queues").enqueue(jobs(1)))
+
+
+async def test_a_socket(tmp_path: Path, connect: Connect) -> None:
+    """A server on this machine can be reached by a path."""
+    server = RedisServer(tmp_path, f"unixsocket {tmp_path}/s")
+    server.start()
+    try:
+        queue = connect(f"unix://{USER}:{PASSWORD}@{tmp_path}/s")
+        await queue.enqueue(jobs(1))
+        assert (await one(queue)).job_id == "j0"
+    finally:
+        server.stop()
+
+
+async def test_a_subscription_is_asked_whether_it_stands(
+    server: RedisServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence is no proof: one that answers stays, one that does not is made anew, and no result is missed."""
+    monkeypatch.setattr(redis_streams, "_QUIET_S", 0.05)
+    queue, worker = connect(server.url), connect(server.url)
+    await queue.enqueue(jobs(2))
+    first, second = await worker.lease(2, LONG_S)
+    heard = asyncio.create_task(queue.wait_result("j0", 20))
+    await asyncio.wait([heard], timeout=0.4)
+    await worker.finish(first, b"{}", success=True)
+    assert (await heard).state is JobState.SUCCEEDED
+    heard = asyncio.create_task(queue.wait_result("j1", 20))
+    await asyncio.wait([heard], timeout=0.2)
+    server.process.send_signal(signal.SIGSTOP)
+    await asyncio.wait([heard], timeout=1.5)
+    server.process.send_signal(signal.SIGCONT)
+    await worker.finish(second, b"{}", success=True)
+    assert (await heard).state is JobState.SUCCEEDED
 
 
 @pytest.mark.parametrize("option", ["nonsense=1", "socket_timeout=x"])

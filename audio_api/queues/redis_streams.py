@@ -11,12 +11,13 @@ import json
 import logging
 import re
 import secrets
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any, TypeVar, cast
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit, urlunsplit
 
 from audio_api.errors import (
     ConfigurationError,
@@ -58,8 +59,8 @@ ACCESS = (
 # A server on the same network answers within milliseconds; one that speaks another protocol never does.
 _PING_LIMIT_S = 5.0
 _URL_FORM = (
-    "redis://[user][:password]@host[:port][/database] with special characters percent-encoded (rediss:// for TLS, "
-    "unix://path for a socket)"
+    "redis://[user][:password]@host[:port][,host[:port]...][/database] with special characters percent-encoded "
+    "(rediss:// for TLS, unix://path for a socket, redis+sentinel://host[:port],.../service for sentinels)"
 )
 
 
@@ -106,12 +107,38 @@ def _address(url: str) -> str:
     # An unencoded "/", "?" or "#" in the password ends the host part early, and takes the password for host and port.
     ambiguous = "@" in parts.path + parts.query + parts.fragment
     try:
-        port = parts.port or 6379
+        hosts = [f"{host}:{port}" for host, port in _hosts(parts)]
     except ValueError:
         ambiguous = True
     if ambiguous:
         raise ConfigurationError(f"REDIS_URL cannot be read: it must be {_URL_FORM}")
-    return parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{port}"
+    return parts.path if parts.scheme == "unix" else ",".join(hosts)
+
+
+def _hosts(parts: SplitResult) -> list[tuple[str, int]]:
+    standard = 26379 if parts.scheme.endswith("+sentinel") else 6379
+    each = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
+    return [(host.hostname or "localhost", host.port or standard) for host in each]
+
+
+def _places(url: str) -> tuple[str, deque[tuple[str, int]], str]:
+    """The URL for one host, as redis-py reads it; all hosts; and the service that sentinels know, or nothing."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return url, deque([("", 1)]), ""
+    scheme, _, sentinel = parts.scheme.partition("+")
+    path, service = parts.path, ""
+    if sentinel:
+        service, _, database = parts.path.strip("/").partition("/")
+        path = f"/{database}"
+    user, at, hosts = parts.netloc.rpartition("@")
+    one = parts._replace(scheme=scheme, netloc=f"{user}{at}{hosts.split(',')[0]}", path=path)
+    return urlunsplit(one), deque(_hosts(parts)), service
+
+
+def _host_and_port(place: tuple[str, int]) -> dict[str, Any]:
+    """Nothing for a socket's path, which has neither."""
+    return {"host": place[0], "port": place[1]} if place[0] else {}
 
 
 def _refuse_unverified_tls(parts: SplitResult) -> None:
@@ -133,6 +160,8 @@ _LIMIT_PER_JOB_S, _LIMIT_PER_BYTE_S = 1e-3, 1e-6
 _LONGEST_BLOCK_S = 4.0
 # Seconds of silence after which the server is asked whether the subscription still stands.
 _QUIET_S = 10.0
+# A sentinel that does not answer at once must leave time to ask the others.
+_SENTINEL_LIMIT_S = 0.25
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 # What Redis says first in an error that passes by itself.
@@ -146,6 +175,7 @@ _PASSING = {
     "BUSY": "is busy with a script",
     "CLUSTERDOWN": "is a cluster that is down",
     "TRYAGAIN": "moves its data",
+    "UNBLOCKED": "became a replica",
 }
 # redis-py takes some of these words for a class and strips them.
 _WORD_OF_CLASS = {
@@ -155,10 +185,16 @@ _WORD_OF_CLASS = {
     "MasterDownError": "MASTERDOWN",
     "ClusterDownError": "CLUSTERDOWN",
     "TryAgainError": "TRYAGAIN",
+    "AskError": "TRYAGAIN",
+    "MovedError": "TRYAGAIN",
 }
 _PASSING_WORD = re.compile(rf"\b({'|'.join(_PASSING)})\b")
 
 _warned_of: set[str] = set()
+
+_Place = tuple[str, int]
+_NOWHERE: _Place = ("", 0)
+"""The place of a master before any sentinel was asked."""
 
 
 def _pauses() -> Iterator[float]:
@@ -206,31 +242,74 @@ class _Server:
 
     def __init__(self, url: str, pool_size: int) -> None:
         try:
-            from redis.asyncio import ConnectionPool, Redis
+            import redis.asyncio
+            from redis.asyncio.connection import parse_url
             from redis.asyncio.retry import Retry
             from redis.backoff import NoBackoff
         except ModuleNotFoundError:
             raise ConfigurationError("redis is not installed: pip install 'audio-api[redis]'") from None
+        self._redis: Any = redis.asyncio  # which redis-py types in parts
         self.address = _address(url)
-        options: dict[str, Any] = {
-            "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,
-            "socket_timeout": None,
-            "socket_connect_timeout": _ANSWER_LIMIT_S,
-        }
+        plain, self._hosts, self._service = _places(url)
+        self._pool_size = pool_size
         try:
-            self._quick, self._patient = (
-                Redis.from_pool(ConnectionPool.from_url(url, max_connections=size, **options))
-                for size in (pool_size, 2)
-            )
-            # Or else the first command would stumble over an option.
-            cast(Any, self._quick.connection_pool).make_connection()
+            self._options: dict[str, Any] = {
+                **parse_url(plain),
+                "retry": Retry(NoBackoff(), 0),
+                "protocol": 2,
+                "socket_timeout": None,
+                "socket_connect_timeout": _ANSWER_LIMIT_S,
+            }
+            self._place = _NOWHERE if self._service else self._hosts[0]
+            self._quick, self._patient = self._clients()
         except (TypeError, ValueError):
             raise ConfigurationError(f"REDIS_URL for {self.address} holds an option redis does not take") from None
         self._free = asyncio.Semaphore(pool_size)
         self._reader = asyncio.Lock()
         self._answered_at = self.frozen_at = -inf
         self.closing = asyncio.Event()
+
+    def _clients(self) -> list[Any]:
+        """For commands that are answered at once, and for a blocking read and a subscription."""
+        options = {**self._options, **_host_and_port(self._place)}
+        pools = [self._redis.ConnectionPool(max_connections=size, **options) for size in (self._pool_size, 2)]
+        pools[0].make_connection()  # or else the first command would stumble over an option
+        return [self._redis.Redis.from_pool(pool) for pool in pools]
+
+    async def _move(self, place: _Place) -> None:
+        if place == self._place:
+            return
+        _logger.info("the queue at %s moves to %s", self.address, place)
+        old, self._place = (self._quick, self._patient), place
+        self._quick, self._patient = self._clients()
+        await _hang_up(*old)
+
+    async def _follow(self, error: Exception, failed: _Place) -> None:
+        """Find the server that takes commands now: as a cluster says, as sentinels say, or the next of several."""
+        from redis.exceptions import MovedError
+
+        if isinstance(error, MovedError):
+            await self._move((error.host or failed[0], error.port))
+        elif self._service:
+            await self._move(await self._master())
+        elif failed == self._place and len(self._hosts) > 1:
+            self._hosts.rotate(-1)
+            await self._move(self._hosts[0])
+
+    async def _master(self) -> _Place:
+        from redis.exceptions import ConnectionError as CutError
+        from redis.exceptions import RedisError
+
+        own = {name: value for name, value in self._options.items() if name not in {"username", "password", "db"}}
+        own |= {"socket_connect_timeout": _SENTINEL_LIMIT_S, "socket_timeout": _SENTINEL_LIMIT_S}
+        for place in self._hosts:
+            with suppress(RedisError, OSError):
+                pool = self._redis.ConnectionPool(**{**own, **_host_and_port(place)})
+                async with self._redis.Redis.from_pool(pool) as sentinel:
+                    found = await sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+                if found:
+                    return _text(found[0]), int(found[1])
+        raise CutError("no sentinel knows the master")
 
     def refuse_if_closed(self) -> None:
         if self.closing.is_set():
@@ -289,16 +368,25 @@ class _Server:
         return await self._reliably(evaluate, limit_s)
 
     async def _reliably(self, attempt: Callable[[], Awaitable[_Answer]], limit_s: float) -> _Answer:
+        from redis.exceptions import AuthenticationError, BusyLoadingError, MovedError, ReadOnlyError
         from redis.exceptions import ConnectionError as CutError
 
         async with self._connection(), self._answering(limit_s):
-            try:
-                return await attempt()
-            except CutError:  # perhaps long ago, while it was idle
-                return await attempt()
+            for _ in range(2):
+                failed = self._place
+                try:
+                    return await attempt()
+                except (AuthenticationError, BusyLoadingError):  # connection errors for redis-py, but no cuts
+                    raise
+                except (CutError, MovedError, ReadOnlyError) as error:
+                    # A connection may also have been cut long ago, while it was idle.
+                    await self._follow(error, failed)
+            return await attempt()
 
     async def _execute(self, *args: Any) -> Any:
-        return await cast(Any, self._quick).execute_command(*args)  # redis-py leaves it untyped
+        if self._place == _NOWHERE:
+            await self._move(await self._master())
+        return await self._quick.execute_command(*args)
 
     async def pop(self, key: str, limit_s: float) -> None:
         """Return when the list has an item, which is taken, or after ``limit_s``. Callers take turns."""
@@ -312,7 +400,7 @@ class _Server:
         try:
             block_s = max(give_up - clock(), 0.001)
             async with self._answering(block_s + _ANSWER_LIMIT_S):
-                await cast(Any, self._patient).execute_command("BLPOP", key, f"{block_s:.3f}")
+                await self._patient.execute_command("BLPOP", key, f"{block_s:.3f}")
         finally:
             self._reader.release()
 
@@ -322,7 +410,7 @@ class _Server:
         Raises:
             QueueUnavailableError: The subscription broke, also by silence.
         """
-        async with cast(Any, self._patient).pubsub() as channels:
+        async with self._patient.pubsub() as channels:
             async with self._answering(_ANSWER_LIMIT_S):
                 await channels.subscribe(channel)
             asked = False
@@ -344,11 +432,14 @@ class _Server:
         from redis.exceptions import ResponseError
 
         found: dict[bytes, bytes] = {}
-        async with self._connection(), self._answering(_ANSWER_LIMIT_S):
+
+        async def look() -> None:
             with suppress(ResponseError):
                 for name in ("maxmemory-policy", "appendonly", "save"):
                     key, value = await self._execute("CONFIG", "GET", name)
                     found[key] = value
+
+        await self._reliably(look, _ANSWER_LIMIT_S)
         risks = []
         if found.get(b"maxmemory-policy", b"noeviction") != b"noeviction":
             risks.append("maxmemory-policy is not noeviction: a full server throws jobs away")
@@ -367,9 +458,13 @@ class _Server:
 
     async def close(self) -> None:
         self.closing.set()
-        for client in (self._quick, self._patient):
-            await client.connection_pool.disconnect(inuse_connections=True)
-            await client.aclose()
+        await _hang_up(self._quick, self._patient)
+
+
+async def _hang_up(*clients: Any) -> None:
+    for client in clients:
+        await client.connection_pool.disconnect(inuse_connections=True)
+        await client.aclose()
 
 
 class _News:
@@ -426,7 +521,8 @@ class RedisBackend(QueueBackend):
     """A queue in Redis. Handles of one name share it, in any number of processes on any number of machines.
 
     Args:
-        url: As ``REDIS_URL``.
+        url: As ``REDIS_URL``: ``redis://``, ``rediss://`` or ``unix://``, for a cluster with some of its nodes,
+            comma-separated; or ``redis+sentinel://host:port,host:port/service/database``.
         queue: The queue's name.
         pool_size: Connections for commands; two more wait for jobs and for results.
         max_size: How many jobs may wait, delayed ones included; ``None``: any number.
