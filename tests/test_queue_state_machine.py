@@ -30,8 +30,8 @@ from audio_api.queues.base import FAIR_TURN, MAX_DELIVERIES, Job, Lease, QueueBa
 from audio_api.queues.memory import MemoryBackend
 from audio_api.queues.redis_streams import RedisBackend
 
-MAX_SIZE = 7
-NAMES = [f"job{n}" for n in range(10)]
+MAX_SIZE = 9
+NAMES = [f"job{n}" for n in range(20)]
 
 
 @dataclass
@@ -162,7 +162,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.set_clock(self.now + 1)
 
     @rule(
-        names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True),
+        names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True),
         priority=st.sampled_from([-3, 0, 0, 5]),
         delay=st.sampled_from([0, 0, 4]),
         batch=st.booleans(),
@@ -267,18 +267,42 @@ class QueueMachine(RuleBasedStateMachine):
         """A holder is never heard of again."""
         self.leases.remove(data.draw(st.sampled_from(self.leases)))
 
-    @rule(name=st.sampled_from(NAMES))
-    def cancel(self, name: str) -> None:
+    def some_name(self, data: st.DataObject) -> str:
+        """Mostly one that is known."""
+        return data.draw(st.sampled_from([*sorted(self.model.jobs), "unknown"]))
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
         """Whatever is not finished can be cancelled, once."""
+        name = self.some_name(data)
         job = self.model.jobs.get(name)
         possible = job is not None and job.state in {"queued", "delayed", "leased", "dead"}
         assert self.run(self.queue.cancel(name)) is possible
         if job and possible:
             job.state = "cancelled"
 
-    @rule(name=st.sampled_from(NAMES))
-    def retry_dead(self, name: str) -> None:
+    @rule(times=st.integers(1, 4))
+    def die_at_work(self, times: int) -> None:
+        """Worker after worker takes jobs, and is never heard of again."""
+        for _ in range(times):
+            self.lease(3, 2)
+            self.set_clock(self.now + 3)
+
+    @rule(times=st.integers(2, 5))
+    def work(self, times: int) -> None:
+        """A worker takes a job, finishes it, and takes the next."""
+        for _ in range(times):
+            self.lease(1, 6)
+            for lease in self.leases[-1:]:
+                held = self.model.holds(lease)
+                assert self.run(self.queue.finish(lease, b"{}", success=True)) is held
+                if held:
+                    self.model.jobs[lease.job_id].state, self.model.jobs[lease.job_id].result = "succeeded", b"{}"
+
+    @rule(data=st.data())
+    def retry_dead(self, data: st.DataObject) -> None:
         """Only a dead job can be retried, and starts anew."""
+        name = self.some_name(data)
         job = self.model.jobs.get(name)
         possible = job is not None and job.state == "dead"
         assert self.run(self.queue.retry_dead(name)) is possible

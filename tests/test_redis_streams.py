@@ -577,6 +577,7 @@ async def test_sentinels(tmp_path: Path, connect: Connect) -> None:
         sentinel.start()
         places = f"127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}"
         queue = connect(f"redis+sentinel://{USER}:{PASSWORD}@{places}/queues/0")
+        assert await redis_streams.ping(f"redis+sentinel://{USER}:{PASSWORD}@{places}/queues") == await queue.health()
         await queue.enqueue(jobs(2))
         lease = await one(queue)
 
@@ -606,7 +607,10 @@ async def test_sentinels(tmp_path: Path, connect: Connect) -> None:
 
 async def test_no_sentinel_answers(connect: Connect) -> None:
     """Producers hear it within a second."""
-    await refusal(connect(f"redis+sentinel://127.0.0.1:{free_port()}/queues").enqueue(jobs(1)))
+    url = f"redis+sentinel://127.0.0.1:{free_port()}/queues"
+    await refusal(connect(url).enqueue(jobs(1)))
+    with pytest.raises(ConfigurationError, match="start it, or correct REDIS_URL"):
+        await redis_streams.ping(url)
 
 
 async def test_a_socket(tmp_path: Path, connect: Connect) -> None:

@@ -84,6 +84,8 @@ async def ping(url: str) -> str:
     except ModuleNotFoundError:
         raise ConfigurationError("redis is not installed: pip install 'audio-api[redis]'") from None
     address = _address(url)
+    if "," in address or "+sentinel" in url:
+        return await _ping_one_of_several(url)
     try:
         # HELLO rather than INFO: an access list for the queue need not allow INFO.
         async with (
@@ -98,6 +100,16 @@ async def ping(url: str) -> str:
             f"no Redis server can be used at {address} ({type(error).__name__}): start it, or correct REDIS_URL"
         ) from None
     return f"{server['server']} {server['version']}"
+
+
+async def _ping_one_of_several(url: str) -> str:
+    server = _Server(url, pool_size=1)
+    try:
+        return await server.introduce()
+    except QueueServiceError as error:
+        raise ConfigurationError(f"{error}: start it, or correct REDIS_URL") from None
+    finally:
+        await server.close()
 
 
 def _address(url: str) -> str:
@@ -426,6 +438,12 @@ class _Server:
                     yield ""
                 elif message and message["type"] == "message":
                     yield message["data"].decode()
+
+    async def introduce(self) -> str:
+        """Ask for the server's name and version; HELLO is allowed where INFO is not."""
+        answer = await self.command("HELLO")
+        known = dict(zip(answer[::2], answer[1::2], strict=True))
+        return f"{_text(known[b'server'])} {_text(known[b'version'])}"
 
     async def inspect(self) -> bool:
         """Warn once of settings that lose jobs, where the access list lets us see them."""
@@ -760,9 +778,7 @@ class RedisBackend(QueueBackend):
     async def health(self) -> str:
         # A write: a server that is full or read-only answers every question, but takes no job.
         await self._run("check")
-        answer = await self._server.command("HELLO")
-        known = dict(zip(answer[::2], answer[1::2], strict=True))
-        return f"{_text(known[b'server'])} {_text(known[b'version'])}"
+        return await self._server.introduce()
 
     async def close(self) -> None:
         self._server.closing.set()
