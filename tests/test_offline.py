@@ -214,7 +214,7 @@ def test_every_language_of_the_table_loads() -> None:
             "turn = dict(text='1 2 3 abc', rate_wpm=450, pitch=50, range=50)\n"
             "def count(voice):\n"
             "    heard = []\n"
-            "    espeak.speak(turn | {'voice': voice}, lambda native: heard.append(len(native)))\n"
+            "    espeak.speak(turn | {'voice': voice}, lambda native, words: heard.append(len(native)))\n"
             "    return sum(heard)\n"
             "print(*(n for n in _LANGUAGES if count(n + '+f5') < 4_000))",
         ],

@@ -74,6 +74,23 @@ class Utterance:
 
 
 @dataclass(frozen=True, slots=True)
+class WordTime:
+    """A word as it stands in the text, and when it is heard.
+
+    Attributes:
+        text: The word with its punctuation; what an engine speaks in one go, such as "of the", is one.
+        start_s: Where its sound begins, in seconds from the start of the audio.
+        end_s: Where its sound ends; a pause behind it does not count.
+        turn: The index of its turn in ``Utterance.turns``.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    turn: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechAudio:
     """Sound as an engine delivered it, not yet checked.
 
@@ -84,6 +101,7 @@ class SpeechAudio:
         finish_reason: The API's reason for stopping, such as ``"STOP"``; ``None`` when the reply named none.
         usage: Tokens billed.
         warnings: What the engine noticed, such as a byte trimmed.
+        words: Every word of the utterance, in order; empty when the engine does not know their times.
     """
 
     pcm: bytes
@@ -92,6 +110,7 @@ class SpeechAudio:
     finish_reason: str | None = "STOP"
     usage: TokenUsage = TokenUsage()
     warnings: tuple[str, ...] = ()
+    words: tuple[WordTime, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -127,9 +146,9 @@ class SpeechEngine(ABC):
         An engine that cannot stream yields all of its sound in one block.
 
         Yields:
-            Blocks of whole samples of one rate, with ``finish_reason=None``, no usage and no warnings; then one last
-            block, whose sound may be empty, with the finish reason, the usage and the warnings of the whole. Its
-            ``finish_reason`` is ``None`` when the sound ended early.
+            Blocks of whole samples of one rate, with ``finish_reason=None``, no usage, warnings or words; then one last
+            block, whose sound may be empty, with the finish reason, the usage, the warnings and the words of the whole.
+            Its ``finish_reason`` is ``None`` when the sound ended early.
 
         Raises:
             TTSError: As from ``synthesize``, also after some of the sound was yielded.

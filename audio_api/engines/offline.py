@@ -13,12 +13,14 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import starmap
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
 from audio_api.engines.espeak_request import espeak_turns
+from audio_api.engines.espeak_words import Reading, word_times
 from audio_api.errors import ConfigurationError, ErrorCode, TTSUnavailableError
 from audio_api.models.audio_request import VoiceConfig
 
@@ -64,8 +66,8 @@ class _Child:
     def kill(self) -> None:
         self._process.kill()
 
-    def exchange(self, request: bytes, hear: Callable[[bytes], object]) -> None:
-        """Send a request, and hand the sound on block by block until all was spoken.
+    def exchange(self, request: bytes, hear: Callable[[bytes], object]) -> list[list[Reading]]:
+        """Send a request, hand the sound on block by block until all was spoken, and return the readings of each turn.
 
         Raises:
             OSError, EOFError: The process died.
@@ -76,8 +78,8 @@ class _Child:
         for pcm in iter(self._connection.recv_bytes, b""):
             hear(pcm)
         outcome = json.loads(self._connection.recv_bytes())
-        if not outcome:
-            return
+        if "readings" in outcome:
+            return [list(starmap(Reading, of_turn)) for of_turn in outcome["readings"]]
         if outcome["broken"]:
             raise ConfigurationError(f"eSpeak NG cannot be used on this machine: {outcome['error']}")
         raise TTSUnavailableError(f"eSpeak NG failed: {outcome['error']}")
@@ -116,8 +118,8 @@ class _Call:
             if self._child:
                 self._child.kill()
 
-    def run(self, child: _Child, hear: Callable[[bytes], object]) -> None:
-        """Let the child speak into a listener.
+    def run(self, child: _Child, hear: Callable[[bytes], object]) -> list[list[Reading]]:
+        """Let the child speak into a listener, and return the readings of each turn.
 
         Raises:
             TTSUnavailableError: It died, or was killed after the time limit.
@@ -130,7 +132,7 @@ class _Call:
             self._child = child
         timer.start()
         try:
-            child.exchange(self._request, hear)
+            return child.exchange(self._request, hear)
         except (OSError, EOFError):
             if self._aborted:
                 raise TTSUnavailableError(
@@ -173,7 +175,7 @@ class OfflineEngine(SpeechEngine):
         _request(utterance)
 
     async def synthesize(self, utterance: Utterance) -> SpeechAudio:
-        """Speak at 24,000 Hz, about -20 dBFS loud, with 250 ms between turns; a warning says who spoke.
+        """Speak at 24,000 Hz, about -20 dBFS loud, 250 ms between turns, every word timed; a warning says who spoke.
 
         Raises:
             TTSValidationError, ConfigurationError: As from ``preflight``; also when the library does not load.
@@ -204,18 +206,19 @@ class OfflineEngine(SpeechEngine):
         try:
             while pcm := await blocks.get():
                 yield SpeechAudio(pcm, _SAMPLE_RATE, MODEL, finish_reason=None)
-            await asyncio.wrap_future(future)
+            readings = await asyncio.wrap_future(future)
         finally:
             future.cancel()
             call.abort()
-        yield SpeechAudio(b"", _SAMPLE_RATE, MODEL, warnings=(ROBOTIC,))
+        words = word_times(utterance, readings, _SAMPLE_RATE)
+        yield SpeechAudio(b"", _SAMPLE_RATE, MODEL, warnings=(ROBOTIC,), words=words)
 
-    def _speak(self, call: _Call, hear: Callable[[bytes], object]) -> None:
+    def _speak(self, call: _Call, hear: Callable[[bytes], object]) -> list[list[Reading]]:
         if not (self._child and self._child.alive):
             self._end_child()
             self._child = _start()
         try:
-            call.run(self._child, hear)
+            return call.run(self._child, hear)
         # Whatever the reason: what the child may still say would be taken for the next call's.
         except BaseException:
             self._end_child()

@@ -1,0 +1,62 @@
+"""When each word is heard, from what eSpeak NG says about where in the text it is. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from audio_api.engines.base import Utterance, WordTime
+
+# In Chinese characters and kana, written without spaces, each is a word. Elsewhere only white space ends one: eSpeak NG
+# names places inside of what it reads in several words, such as a number, but they are wrong.
+_UNSPACED = r"\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+
+
+class Reading(NamedTuple):
+    """What is read from some place of a turn's text up to the next one.
+
+    Attributes:
+        at: Characters before it.
+        start: The first sample of its sound.
+        end: The sample after the last one.
+    """
+
+    at: int
+    start: int
+    end: int
+
+
+def word_times(utterance: Utterance, readings: Iterable[Sequence[Reading]], sample_rate: int) -> tuple[WordTime, ...]:
+    """When each word is heard; the words of a turn, joined by spaces, are its text.
+
+    Args:
+        utterance: What was spoken.
+        readings: Of each turn, in the order of their sound.
+        sample_rate: Samples per second.
+    """
+    return tuple(
+        WordTime(text, start / sample_rate, end / sample_rate, number)
+        for number, (turn, of_turn) in enumerate(zip(utterance.turns, readings, strict=True))
+        for text, start, end in _words(turn.text, of_turn)
+    )
+
+
+def _words(text: str, readings: Iterable[Reading]) -> list[tuple[str, int, int]]:
+    starts = [word.start() for word in _WORD.finditer(text)]
+    found: list[Reading] = []
+    for at, start, end in readings:
+        word_at = starts[max(bisect_right(starts, at) - 1, 0)]
+        if found and word_at <= found[-1].at:
+            found[-1] = found[-1]._replace(end=end)
+        else:
+            found.append(Reading(word_at, start, end))
+    # What stands before the first place, such as a dash, goes with the first word.
+    edges = [0, *(word.at for word in found[1:]), len(text)]
+    return [
+        (" ".join(text[first:last].split()), word.start, word.end)
+        for word, (first, last) in zip(found, pairwise(edges), strict=False)
+    ]

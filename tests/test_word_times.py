@@ -1,0 +1,159 @@
+"""The offline engine says when each word is heard, and it is heard then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripts import any_text
+from sentences import SENTENCES
+from sound import RATE, Samples
+
+from audio_api.engines.base import SpeechAudio, Turn, Utterance, WordTime
+from audio_api.engines.espeak_words import Reading, word_times
+from audio_api.engines.offline import OfflineEngine
+from audio_api.models.audio_request import VoiceConfig
+
+LEAD_S, TURN_PAUSE_S, TAIL_S = 0.15, 0.25, 0.25
+FRAME_S = 0.005
+# Speech fades in and out: it is there for sure above -40 dBFS, and for sure not below -60 dBFS.
+CLEAR, FAINT = 0.01, 0.001
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[OfflineEngine]:
+    """One engine for all tests of this file."""
+    engine = OfflineEngine()
+    yield engine
+    asyncio.run(engine.close())
+
+
+def utterance(*texts: str, language: str = "en-US") -> Utterance:
+    """One turn, or a dialogue of two voices."""
+    if len(texts) == 1:
+        return Utterance((Turn(texts[0], VoiceConfig()),), "any", language)
+    voices = ("kore", "charon")
+    turns = [Turn(text, VoiceConfig(voice_name=voices[n % 2]), "AB"[n % 2]) for n, text in enumerate(texts)]
+    return Utterance(tuple(turns), "any", language)
+
+
+def samples(audio: SpeechAudio) -> Samples:
+    """The samples of a recording between -1 and 1."""
+    return np.frombuffer(audio.pcm, "<i2") / 32_768
+
+
+def sounds(audio: SpeechAudio, level: float) -> list[tuple[float, float]]:
+    """Start and end, in seconds, of all sound between two pauses of 200 ms, by the peaks of every 5 ms."""
+    heard = samples(audio)
+    size = round(RATE * FRAME_S)
+    frames = heard[: len(heard) // size * size].reshape(-1, size)
+    loud = np.flatnonzero(np.abs(frames).max(axis=1) > level)
+    cuts = np.flatnonzero(np.diff(loud) * FRAME_S > 0.2)
+    starts, ends = [loud[0], *loud[cuts + 1]], [*loud[cuts], loud[-1]]
+    return [(start * FRAME_S, (end + 1) * FRAME_S) for start, end in zip(starts, ends, strict=True)]
+
+
+def assert_heard(audio: SpeechAudio, spoken: Sequence[Sequence[WordTime]]) -> None:
+    """Assert that words which stand between pauses begin and end with the sound there."""
+    for words, clear, faint in zip(spoken, sounds(audio, CLEAR), sounds(audio, FAINT), strict=True):
+        assert faint[0] - FRAME_S <= words[0].start_s <= clear[0] + FRAME_S
+        assert clear[1] - FRAME_S <= words[-1].end_s <= faint[1] + FRAME_S
+
+
+def assert_in_order(words: Sequence[WordTime]) -> None:
+    """Assert that words follow each other without overlap, each with some time of its own."""
+    assert all(word.start_s < word.end_s for word in words)
+    assert all(word.end_s <= following.start_s for word, following in pairwise(words))
+
+
+@pytest.mark.parametrize("language", [*SENTENCES, "zh"])
+async def test_words_are_in_order_and_complete(language: str, engine: OfflineEngine) -> None:
+    """The words are the text, in order, from the first sound to the last; pauses of sentences belong to none."""
+    text = "\n\n".join(SENTENCES.get(language, ("人人生而自由，在尊严和权利上一律平等。", "我们明天再见面吧。")))
+    audio = await engine.synthesize(utterance(text, language=language))
+    assert "".join("".join(word.text for word in audio.words).split()) == "".join(text.split())
+    assert_in_order(audio.words)
+    assert audio.words[0].start_s == pytest.approx(LEAD_S, abs=0.001)
+    assert audio.words[-1].end_s == pytest.approx(audio.duration_s - TAIL_S, abs=0.002)
+    pauses = [after.start_s - before.end_s for before, after in pairwise(audio.words)]
+    assert sum(pause_s > 0.2 for pause_s in pauses) >= text.count("\n\n")
+
+
+@pytest.mark.parametrize("language", ["en-US", "de-DE", "fr-FR", "ru-RU", "hi-IN", "ar-EG", "pl-PL"])
+async def test_each_word_is_heard_when_its_time_says(language: str, engine: OfflineEngine) -> None:
+    """Of words between pauses, the time of each is that of its sound, as its energy shows."""
+    words = [word.strip(".,;:?!।؟") for sentence in SENTENCES[language] for word in sentence.split()]
+    spaced = [word for word in words if (len(word) > 2 and word.isalpha()) or language == "hi-IN"][:12]
+    audio = await engine.synthesize(utterance("\n\n".join(spaced), language=language))
+    assert [word.text for word in audio.words] == spaced
+    assert_heard(audio, [[word] for word in audio.words])
+
+
+async def test_times_do_not_drift(engine: OfflineEngine) -> None:
+    """After ten minutes, in hundreds of blocks at another sample rate, words are where they are heard."""
+    text = "Alpha bravo charlie delta.\n\n" * 300
+    audio = await engine.synthesize(utterance(text))
+    assert audio.duration_s > 600
+    assert_heard(audio, [audio.words[first : first + 4] for first in range(0, 1_200, 4)])
+
+
+async def test_words_of_a_dialogue_know_their_turn(engine: OfflineEngine) -> None:
+    """Each turn has its own words, and a pause before them."""
+    texts = ["Good morning, Bob.", "Hello! What can I do for you?", "Nothing, thank you."]
+    audio = await engine.synthesize(utterance(*texts))
+    turns = [[word for word in audio.words if word.turn == number] for number in range(3)]
+    assert [" ".join(word.text for word in words) for words in turns] == texts
+    assert_in_order(audio.words)
+    for before, after in pairwise(turns):
+        assert after[0].start_s - before[-1].end_s == pytest.approx(TURN_PAUSE_S, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("It costs 1,234.56 dollars", ["It", "costs", "1,234.56", "dollars"]),
+        ("Call 2024 https://a.b/c now", ["Call", "2024", "https://a.b/c", "now"]),
+        ("— “Well-known”  😀\n\t<laugh> words…", ["— “Well-known”", "😀", "<laugh>", "words…"]),
+        ("a\x00b \ud83d c", ["a\x00b \ud83d", "c"]),
+    ],
+)
+async def test_what_is_read_as_several_words_is_one(text: str, words: list[str], engine: OfflineEngine) -> None:
+    """Numbers, addresses and signs keep their place and take the time of all that is read for them."""
+    audio = await engine.synthesize(utterance(text))
+    assert [word.text for word in audio.words] == words
+    assert_in_order(audio.words)
+
+
+async def test_a_stream_ends_with_the_words(engine: OfflineEngine) -> None:
+    """The last block has the words of the whole, the others have none."""
+    said = utterance(" ".join(SENTENCES["en-US"]))
+    blocks = [block async for block in engine.stream(said)]
+    assert len(blocks) > 2
+    assert not any(block.words for block in blocks[:-1])
+    whole = await engine.synthesize(said)
+    assert [word.text for word in blocks[-1].words] == [word.text for word in whole.words]
+
+
+READINGS = st.lists(st.tuples(st.integers(-5, 60), st.integers(0, 999)), min_size=1, max_size=30)
+
+
+@given(any_text(40).filter(str.strip), READINGS)
+def test_wherever_the_readings_are_no_word_is_lost(text: str, places: list[tuple[int, int]]) -> None:
+    """Whatever eSpeak NG says about its place in the text, the words are the text, and their times rise."""
+    edges = np.cumsum([0, *(length for _, length in places)]).tolist()
+    readings = [Reading(at, *edge) for (at, _), edge in zip(places, pairwise(edges), strict=True)]
+    words = word_times(utterance(text), [readings], 1_000)
+    assert "".join("".join(word.text for word in words).split()) == "".join(text.split())
+    assert (words[0].start_s, words[-1].end_s) == (0, edges[-1] / 1_000)
+    assert all(before.end_s <= after.start_s for before, after in pairwise(words))
+
+
+def test_what_makes_no_sound_has_no_words() -> None:
+    """A turn of which eSpeak NG read nothing has no words; those of the other keep their turn."""
+    words = word_times(utterance("...", "Yes."), [[], [Reading(0, 100, 200)]], 1_000)
+    assert words == (WordTime("Yes.", 0.1, 0.2, turn=1),)
