@@ -106,7 +106,7 @@ def _log(config: AudioConfig) -> None:
 
 
 def _say(arguments: argparse.Namespace) -> int:
-    from audio_api.services.tts_service import say
+    from audio_api.services.one_liner import say
 
     config = AudioConfig(tts_engine="offline") if arguments.offline else AudioConfig()
     _log(config)
