@@ -1,23 +1,20 @@
-"""A text of any length, piece by piece: made a few at a time, handed over in order, halved where that helps."""
+"""A text of any length, piece by piece: made a few at a time, handed over in order."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import TracebackType
+from typing import Self
 
-from audio_api.engines.base import SpeechAudio, Utterance
-from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError
-from audio_api.services.planning import PlannedPiece, halve
+from audio_api.engines.base import SpeechAudio
+from audio_api.errors import AudioAPIError
+from audio_api.services.planning import PlannedPiece
 
-Speak = Callable[[Utterance], Awaitable[SpeechAudio]]
-
-# What a smaller piece may mend: the model stopped early, or left words out.
-_TOO_MUCH_AT_ONCE = {ErrorCode.AUDIO_INCOMPLETE, ErrorCode.AUDIO_TOO_SHORT}
-# A quarter of a piece is a few sentences; what cannot speak those will not speak a single one.
-_MOST_HALVINGS = 2
+Speak = Callable[[PlannedPiece], Awaitable[SpeechAudio]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,67 +33,69 @@ class Narrated:
 class Narration:
     """The pieces of one text on their way.
 
+    Use it as ``async with``: leaving with an ``AudioAPIError`` lets the calls in progress finish, since they are paid
+    for and kept; leaving in any other way, a cancellation included, ends them.
+
     Args:
         pieces: In the order in which they are heard.
         speak: Makes the verified sound of one piece.
-        at_once: Pieces in progress at once; as many finished ones may wait for an earlier piece.
+        at_once: The most pieces in progress, those included that are finished and wait for an earlier one.
+        done: Pieces of the same text that were heard before these.
 
     Attributes:
         total: Pieces in all.
         done: Pieces handed over.
     """
 
-    def __init__(self, pieces: Iterable[PlannedPiece], speak: Speak, *, at_once: int) -> None:
-        pieces = tuple(pieces)
-        self.total = len(pieces)
-        self.done = 0
+    def __init__(self, pieces: Sequence[PlannedPiece], speak: Speak, *, at_once: int, done: int = 0) -> None:
+        self.total = done + len(pieces)
+        self.done = done
         self._waiting = iter(pieces)
         self._speak = speak
-        self._in_progress: deque[asyncio.Task[list[Narrated]]] = deque()
-        self._begin(at_once)
+        self._at_once = at_once
+        self._in_progress: deque[asyncio.Task[Narrated]] = deque()
 
-    def _begin(self, count: int) -> None:
-        for piece in islice(self._waiting, count):
-            self._in_progress.append(asyncio.create_task(self._make(piece, _MOST_HALVINGS)))
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, AudioAPIError):
+            for task in self._in_progress:
+                task.cancel()
+        await self._settle()
+
+    def begin(self) -> None:
+        """Start as many pieces as may be in progress; ``in_order`` does so by itself."""
+        for piece in islice(self._waiting, self._at_once - len(self._in_progress)):
+            self._in_progress.append(asyncio.create_task(self._make(piece)))
 
     async def in_order(self) -> AsyncGenerator[Narrated, None]:
-        """Hand over every piece in order; a halved one comes as its parts.
-
-        When a piece fails for good, the calls in progress are let finish, since they are paid for and kept; when the
-        caller is cancelled or goes away, they are cancelled.
+        """Hand over every piece.
 
         Raises:
-            AudioAPIError: A piece could not be spoken. The text says which one, and how many are done.
+            AudioAPIError: A piece could not be spoken. The text says which one, and how many are finished.
         """
+        self.begin()
+        while self._in_progress:
+            yield await self._next()
+
+    async def _next(self) -> Narrated:
         try:
-            while self._in_progress:
-                for narrated in await self._in_progress[0]:
-                    yield narrated
-                self._in_progress.popleft()
-                self.done += 1
-                self._begin(1)
+            narrated = await self._in_progress[0]
         except AudioAPIError as error:
-            finished = await asyncio.gather(*self._in_progress, return_exceptions=True)
+            finished = self.done + sum(isinstance(result, Narrated) for result in await self._settle())
             if self.total > 1:
-                kept = self.done + sum(isinstance(result, list) for result in finished)
-                error.args = (f"piece {self.done + 1} of {self.total}: {error}; {kept} pieces are finished",)
+                error.args = (f"piece {self.done + 1} of {self.total}: {error}; finished pieces: {finished}",)
             raise
-        finally:
-            await self.stop()
+        self._in_progress.popleft()
+        self.done += 1
+        self.begin()
+        return narrated
 
-    async def stop(self) -> None:
-        """Cancel what is in progress. May be called twice."""
-        tasks = list(self._in_progress)
-        self._in_progress.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _make(self, piece: PlannedPiece) -> Narrated:
+        return Narrated(piece, await self._speak(piece))
 
-    async def _make(self, piece: PlannedPiece, halvings: int) -> list[Narrated]:
-        try:
-            return [Narrated(piece, await self._speak(piece.utterance))]
-        except TTSAudioError as error:
-            halves = halve(piece) if halvings and error.code in _TOO_MUCH_AT_ONCE else None
-            if halves is None:
-                raise
-        return [narrated for half in halves for narrated in await self._make(half, halvings - 1)]
+    async def _settle(self) -> list[Narrated | BaseException]:
+        return await asyncio.gather(*self._in_progress, return_exceptions=True)

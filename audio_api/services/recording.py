@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from audio_api.audio.wav import WavWriter, encode_wav, write_wav
-from audio_api.engines.base import SpeechAudio, Utterance
+from audio_api.audio.wav import SAMPLE_RATE, WavWriter, encode_wav, write_wav
+from audio_api.engines.base import SpeechAudio, Utterance, WordTime
 from audio_api.errors import ErrorCode, TTSAudioError, TTSOutputError
-from audio_api.services.narration import Narrated
+from audio_api.services.narration import Narrated, Narration
 
 if TYPE_CHECKING:
-    from audio_api.audio.joining import Joiner
+    from audio_api.audio.joining import Span
 
 # Joining takes a thousandth of the sound's duration; above this it would hold up the event loop for over 10 ms.
 _THREAD_ABOVE_S = 10.0
@@ -22,11 +23,12 @@ _THREAD_ABOVE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Words, and when they are heard, in seconds from the start of the file."""
+    """What is heard when, in seconds from the start of the file; each word, too, if the engine knew."""
 
     utterance: Utterance
     start_s: float
     end_s: float
+    words: tuple[WordTime, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,46 +48,35 @@ class Recording:
     lines: tuple[Line, ...]
 
 
-class Sink(Protocol):
-    """What a long sound is written to."""
-
-    async def write(self, pcm: bytes) -> None:
-        """Append samples."""
-
-    async def commit(self) -> Path:
-        """Make the file final, and say where it is."""
-
-
 async def record(
-    parts: AsyncIterator[Narrated],
-    folder: Path,
-    name: str,
-    *,
-    overwrite: bool,
-    on_part: Callable[[float], Awaitable[None]],
+    narration: Narration, folder: Path, name: str, *, overwrite: bool, on_piece: Callable[[float], Awaitable[None]]
 ) -> Recording:
-    """Write all parts into one file that appears when it is complete.
+    """Write all pieces into one file that appears when it is complete.
 
     Args:
-        parts: At least one.
+        narration: At least one piece.
         folder: Where the file goes.
         name: The file's name.
         overwrite: Whether an existing file may be replaced.
-        on_part: Told after each part how many seconds of sound there are.
+        on_piece: Told after each piece how many seconds of sound there are.
 
     Raises:
-        TTSOutputError: The file could not be written. Its ``audio`` is the whole WAV if there is only one part.
+        TTSOutputError: The file could not be written. Its ``audio`` is the whole WAV if there is only one piece.
     """
-    first = await anext(parts)
-    second = await anext(parts, None)
-    if second is None:
-        return await _record_one(first, folder, name, overwrite, on_part)
-    async with WavWriter(folder, name, sample_rate=first.audio.sample_rate, overwrite=overwrite) as writer:
-        return await join_into(writer, _chain(first, second, parts), on_part)
+    async with aclosing(narration.in_order()) as parts:
+        if narration.total == 1:
+            return await _record_one(await anext(parts), folder, name, overwrite, on_piece)
+        joint = Joint()
+        async with WavWriter(folder, name, overwrite=overwrite) as writer:
+            async for part in parts:
+                await writer.write(await joint.add(part))
+                await on_piece(joint.duration_s)
+            await writer.write(joint.finish())
+            return joint.recording(await writer.commit())
 
 
 async def _record_one(
-    part: Narrated, folder: Path, name: str, overwrite: bool, on_part: Callable[[float], Awaitable[None]]
+    part: Narrated, folder: Path, name: str, overwrite: bool, on_piece: Callable[[float], Awaitable[None]]
 ) -> Recording:
     audio = part.audio
     try:
@@ -93,96 +84,85 @@ async def _record_one(
     except TTSOutputError as error:
         error.audio = encode_wav(audio.pcm, audio.sample_rate)
         raise
-    await on_part(audio.duration_s)
-    lines = (Line(part.piece.utterance, 0.0, audio.duration_s),)
+    await on_piece(audio.duration_s)
+    lines = (Line(part.piece.utterance, 0.0, audio.duration_s, audio.words),)
     return Recording(path, audio.duration_s, audio.model, lines)
 
 
-async def join_into(
-    sink: Sink, parts: AsyncIterator[Narrated], on_part: Callable[[float], Awaitable[None]]
-) -> Recording:
-    """Join parts as they come, and make the file final."""
-    joint = Joint()
-    async for part in parts:
-        await sink.write(await joint.add(part))
-        await on_part(joint.duration_s)
-    await sink.write(joint.finish())
-    return joint.recording(await sink.commit())
-
-
-async def _chain(first: Narrated, second: Narrated, others: AsyncIterator[Narrated]) -> AsyncIterator[Narrated]:
-    yield first
-    yield second
-    async for part in others:
-        yield part
-
-
 class Joint:
-    """One sound that grows by a part at a time, and knows what is heard when."""
+    """One sound that grows by a piece at a time, and knows what is heard when."""
 
     def __init__(self) -> None:
         from audio_api.audio import joining  # numpy takes 0.1 s to import
 
         self._joining = joining
-        self._joiner: Joiner | None = None
-        self.sample_rate = 0
-        self._utterances: list[Utterance] = []
+        self._joiner = joining.Joiner()
+        self._said: list[tuple[Utterance, tuple[WordTime, ...]]] = []
         self.model = ""
+
+    @property
+    def pieces(self) -> int:
+        """Pieces so far."""
+        return len(self._said)
 
     @property
     def duration_s(self) -> float:
         """Seconds so far; final when the sound is finished."""
-        return self._joiner.spans[-1].end / self.sample_rate if self._joiner else 0.0
+        spans = self._joiner.spans
+        return spans[-1].end / SAMPLE_RATE if spans else 0.0
 
     async def add(self, part: Narrated) -> bytes:
-        """The samples that this part adds.
+        """The samples that this piece adds.
 
         Raises:
-            TTSAudioError: It has another sample rate than the first one.
+            TTSAudioError: It has another sample rate.
         """
-        audio = part.audio
-        if self._joiner is None:
-            self._joiner, self.sample_rate = self._joining.Joiner(audio.sample_rate), audio.sample_rate
-        _check_rate(audio, self.sample_rate)
-        self._utterances.append(part.piece.utterance)
-        self.model = audio.model
+        check_rate(part.audio)
+        self._said.append((part.piece.utterance, part.audio.words))
+        self.model = part.audio.model
         pause_s = self._joining.PAUSE_S[part.piece.break_after]
-        if audio.duration_s > _THREAD_ABOVE_S:
-            return await asyncio.to_thread(self._joiner.add, audio.pcm, pause_s)
-        return self._joiner.add(audio.pcm, pause_s)
+        if part.audio.duration_s > _THREAD_ABOVE_S:
+            return await asyncio.to_thread(self._joiner.add, part.audio.pcm, pause_s)
+        return self._joiner.add(part.audio.pcm, pause_s)
 
-    def safe_end(self, pcm: bytearray, start: int, sample_rate: int) -> int:
-        """How many bytes of the first part, of which ``pcm`` is the beginning, will surely be part of the sound.
+    def safe_end(self, pcm: bytearray, start: int) -> int:
+        """How many bytes of the first piece, of which ``pcm`` is the beginning, will surely be part of the sound.
 
         Args:
-            pcm: The first part so far.
+            pcm: The first piece so far.
             start: Bytes known to be safe before; what lies there is not looked at again.
-            sample_rate: Samples per second.
         """
-        return self._joining.safe_end(pcm, start, sample_rate)
+        return self._joining.safe_end(pcm, start, SAMPLE_RATE)
 
     def finish(self) -> bytes:
         """The last samples."""
-        return self._joiner.finish() if self._joiner else b""
-
-    @property
-    def parts(self) -> int:
-        """Parts so far."""
-        return len(self._utterances)
+        return self._joiner.finish()
 
     def recording(self, path: Path) -> Recording:
         """The account of the finished sound, which is in a file now."""
-        spans = self._joiner.spans if self._joiner else []
         lines = tuple(
-            Line(utterance, span.start / self.sample_rate, span.end / self.sample_rate)
-            for utterance, span in zip(self._utterances, spans, strict=True)
+            Line(utterance, span.start / SAMPLE_RATE, span.end / SAMPLE_RATE, tuple(_shifted(words, span)))
+            for (utterance, words), span in zip(self._said, self._joiner.spans, strict=True)
         )
         return Recording(path, self.duration_s, self.model, lines)
 
 
-def _check_rate(audio: SpeechAudio, rate: int) -> None:
-    if audio.sample_rate != rate:
+def _shifted(words: Iterable[WordTime], span: Span) -> Iterable[WordTime]:
+    """Words of a piece at their times in the file, within what is left of the piece."""
+    start_s, end_s, by_s = (at / SAMPLE_RATE for at in (span.start, span.end, span.start - span.skipped))
+    for word in words:
+        first_s, last_s = (min(max(at_s + by_s, start_s), end_s) for at_s in (word.start_s, word.end_s))
+        yield replace(word, start_s=first_s, end_s=last_s)
+
+
+def check_rate(audio: SpeechAudio) -> None:
+    """Refuse sound that cannot be joined with other pieces, or follow a header that is already out.
+
+    Raises:
+        TTSAudioError: It has another sample rate than Gemini's.
+    """
+    if audio.sample_rate != SAMPLE_RATE:
         raise TTSAudioError(
-            f"one piece has {audio.sample_rate:,} samples per second, those before it {rate:,}; they cannot be joined",
+            f"a piece has {audio.sample_rate:,} samples per second; only {SAMPLE_RATE:,} can be joined or streamed",
             code=ErrorCode.AUDIO_FORMAT,
         )

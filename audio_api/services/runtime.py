@@ -6,23 +6,34 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from audio_api.audio.cache import CachedPiece, PieceCache
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
-from audio_api.errors import TTSModelNotFoundError
+from audio_api.errors import ErrorCode, TTSAudioError, TTSModelNotFoundError
 from audio_api.models.audio_request import TokenUsage, VoiceConfig
 from audio_api.models.speech_models import model_spec
 from audio_api.retry import Clock
+from audio_api.services.narration import Narrated
+from audio_api.services.planning import PlannedPiece, halve
+from audio_api.services.recording import Joint
 from audio_api.services.synthesis import Bill, Synthesis, judge_audio
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 # Part of every content key: raise it when the same request starts to sound different.
 _PROTOCOL_VERSION = 1
+# What a smaller piece may mend: the model stopped early, or left words out.
+_TOO_MUCH_AT_ONCE = {ErrorCode.AUDIO_INCOMPLETE, ErrorCode.AUDIO_TOO_SHORT}
+# A quarter of a piece is a few sentences; what cannot speak those will not speak a single one.
+_MOST_HALVINGS = 2
 
 
 class Runtime:
@@ -56,42 +67,54 @@ class Runtime:
         is_gone = model in self._lost_models or model_spec(model).is_shut_down(self._clock.now().date())
         return self._successor(model, bill) if is_gone else model
 
-    async def speak(self, utterance: Utterance, bill: Bill, *, cached: bool = True) -> SpeechAudio:
-        """Make the verified sound of an utterance, or take it from the cache.
+    async def speak(
+        self, piece: PlannedPiece, bill: Bill, *, cached: bool = True, halvings: int = _MOST_HALVINGS
+    ) -> SpeechAudio:
+        """Make the verified sound of a piece, or take it from the cache.
 
         Args:
-            utterance: One call's worth.
+            piece: One call's worth.
             bill: Is charged for every attempt.
             cached: Whether a finished piece of the same content will do; a new one is kept in any case.
+            halvings: How often it may be halved when the model does not get to its end.
 
         Raises:
             AudioAPIError: There is no such sound; the class says whether trying again makes sense.
         """
-        if cached and (audio := await self.recall(utterance, bill)):
+        if cached and (audio := await self.recall(piece.utterance, bill)):
             return audio
-        async with self._slots:
-            audio = await self._make(utterance, bill)
-        await self.keep(utterance, audio)
+        try:
+            async with self._slots:
+                audio = await self._make(piece.utterance, bill)
+        except TTSAudioError as error:
+            halves = halve(piece) if halvings and error.code in _TOO_MUCH_AT_ONCE else None
+            if halves is None:
+                raise
+            audio = await self._joined(halves, partial(self.speak, bill=bill, cached=cached, halvings=halvings - 1))
+        await self.keep(piece.utterance, audio)
         return audio
 
     async def stream(self, utterance: Utterance, bill: Bill) -> AsyncGenerator[SpeechAudio, None]:
         """Make the sound of an utterance, block by block; tries again only while nothing has been heard.
 
+        The call goes on while the listener is slow, so that no slot is taken longer than the call lasts.
+
         Yields:
-            What ``SpeechEngine.stream`` yields; the last block is verified to end with ``STOP`` by the caller.
+            What ``SpeechEngine.stream`` yields; the caller judges the whole.
 
         Raises:
             AudioAPIError: As from ``speak``, also in the middle.
         """
-        async with self._slots:
-            try:
-                opened = await Synthesis(self.engine, self.config, self._clock, bill).open_stream(utterance)
-            except TTSModelNotFoundError:
-                utterance = self._for_successor(utterance, bill)
-                opened = await Synthesis(self.engine, self.config, self._clock, bill).open_stream(utterance)
-            async with aclosing(opened):
-                async for block in opened:
-                    yield block
+        blocks: asyncio.Queue[SpeechAudio | None] = asyncio.Queue()
+        call = asyncio.create_task(self._listen(utterance, bill, blocks.put_nowait))
+        call.add_done_callback(lambda _: blocks.put_nowait(None))
+        try:
+            while block := await blocks.get():
+                yield block
+        finally:
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+        call.result()
 
     async def recall(self, utterance: Utterance, bill: Bill) -> SpeechAudio | None:
         """The finished piece of this content, if one is kept that passes today's checks."""
@@ -100,8 +123,10 @@ class Runtime:
             return None
         audio = SpeechAudio(piece.pcm, piece.sample_rate, piece.model, piece.finish_reason, warnings=piece.warnings)
         verdict = await judge_audio(utterance, audio, self.config)
-        if verdict.outcome == "reject" or (verdict.outcome == "suspect" and self.config.audio_checks == "strict"):
+        if verdict.outcome == "reject":
             return None
+        if verdict.outcome == "suspect":
+            bill.warn(f"a kept take is doubtful: {verdict.detail}")
         bill.cached_pieces += 1
         bill.warn(*piece.warnings)
         return audio
@@ -122,11 +147,34 @@ class Runtime:
         await self._cache.put(content_key(utterance, self.engine.name), piece)
 
     async def _make(self, utterance: Utterance, bill: Bill) -> SpeechAudio:
-        try:
-            return await Synthesis(self.engine, self.config, self._clock, bill).run(utterance)
-        except TTSModelNotFoundError:
-            utterance = self._for_successor(utterance, bill)
-        return await Synthesis(self.engine, self.config, self._clock, bill).run(utterance)
+        return await self._by_a_living_model(lambda synthesis, whom: synthesis.run(whom), utterance, bill)
+
+    async def _listen(self, utterance: Utterance, bill: Bill, hand_on: Callable[[SpeechAudio], None]) -> None:
+        async with self._slots:
+            opened = await self._by_a_living_model(lambda synthesis, whom: synthesis.open_stream(whom), utterance, bill)
+            async with aclosing(opened):
+                async for block in opened:
+                    hand_on(block)
+
+    async def _by_a_living_model(
+        self, call: Callable[[Synthesis, Utterance], Awaitable[_T]], utterance: Utterance, bill: Bill
+    ) -> _T:
+        if utterance.model not in self._lost_models:
+            with suppress(TTSModelNotFoundError):
+                return await call(Synthesis(self.engine, self.config, self._clock, bill), utterance)
+        utterance = self._for_successor(utterance, bill)
+        return await call(Synthesis(self.engine, self.config, self._clock, bill), utterance)
+
+    async def _joined(
+        self, halves: tuple[PlannedPiece, PlannedPiece], speak: Callable[[PlannedPiece], Awaitable[SpeechAudio]]
+    ) -> SpeechAudio:
+        """The halves of a piece as one sound, which is kept like any other: the next time nothing is called."""
+        joint = Joint()
+        parts = [Narrated(half, await speak(half)) for half in halves]
+        pcm = b"".join([await joint.add(part) for part in parts] + [joint.finish()])
+        first, second = (part.audio for part in parts)
+        warnings = first.warnings + second.warnings
+        return replace(first, pcm=pcm, usage=first.usage + second.usage, warnings=warnings, words=())
 
     def _for_successor(self, utterance: Utterance, bill: Bill) -> Utterance:
         utterance = replace(utterance, model=self._successor(utterance.model, bill))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
-from audio_api.engines.base import SpeechAudio
+from audio_api.audio.wav import SAMPLE_RATE
+from audio_api.engines.base import SpeechAudio, Utterance
 from audio_api.errors import AudioAPIError, TTSAudioError
 from audio_api.services.narration import Narrated, Narration
 from audio_api.services.planning import PlannedPiece
-from audio_api.services.recording import Joint
+from audio_api.services.recording import Joint, check_rate
 from audio_api.services.runtime import Runtime
 from audio_api.services.synthesis import Bill, judge_audio
 
@@ -33,6 +33,11 @@ class Live:
     joint: Joint
     sent_bytes: int = 0
 
+    @property
+    def seconds(self) -> float:
+        """How much of it was handed over, in seconds."""
+        return self.sent_bytes / 2 / SAMPLE_RATE
+
 
 async def stream_pieces(
     pieces: Sequence[PlannedPiece], runtime: Runtime, bill: Bill, *, cached: bool, live: Live
@@ -52,34 +57,34 @@ async def stream_pieces(
     Raises:
         AudioAPIError: The sound cannot go on. The text says how much of it was handed over.
     """
-    first, *rest = pieces
-    speak = partial(runtime.speak, bill=bill, cached=cached)
-    narration = Narration(rest, speak, at_once=runtime.config.piece_concurrency)
     try:
-        with _accounted(live):
-            async with aclosing(_opening(first, runtime, bill, cached, live.joint)) as opening:
-                async for block in opening:
+        async with aclosing(_sound(pieces, runtime, bill, cached, live.joint)) as blocks:
+            async for block in blocks:
+                # To some players an empty block means the end.
+                if block:
                     live.sent_bytes += len(block)
                     yield block
-            async with aclosing(narration.in_order()) as parts:
-                async for part in parts:
-                    block = await live.joint.add(part)
-                    live.sent_bytes += len(block)
-                    yield block
-        yield live.joint.finish()
-    finally:
-        await narration.stop()
-
-
-@contextmanager
-def _accounted(live: Live) -> Iterator[None]:
-    try:
-        yield
     except AudioAPIError as error:
         if live.sent_bytes:
-            seconds = live.sent_bytes / 2 / (live.joint.sample_rate or 24_000)
-            error.args = (f"the stream ended after {seconds:.1f} s of sound: {error}",)
+            error.args = (f"the stream ended after {live.seconds:.1f} s of sound: {error}",)
         raise
+
+
+async def _sound(
+    pieces: Sequence[PlannedPiece], runtime: Runtime, bill: Bill, cached: bool, joint: Joint
+) -> AsyncGenerator[bytes, None]:
+    first, *rest = pieces
+    speak = partial(runtime.speak, bill=bill, cached=cached)
+    async with Narration(rest, speak, at_once=runtime.config.piece_concurrency, done=1) as narration:
+        async with aclosing(_opening(first, runtime, bill, cached, joint)) as opening:
+            async for block in opening:
+                # Not before: a call that fails at once shall be the only one.
+                narration.begin()
+                yield block
+        async with aclosing(narration.in_order()) as parts:
+            async for part in parts:
+                yield await joint.add(part)
+        yield joint.finish()
 
 
 async def _opening(
@@ -91,21 +96,25 @@ async def _opening(
         return
     whole = bytearray()
     sent = 0
-    last: SpeechAudio | None = None
     async with aclosing(runtime.stream(piece.utterance, bill)) as blocks:
         async for last in blocks:
+            check_rate(last)
             whole += last.pcm
-            if (end := joint.safe_end(whole, sent, last.sample_rate)) > sent:
+            if (end := joint.safe_end(whole, sent)) > sent:
                 yield bytes(whole[sent:end])
                 sent = end
-    if last is None:
-        raise TTSAudioError("the stream ended without any sound")
     audio = replace(last, pcm=bytes(whole))
-    verdict = await judge_audio(piece.utterance, audio, runtime.config)
+    await _verify(piece.utterance, audio, runtime, bill)
+    yield (await joint.add(Narrated(piece, audio)))[sent:]
+
+
+async def _verify(utterance: Utterance, audio: SpeechAudio, runtime: Runtime, bill: Bill) -> None:
+    """Judge what was heard already; keep it only if it is good, so that a doubtful take is made anew the next time."""
+    verdict = await judge_audio(utterance, audio, runtime.config)
+    bill.warn(*audio.warnings)
     if verdict.outcome == "reject":
         raise TTSAudioError(verdict.detail, code=verdict.code)
     if verdict.outcome == "suspect":
         bill.warn(f"the first piece is doubtful: {verdict.detail}")
-    bill.warn(*audio.warnings)
-    await asyncio.shield(runtime.keep(piece.utterance, audio))
-    yield (await joint.add(Narrated(piece, audio)))[sent:]
+    else:
+        await runtime.keep(utterance, audio)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,7 @@ class Synthesis:
         verdict = await judge_audio(utterance, audio, self._config)
         if verdict.outcome == "accept":
             return audio
-        if verdict.outcome == "suspect" and self._config.audio_checks != "strict":
+        if verdict.outcome == "suspect":
             self._doubtful.append((audio, verdict))
             if len(self._doubtful) >= _DOUBTFUL_TAKES:
                 return self._best_doubtful()
@@ -167,11 +168,11 @@ class Synthesis:
 
 
 async def judge_audio(utterance: Utterance, audio: SpeechAudio, config: AudioConfig) -> Verdict:
-    """Whether this is speech, and all of it, as strictly as the settings ask."""
+    """Whether this is speech, and all of it; where the settings are strict, nothing is merely doubtful."""
     from audio_api.audio.checks import check_speech  # numpy takes 0.1 s to import
 
     speeds = [turn.voice.speed or 1.0 for turn in utterance.turns]
-    return await check_speech(
+    verdict = await check_speech(
         audio.pcm,
         audio.sample_rate,
         text=utterance.text,
@@ -183,6 +184,8 @@ async def judge_audio(utterance: Utterance, audio: SpeechAudio, config: AudioCon
         min_bytes=config.min_audio_size,
         signal=config.audio_checks != "off",
     )
+    is_refused = verdict.outcome == "suspect" and config.audio_checks == "strict"
+    return replace(verdict, outcome="reject") if is_refused else verdict
 
 
 def _policy(config: AudioConfig) -> RetryPolicy:

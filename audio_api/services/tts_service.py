@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from audio_api.audio.wav import SAMPLE_RATE, WavWriter, check_target
+from audio_api.audio.wav import WavWriter, check_target
 from audio_api.config import AudioConfig, get_config
 from audio_api.engines.base import SpeechEngine, Utterance
 from audio_api.errors import AudioAPIError, ErrorCode, TTSOutputError, TTSQuotaError, TTSValidationError
@@ -304,16 +304,12 @@ class TTSService:
             pieces = await self._plan(request, runtime, bill)
             await check_target(folder, name, overwrite=overwrite)
             speak = partial(runtime.speak, bill=bill, cached=request.cache)
-            narration = Narration(pieces, speak, at_once=runtime.config.piece_concurrency)
+            async with Narration(pieces, speak, at_once=runtime.config.piece_concurrency) as narration:
 
-            async def tell(seconds: float) -> None:
-                await _tell(on_progress, SpeechProgress(narration.done, narration.total, seconds))
+                async def tell(seconds: float) -> None:
+                    await _tell(on_progress, SpeechProgress(narration.done, narration.total, seconds))
 
-            try:
-                async with aclosing(narration.in_order()) as parts:
-                    return await record(parts, folder, name, overwrite=overwrite, on_part=tell)
-            finally:
-                await narration.stop()
+                return await record(narration, folder, name, overwrite=overwrite, on_piece=tell)
 
     async def _write_growing(
         self, request: AudioRequest, runtime: Runtime, bill: Bill, *, on_progress: SpeechCallback | None
@@ -326,8 +322,7 @@ class TTSService:
             async with aclosing(blocks), WavWriter(folder, name, overwrite=overwrite, growing=True) as writer:
                 async for block in blocks:
                     await writer.write(block)
-                    seconds = live.sent_bytes / 2 / SAMPLE_RATE
-                    await _tell(on_progress, SpeechProgress(live.joint.parts, len(pieces), seconds))
+                    await _tell(on_progress, SpeechProgress(live.joint.pieces, len(pieces), live.seconds))
                 return live.joint.recording(await writer.commit())
 
     async def _plan(
@@ -398,6 +393,7 @@ def _failure(error: AudioAPIError, bill: Bill | None, elapsed_s: float) -> Audio
         reset_at=error.reset_at if isinstance(error, TTSQuotaError) else None,
         processing_time=elapsed_s,
         attempts=bill.attempts if bill else 0,
+        cached_pieces=bill.cached_pieces if bill else 0,
         usage=bill.usage if bill else TokenUsage(),
         cost_usd=bill.cost_usd if bill else 0.0,
         warnings=bill.all_warnings() if bill else (),
