@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripts import any_text
 from sentences import SENTENCES
-from sound import RATE, Samples
+from sound import RATE, Samples, read_wav
 
 from audio_api.engines.base import SpeechAudio, Turn, Utterance, WordTime
 from audio_api.engines.espeak_words import Reading, word_times
 from audio_api.engines.offline import OfflineEngine
-from audio_api.models.audio_request import VoiceConfig
+from audio_api.models.audio_request import AudioRequest, SpeakerConfig, VoiceConfig
+from audio_api.services.tts_service import TTSService
 
 LEAD_S, TURN_PAUSE_S, TAIL_S = 0.15, 0.25, 0.25
 FRAME_S = 0.005
@@ -47,9 +50,8 @@ def samples(audio: SpeechAudio) -> Samples:
     return np.frombuffer(audio.pcm, "<i2") / 32_768
 
 
-def sounds(audio: SpeechAudio, level: float) -> list[tuple[float, float]]:
+def sounds(heard: Samples, level: float) -> list[tuple[float, float]]:
     """Start and end, in seconds, of all sound between two pauses of 200 ms, by the peaks of every 5 ms."""
-    heard = samples(audio)
     size = round(RATE * FRAME_S)
     frames = heard[: len(heard) // size * size].reshape(-1, size)
     loud = np.flatnonzero(np.abs(frames).max(axis=1) > level)
@@ -58,11 +60,16 @@ def sounds(audio: SpeechAudio, level: float) -> list[tuple[float, float]]:
     return [(start * FRAME_S, (end + 1) * FRAME_S) for start, end in zip(starts, ends, strict=True)]
 
 
-def assert_heard(audio: SpeechAudio, spoken: Sequence[Sequence[WordTime]]) -> None:
-    """Assert that words which stand between pauses begin and end with the sound there."""
-    for words, clear, faint in zip(spoken, sounds(audio, CLEAR), sounds(audio, FAINT), strict=True):
-        assert faint[0] - FRAME_S <= words[0].start_s <= clear[0] + FRAME_S
-        assert clear[1] - FRAME_S <= words[-1].end_s <= faint[1] + FRAME_S
+def assert_with_the_sound(times_s: Sequence[tuple[float, float]], heard: Samples, quiet_s: float = 0.0) -> None:
+    """Assert that times begin and end as the sounds between pauses do, or end up to ``quiet_s`` later.
+
+    The sound may go on after the last one.
+    """
+    clear, faint = sounds(heard, CLEAR), sounds(heard, FAINT)
+    assert len(clear) == len(faint)
+    for (start_s, end_s), sure, most in zip(times_s, clear, faint, strict=False):
+        assert most[0] - 2 * FRAME_S <= start_s <= sure[0] + 2 * FRAME_S
+        assert sure[1] - 2 * FRAME_S <= end_s <= most[1] + 2 * FRAME_S + quiet_s
 
 
 def assert_in_order(words: Sequence[WordTime]) -> None:
@@ -91,7 +98,8 @@ async def test_each_word_is_heard_when_its_time_says(language: str, engine: Offl
     spaced = [word for word in words if (len(word) > 2 and word.isalpha()) or language == "hi-IN"][:12]
     audio = await engine.synthesize(utterance("\n\n".join(spaced), language=language))
     assert [word.text for word in audio.words] == spaced
-    assert_heard(audio, [[word] for word in audio.words])
+    assert len(sounds(samples(audio), CLEAR)) == len(spaced)
+    assert_with_the_sound([(word.start_s, word.end_s) for word in audio.words], samples(audio))
 
 
 async def test_times_do_not_drift(engine: OfflineEngine) -> None:
@@ -99,7 +107,9 @@ async def test_times_do_not_drift(engine: OfflineEngine) -> None:
     text = "Alpha bravo charlie delta.\n\n" * 300
     audio = await engine.synthesize(utterance(text))
     assert audio.duration_s > 600
-    assert_heard(audio, [audio.words[first : first + 4] for first in range(0, 1_200, 4)])
+    sentences = [(audio.words[at].start_s, audio.words[at + 3].end_s) for at in range(0, 1_200, 4)]
+    assert len(sounds(samples(audio), CLEAR)) == len(sentences)
+    assert_with_the_sound(sentences, samples(audio))
 
 
 async def test_words_of_a_dialogue_know_their_turn(engine: OfflineEngine) -> None:
@@ -157,3 +167,50 @@ def test_what_makes_no_sound_has_no_words() -> None:
     """A turn of which eSpeak NG read nothing has no words; those of the other keep their turn."""
     words = word_times(utterance("...", "Yes."), [[], [Reading(0, 100, 200)]], 1_000)
     assert words == (WordTime("Yes.", 0.1, 0.2, turn=1),)
+
+
+TIMES = re.compile(r"(\d\d):(\d\d):(\d\d\.\d{3}) --> (\d\d):(\d\d):(\d\d\.\d{3})")
+
+
+def cue_times(vtt: str) -> list[tuple[float, float]]:
+    """Start and end of each cue of a WebVTT file, in seconds."""
+    numbers = [[float(number) for number in match] for match in TIMES.findall(vtt)]
+    return [(h * 3_600 + m * 60 + s, h2 * 3_600 + m2 * 60 + s2) for h, m, s, h2, m2, s2 in numbers]
+
+
+NUMBERS = "One two three four. Five six seven eight. Nine ten eleven twelve. "
+
+
+@pytest.mark.parametrize("how", ["generate_audio", "stream_to_file"])
+async def test_subtitles_of_a_long_text_are_measured(how: str, engine: OfflineEngine) -> None:
+    """Over many joined pieces every cue begins and ends with its words in the file, and none is estimated."""
+    request = AudioRequest(text=NUMBERS * 100, output_filename="long.wav", subtitles=("vtt",))
+    async with TTSService(engine=engine) as tts:
+        response = (await getattr(tts, how)(request)).raise_for_error()
+    vtt = Path(response.subtitle_paths[0]).read_text()
+    assert "estimated" not in vtt
+    heard = read_wav(response.file_path)
+    cues = cue_times(vtt)
+    assert len(cues) == 300
+    # The last cue of a piece stays over the quiet that a join keeps: two frames of 20 ms, and what fades in a third.
+    assert_with_the_sound(cues[:-1], heard, quiet_s=0.06)
+    assert cues[-1][1] == pytest.approx(len(heard) / RATE, abs=0.05)
+
+
+async def test_turns_of_a_dialogue_are_measured(engine: OfflineEngine) -> None:
+    """Turns of unequal pace have their own times, where an estimate would share out the time by the letters."""
+    cast = (
+        SpeakerConfig(speaker_name="Ann", voice_name="kore", speed=0.6),
+        SpeakerConfig(speaker_name="Bob", voice_name="charon", speed=2.0),
+    )
+    text = "Ann: I speak very slowly. Bob: I am always in a hurry, so I speak fast. Ann: There is time enough."
+    request = AudioRequest(text=text, speaker_mode="multiple", cast=cast, output_filename="two.wav", subtitles=("vtt",))
+    async with TTSService(engine=engine) as tts:
+        response = (await tts.generate_audio(request)).raise_for_error()
+    vtt = Path(response.subtitle_paths[0]).read_text()
+    assert "estimated" not in vtt
+    assert re.findall("<v (.*?)>", vtt) == ["Ann", "Bob", "Ann"]
+    heard = read_wav(response.file_path)
+    cues = cue_times(vtt)
+    assert_with_the_sound(cues[:-1], heard)
+    assert cues[-1][1] == pytest.approx(len(heard) / RATE, abs=0.05)

@@ -169,7 +169,8 @@ class AudioRequest(_Model):
             made from everything audible, so that equal requests share a file.
         overwrite: Whether an existing file named ``output_filename`` may be replaced, once the new one is complete.
         style: How to speak, in a few adjectives such as ``"calm, whispering"``; never spoken. ``None``: plain.
-        subtitles: ``"srt"``, ``"vtt"`` or both: files beside the WAV with its name. Times inside a piece are estimates.
+        subtitles: ``"srt"``, ``"vtt"`` or both: files beside the WAV with its name. Times inside a piece are measured
+            by the offline engine, and estimates with Gemini.
         cache: Whether finished pieces of the same content will do, which cost nothing; ``False`` makes new ones.
         priority: Order in a queue: higher first, 0 normal.
     """

@@ -6,13 +6,14 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from audio_api.errors import ErrorCode, TTSOutputError
 from audio_api.models.audio_request import AudioRequest
 from audio_api.services.recording import Line, Recording
 from audio_api.text.pace import expected_seconds
-from audio_api.text.subtitles import Spoken, make_cues, to_srt, to_vtt
+from audio_api.text.subtitles import Spoken, SpokenWord, make_cues, to_srt, to_vtt
 
 _WRITERS = {"srt": to_srt, "vtt": to_vtt}
 
@@ -70,7 +71,24 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _spoken(line: Line) -> Iterator[Spoken]:
-    """The turns of a piece; where there are several, its time is shared out by how long each takes to say."""
+    """The turns of a piece, when their words are heard, or else shared out over its time."""
+    turns = line.utterance.turns
+    words = [_words(line, number) for number in range(len(turns))]
+    if not all(words):
+        yield from _shared_out(line)
+        return
+    # The last words are shown until the sound ends, rather than until its quiet end begins.
+    words[-1][-1] = replace(words[-1][-1], end_s=line.end_s)
+    for turn, of_turn in zip(turns, words, strict=True):
+        yield Spoken(turn.text, of_turn[0].start_s, of_turn[-1].end_s, turn.speaker, tuple(of_turn))
+
+
+def _words(line: Line, turn: int) -> list[SpokenWord]:
+    return [SpokenWord(word.text, word.start_s, word.end_s) for word in line.words if word.turn == turn]
+
+
+def _shared_out(line: Line) -> Iterator[Spoken]:
+    """The turns of a piece whose words were not measured: its time is shared out by how long each takes to say."""
     turns = line.utterance.turns
     expected = [max(expected_seconds(turn.text, line.utterance.language), 0.01) for turn in turns]
     per_expected = (line.end_s - line.start_s) / sum(expected)
