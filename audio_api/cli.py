@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime
 from pydantic import ValidationError
 
 from audio_api.config import AudioConfig, get_config, reload_config
-from audio_api.errors import AudioAPIError, ConfigurationError, ErrorCode, TTSValidationError, error_class
+from audio_api.errors import AudioAPIError, ConfigurationError, TTSValidationError
 from audio_api.logging_config import setup_logging
 from audio_api.models.languages import Language
 from audio_api.models.speech_models import DEFAULT_MODEL, VoiceModel, model_spec
@@ -174,12 +174,12 @@ async def _run_workers() -> None:
     """Work until SIGTERM or SIGINT, then drain; a second signal hands the tasks at hand back. SIGHUP reloads."""
     from audio_api.services.worker_service import WorkerManager
 
-    await _check_start()
     manager = WorkerManager()
     stop = asyncio.Event()
     stopping: list[asyncio.Task[None]] = []
 
     def end() -> None:
+        logger.info("handing the tasks at hand back" if stop.is_set() else "finishing the tasks at hand")
         stopping.append(asyncio.create_task(manager.stop_workers(grace_s=0 if stop.is_set() else None)))
         stop.set()
 
@@ -190,19 +190,7 @@ async def _run_workers() -> None:
     await manager.start_workers()
     await stop.wait()
     await stopping[0]
-
-
-async def _check_start() -> None:
-    """Refuse what waiting does not mend. An API or a Redis that is down does not keep workers from waiting for it."""
-    from audio_api.services.queue_service import QueueService
-    from audio_api.services.tts_service import TTSService
-
-    async with TTSService() as tts, QueueService() as queue:
-        for health in (await tts.health_check(), await queue.health_check()):
-            if health.error_code in {ErrorCode.CONFIGURATION, ErrorCode.AUTHENTICATION}:
-                raise error_class(health.error_code)(health.error or "")
-            if not health:
-                logger.warning("waiting for what is down: %s", health.error)
+    await manager.stop_workers()
 
 
 def _reload() -> None:

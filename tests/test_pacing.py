@@ -37,6 +37,8 @@ from audio_api.services.pacing import PacedEngine, Pacer, task_deadline
 MODEL = "gemini-3.8-flash-tts"
 NOON = datetime(2026, 11, 22, 20, tzinfo=UTC).timestamp()
 """Noon in California, a while before the day ends there."""
+MOMENT_S = 0.01
+"""Two clocks of one machine differ by less."""
 FREE = Rates(None, 60, None, lambda now: now + 1e6)
 
 
@@ -109,7 +111,7 @@ async def test_a_window_slides(shared: Shared) -> None:
     assert await one.take(MODEL, rates) == Turn()
     wait_s = (await other.take(MODEL, rates)).wait_s
     assert 0 < wait_s <= 0.2
-    await asyncio.sleep(wait_s)
+    await asyncio.sleep(wait_s + MOMENT_S)
     assert await other.take(MODEL, rates) == Turn()
     assert (await one.take(MODEL, rates)).wait_s > 0
 
@@ -128,7 +130,7 @@ async def test_a_day_ends_for_all(shared: Shared) -> None:
     assert await other.take(MODEL, rates) == Turn()
     wait_s = (await one.take(MODEL, rates)).wait_s
     assert 0 < wait_s <= 0.5
-    await asyncio.sleep(wait_s + 0.01)
+    await asyncio.sleep(wait_s + MOMENT_S)
     assert await one.take(MODEL, rates) == Turn()
     minute_too = Rates(1, 60, 10, day_end)
     await other.take(MODEL, minute_too)
@@ -143,7 +145,7 @@ async def test_a_closed_gate_holds_everybody(shared: Shared) -> None:
     await other.close_gate(MODEL, 0.01)
     wait_s = (await other.take(MODEL, FREE)).wait_s
     assert 0.1 < wait_s <= 0.3
-    await asyncio.sleep(wait_s)
+    await asyncio.sleep(wait_s + MOMENT_S)
     assert await other.take(MODEL, FREE) == await other.take(MODEL, FREE) == Turn()
 
 
@@ -151,7 +153,7 @@ async def test_a_gate_with_probes_lets_one_through(shared: Shared) -> None:
     """After its time one call tries, the others go on waiting, until somebody opens it."""
     one, other = shared
     await one.close_gate(MODEL, 0.05, 30)
-    await asyncio.sleep((await one.take(MODEL, FREE)).wait_s)
+    await asyncio.sleep((await one.take(MODEL, FREE)).wait_s + MOMENT_S)
     assert await other.take(MODEL, FREE) == Turn(probe=True)
     assert 29 < (await one.take(MODEL, FREE)).wait_s <= 30
     await other.open_gate(MODEL)
@@ -211,7 +213,7 @@ async def test_the_minutes_limit_is_kept(limits: MemoryLimits, time_: Time) -> N
     for _ in range(21):
         assert await outcome(engine) is None
     assert 60 < time_.slept[0] < 63
-    assert time_.now_s - NOON == pytest.approx(2 * 61.8)
+    assert time_.now_s - NOON == pytest.approx(2 * 62.7)
 
 
 async def test_a_days_limit_hands_the_job_back(limits: MemoryLimits, time_: Time) -> None:
@@ -373,4 +375,4 @@ async def test_waiting_for_a_turn_is_not_held_against_the_job(limits: MemoryLimi
         before = limit.when() or 0
         task_deadline.set(limit)
         await engine.synthesize(UTTERANCE)
-        assert (limit.when() or 0) - before == pytest.approx(61.8, abs=0.1)
+        assert (limit.when() or 0) - before == pytest.approx(62.7, abs=0.1)

@@ -599,8 +599,8 @@ async def test_faults_of_the_api_are_no_business_of_the_queue(
     config: AudioConfig, queue: QueueService, gemini_emulator: Emulator
 ) -> None:
     """What the speech service mends is mended: one delivery, several calls."""
-    gemini_emulator.fail_next(Fault.UNAVAILABLE_503, Fault.SILENT)
     config = config.model_copy(update={"gemini_base_url": gemini_emulator.url, "num_workers": 1})
     async with WorkerManager(config, lambda: QueueService(config=config)):
+        gemini_emulator.fail_next(Fault.UNAVAILABLE_503, Fault.SILENT)
         result = await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 30)
     assert (result.success, result.attempts, result.deliveries) == (True, 3, 1)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from math import inf
 from pathlib import Path
+from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 from audio_api.audio.wav import file_permit
@@ -50,8 +51,40 @@ class Ending(StrEnum):
     LOST = "lost"
 
 
-# Runs by queue and task.
-_runs: WeakKeyDictionary[QueueService, dict[str, TaskRun]] = WeakKeyDictionary()
+class Premises:
+    """The runs of one queue in this process, whoever began them.
+
+    Attributes:
+        runs: By task.
+        alone: Held by who must be alone: nobody else may begin a run.
+        empty: Set while there are no runs.
+    """
+
+    _known: ClassVar[WeakKeyDictionary[QueueService, Premises]] = WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self.runs: dict[str, TaskRun] = {}
+        self.alone = asyncio.Lock()
+        self.empty = asyncio.Event()
+        self.empty.set()
+
+    @classmethod
+    def of(cls, queue: QueueService) -> Premises:
+        """Those of a queue."""
+        return cls._known.setdefault(queue, cls())
+
+    def enter(self, run: TaskRun) -> TaskRun | None:
+        """Register a run; returns another one of the same task that has lost its lease and is still here."""
+        older, self.runs[run.lease.job_id] = self.runs.get(run.lease.job_id), run
+        self.empty.clear()
+        return older
+
+    def leave(self, run: TaskRun) -> None:
+        """A run has ended."""
+        if self.runs.get(run.lease.job_id) is run:
+            del self.runs[run.lease.job_id]
+        if not self.runs:
+            self.empty.set()
 
 
 class TaskRun:
@@ -77,7 +110,8 @@ class TaskRun:
         self._task: asyncio.Task[Ending] | None = None
         self._limit: asyncio.Timeout | None = None
         self._cancelled_as: Ending | None = None
-        self._runs = _runs.setdefault(queue, {})
+        self._premises = Premises.of(queue)
+        self._older = self._premises.enter(self)
 
     async def run(self) -> Ending:
         """Work until the task is finished, handed back or lost; runs in an asyncio task of its own."""
@@ -96,12 +130,11 @@ class TaskRun:
             return await self._give_up(error)
         finally:
             self._queue.let_go(held)
-            if self._runs.get(self.lease.job_id) is self:
-                del self._runs[self.lease.job_id]
+            self._premises.leave(self)
 
     async def _end_older_run(self) -> None:
         """Let a run of the same task that lost its lease in this very process leave its file first."""
-        older, self._runs[self.lease.job_id] = self._runs.get(self.lease.job_id), self
+        older, self._older = self._older, None
         if older is not None and older._task is not None:
             older._lose()
             await asyncio.wait([older._task])

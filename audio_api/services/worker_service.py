@@ -6,21 +6,22 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from importlib import import_module
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from audio_api.config import AudioConfig, get_config
 from audio_api.engines.base import SpeechEngine
-from audio_api.errors import QueueClosedError, QueueUnavailableError, WorkerServiceError
-from audio_api.queues.base import Lease
+from audio_api.errors import ErrorCode, QueueClosedError, QueueUnavailableError, WorkerServiceError, error_class
+from audio_api.queues.base import MAX_DELIVERIES, Lease
 from audio_api.services.pacing import PacedEngine, Pacer
 from audio_api.services.queue_service import QueueService
-from audio_api.services.task_run import Ending, TaskRun
+from audio_api.services.task_run import Ending, Premises, TaskRun
 from audio_api.services.tts_service import TTSService
 
 logger = logging.getLogger(__name__)
@@ -140,6 +141,7 @@ class WorkerService:
             self._queue = await self._own.enter_async_context(QueueService(config=self._config))
         if self._makes_tts:
             self._tts = await self._own.enter_async_context(make_tts(self._config, self._queue))
+        self._premises = Premises.of(self._queue)
         self._worker_id, self._started_at = worker_id, time.monotonic()
         self._stopping.clear()
         self._hurry.clear()
@@ -222,10 +224,51 @@ class WorkerService:
                 if free <= 0:
                     await asyncio.wait({stop, *self._runs}, return_when=asyncio.FIRST_COMPLETED)
                     continue
-                for lease in await self._lease(free, stop):
-                    self._begin(lease)
+                if self._premises.alone.locked():
+                    if await self._or_stop(self._premises.alone.acquire(), stop):
+                        self._premises.alone.release()
+                    continue
+                await self._begin_all(await self._lease(free, stop), stop)
         finally:
             stop.cancel()
+
+    async def _begin_all(self, leases: list[Lease], stop: asyncio.Task[bool]) -> None:
+        """Begin to work, unless a task is at its last delivery, or another worker has such a one."""
+        last_chance = any(lease.deliveries >= MAX_DELIVERIES for lease in leases)
+        if not last_chance and not self._premises.alone.locked():
+            for lease in leases:
+                self._begin(lease)
+            return
+        for lease in leases:
+            await self._queue.backend.release(lease)
+        if last_chance:
+            await self._run_alone(stop)
+
+    async def _run_alone(self, stop: asyncio.Task[bool]) -> None:
+        """Take one task while this process does nothing else.
+
+        A task that was lost twice may have killed its process, or have been next to one that did. If it kills this
+        one, too, it takes nobody along.
+        """
+        if not await self._or_stop(self._premises.alone.acquire(), stop):
+            return
+        try:
+            if await self._or_stop(self._premises.empty.wait(), stop):
+                for lease in await self._queue.backend.lease(1, self._settings().lease_time):
+                    self._begin(lease)
+                await self._or_stop(self._premises.empty.wait(), stop)
+        finally:
+            self._premises.alone.release()
+
+    @staticmethod
+    async def _or_stop(waiting: Coroutine[Any, Any, bool], stop: asyncio.Task[bool]) -> bool:
+        """Wait, but not beyond a stop; whether it came to its end."""
+        task = asyncio.create_task(waiting)
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        return not task.cancelled()
 
     async def _lease(self, free: int, stop: asyncio.Task[bool]) -> list[Lease]:
         backend = self._queue.backend
@@ -291,6 +334,17 @@ def make_tts(config: AudioConfig | None, queue: QueueService) -> TTSService:
     return PacedTTSService(config, Pacer(queue.backend.limits, _settings_of(config)))
 
 
+async def _check_start(queue: QueueService, tts: TTSService) -> None:
+    """Refuse what waiting does not mend, and load what would make the first calls late."""
+    # numpy, which else would block the event loop between a call's turn and the call.
+    await asyncio.to_thread(import_module, "audio_api.audio.checks")
+    for health in (await queue.health_check(), await tts.health_check()):
+        if health.error_code in {ErrorCode.CONFIGURATION, ErrorCode.AUTHENTICATION}:
+            raise error_class(health.error_code)(health.error or "")
+        if not health:
+            logger.warning("waiting for what is down", extra={"error": health.error})
+
+
 class WorkerManager:
     """The workers of one process: they share one queue service and one speech service. Belongs to one event loop.
 
@@ -322,17 +376,23 @@ class WorkerManager:
         await self.stop_workers()
 
     async def start_workers(self) -> None:
-        """Start ``NUM_WORKERS`` workers, and return.
+        """Start ``NUM_WORKERS`` workers, and return when they take tasks.
+
+        An API or a Redis that is down does not keep them from it; they wait.
 
         Raises:
             WorkerServiceError: They run already.
-            ConfigurationError: The queue cannot be made from the settings.
+            ConfigurationError: The queue or the engine cannot be made from the settings.
+            TTSAuthenticationError: The API refuses the key.
         """
         if any(status.state is not WorkerState.STOPPED for status in self.get_worker_status().values()):
             raise WorkerServiceError("the workers run already; stop_workers() first", retryable=False)
         self._workers.clear()
-        queue = await self._own.enter_async_context(self._make_queue())
-        tts = await self._own.enter_async_context(make_tts(self._config, queue))
+        async with AsyncExitStack() as own:
+            queue = await own.enter_async_context(self._make_queue())
+            tts = await own.enter_async_context(make_tts(self._config, queue))
+            await _check_start(queue, tts)
+            self._own = own.pop_all()
         for number in range(1, _settings_of(self._config)().num_workers + 1):
             worker = self._workers[f"worker-{number}"] = WorkerService(self._config, queue, tts)
             await worker.start_worker(f"worker-{number}")
