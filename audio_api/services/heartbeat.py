@@ -6,8 +6,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from audio_api.errors import QueueServiceError
 from audio_api.queues.base import Lease, QueueBackend
@@ -49,6 +50,7 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
+        self._pause_s = inf
         self._ready = threading.Event()
         self._stopping = False
 
@@ -59,7 +61,7 @@ class Heartbeat:
             self._thread = threading.Thread(target=self._run, name="audio-api-heartbeat", daemon=True)
             self._thread.start()
             self._ready.wait()
-        elif len(self._held) == 1:
+        elif _pause_of([held]) < self._pause_s:
             self._wake()
 
     def let_go(self, held: HeldLease) -> None:
@@ -67,11 +69,12 @@ class Heartbeat:
         self._held.pop(held.lease.token, None)
 
     async def stop(self) -> None:
-        """End the thread."""
+        """End the thread. May be called twice."""
         if self._thread is None:
             return
-        self._stopping = True
-        self._wake()
+        if not self._stopping:
+            self._stopping = True
+            self._wake()
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 
     def _wake(self) -> None:
@@ -84,25 +87,25 @@ class Heartbeat:
     async def _beat(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ready.set()
-        backend = self._make_backend()
+        backend, retry_s = self._make_backend(), inf
         try:
             while not self._stopping:
-                pause_s = await self._renew_all(backend)
+                # Who holds a lease from here on, and finds no pause short enough for it, ends the wait below.
+                self._pause_s = inf
+                self._pause_s = min(retry_s, _pause_of(list(self._held.values())))
                 try:
-                    async with asyncio.timeout(pause_s):
+                    async with asyncio.timeout(None if self._pause_s == inf else self._pause_s):
                         await self._changed.wait()
                     self._changed.clear()
                 except TimeoutError:
-                    pass
+                    retry_s = await self._renew_all(backend)
         finally:
             await backend.close()
 
-    async def _renew_all(self, backend: QueueBackend) -> float | None:
-        """Renew what is held; returns seconds until the next time, ``None`` when nothing is held."""
+    async def _renew_all(self, backend: QueueBackend) -> float:
+        """Renew what is held; returns seconds after which to try again what could not be done."""
         now = time.monotonic()
         held = [each for each in list(self._held.values()) if each.until() > now]
-        if not held:
-            return None if not self._held else _RETRY_S
         try:
             kept = {lease.token for lease in await backend.renew([each.lease for each in held])}
         except QueueServiceError as error:
@@ -111,4 +114,9 @@ class Heartbeat:
         for each in held:
             if each.lease.token not in kept and self._held.pop(each.lease.token, None) is not None:
                 each.loop.call_soon_threadsafe(each.lost)
-        return min(each.lease.lease_s for each in held) / _BEATS_PER_LEASE
+        return inf
+
+
+def _pause_of(held: Sequence[HeldLease]) -> float:
+    """Seconds after which these must have been renewed; infinity for none."""
+    return min((each.lease.lease_s for each in held), default=inf) / _BEATS_PER_LEASE
