@@ -391,7 +391,8 @@ class _Server:
                 except (AuthenticationError, BusyLoadingError):  # connection errors for redis-py, but no cuts
                     raise
                 except (CutError, MovedError, ReadOnlyError) as error:
-                    # A connection may also have been cut long ago, while it was idle.
+                    # A connection may also have been cut long ago, while it was idle, or by our own end.
+                    self.refuse_if_closed()
                     await self._follow(error, failed)
             return await attempt()
 
