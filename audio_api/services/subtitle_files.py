@@ -35,7 +35,7 @@ async def write_subtitles(recording: Recording, request: AudioRequest) -> tuple[
     """Write what the request asks for beside the recording, each file whole or not at all.
 
     Raises:
-        TTSOutputError: A file could not be written.
+        TTSOutputError: A file could not be written. The recording stays, and the text says where it is.
     """
     if not request.subtitles:
         return ()
@@ -50,7 +50,9 @@ def _write_all(recording: Recording, kinds: Iterable[str]) -> tuple[Path, ...]:
         try:
             _replace(path, _WRITERS[kind](cues).encode())
         except OSError as error:
-            raise TTSOutputError(f"cannot write {str(path)!r}: {error.strerror}") from None
+            raise TTSOutputError(
+                f"cannot write {str(path)!r}: {error.strerror}; the sound is complete in {recording.path.name}"
+            ) from None
         paths.append(path)
     return tuple(paths)
 
