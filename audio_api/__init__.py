@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         MultiSpeakerConfig,
         SpeakerConfig,
         SpeakerMode,
+        SpeechProgress,
         TokenUsage,
         VoiceConfig,
     )
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from audio_api.models.voices import VoiceName
     from audio_api.services.one_liner import asay, say
     from audio_api.services.queue_service import QueueService, TaskResult
-    from audio_api.services.tts_service import SpeechProgress, TTSService
+    from audio_api.services.tts_service import TTSService
     from audio_api.services.worker_service import WorkerManager, WorkerService, WorkerStatus
 
 __version__ = "2.0.0"
@@ -89,6 +90,7 @@ _HOME = {
         "MultiSpeakerConfig",
         "SpeakerConfig",
         "SpeakerMode",
+        "SpeechProgress",
         "TokenUsage",
         "VoiceConfig",
     ),
@@ -97,7 +99,7 @@ _HOME = {
     "audio_api.models.voices": ("VoiceName",),
     "audio_api.services.queue_service": ("QueueService", "TaskResult"),
     "audio_api.services.one_liner": ("asay", "say"),
-    "audio_api.services.tts_service": ("SpeechProgress", "TTSService"),
+    "audio_api.services.tts_service": ("TTSService",),
     "audio_api.services.worker_service": ("WorkerManager", "WorkerService", "WorkerStatus"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

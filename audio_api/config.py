@@ -209,7 +209,10 @@ class AudioConfig(BaseSettings):
         description="Seconds a stopping worker may finish its jobs; the rest is handed back.",
     )
     task_timeout: float = Field(
-        default=300.0, gt=0, description="Seconds one queued job may run; waiting for its turn at the API is left out."
+        default=300.0,
+        gt=0,
+        description="Seconds one queued job may run; waiting for its turn at the API is left out, and each piece of a "
+        "long text counts anew.",
     )
     rate_limit_rpm: int | None = Field(
         default=None,

@@ -142,7 +142,7 @@ async def test_a_poison_task_is_buried_and_the_others_pass(place: Site) -> None:
         "from audio_api.cli import main\n"
         "from audio_api.services.tts_service import TTSService\n"
         "speak = TTSService.generate_audio\n"
-        "async def generate_audio(self, request):\n"
+        "async def generate_audio(self, request, on_progress):\n"
         "    if 'Poison' in request.text:\n"
         "        os._exit(9)\n"
         "    return await speak(self, request)\n"

@@ -28,7 +28,7 @@ from audio_api.errors import (
     TTSUnavailableError,
     WorkerServiceError,
 )
-from audio_api.models.audio_request import AudioRequest, BatchAudioRequest
+from audio_api.models.audio_request import AudioRequest, BatchAudioRequest, TokenUsage
 from audio_api.queues.base import Job, JobState, Lease
 from audio_api.services.queue_service import QueueService
 from audio_api.services.task_run import Ending, TaskRun
@@ -604,3 +604,63 @@ async def test_faults_of_the_api_are_no_business_of_the_queue(
         gemini_emulator.fail_next(Fault.UNAVAILABLE_503, Fault.SILENT)
         result = await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 30)
     assert (result.success, result.attempts, result.deliveries) == (True, 3, 1)
+
+
+BOOK = AudioRequest(text=" ".join(f"This is sentence number {n} of a long book." for n in range(120)))
+
+
+class PagedEngine(ScriptedEngine):
+    """Speaks one piece each time it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages = asyncio.Semaphore(0)
+
+    async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+        """Wait for the next page."""
+        await self.pages.acquire()
+        return speech(utterance, usage=TokenUsage(input_tokens=1, output_tokens=1))
+
+
+async def test_a_long_task_tells_how_far_it_is_and_is_not_cut_off(config: AudioConfig, queue: QueueService) -> None:
+    """Each piece is seen in the task's state, and gives the task its time anew: together they pass its limit."""
+    config = AudioConfig(**{**config.model_dump(exclude_unset=True), "gemini_api_key": "any", "task_timeout": 1.0})
+    engine = PagedEngine()
+    task_id = await queue.enqueue_single_task(BOOK)
+    worker = worker_with(engine, config, queue)
+    await worker.start_worker()
+    for done in (1, 2, 3):
+        await asyncio.sleep(0.6)  # the time itself is under test: three of these pass a limit of one second
+        engine.pages.release()
+        await until(lambda done=done: has_done(queue, task_id, done))
+    engine.pages.release()
+    result = await queue.wait_for_result(task_id, 10)
+    await worker.stop_worker()
+    assert (result.success, result.deliveries) == (True, 1)
+
+
+async def has_done(queue: QueueService, task_id: str, pieces: int) -> bool:
+    """Whether the task's state tells of so many pieces."""
+    result = await queue.get_task_result(task_id)
+    progress = result.progress if result else None
+    return progress is not None and progress.pieces_done >= pieces and progress.pieces_total == 4
+
+
+async def test_a_redelivered_long_task_pays_for_no_piece_twice(config: AudioConfig, queue: QueueService) -> None:
+    """A book that is handed back half way goes on from its finished pieces with the next worker."""
+    config = AudioConfig(**{**config.model_dump(exclude_unset=True), "gemini_api_key": "any", "cache_max_bytes": 2**30})
+    engine = PagedEngine()
+    task_id = await queue.enqueue_single_task(BOOK)
+    first = worker_with(engine, config, queue)
+    await first.start_worker()
+    for _ in range(2):
+        engine.pages.release()
+    await until(lambda: has_done(queue, task_id, 2))
+    await first.stop_worker(grace_s=0)
+    for _ in range(9):
+        engine.pages.release()
+    second = worker_with(engine, config, queue)
+    await second.start_worker()
+    result = await queue.wait_for_result(task_id, 10)
+    await second.stop_worker()
+    assert (result.success, result.attempts, result.cached_pieces) == (True, 2, 2)

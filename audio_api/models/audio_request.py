@@ -273,6 +273,20 @@ class TokenUsage(_Model):
         )
 
 
+class SpeechProgress(_Model):
+    """How far one request is.
+
+    Attributes:
+        pieces_done: Pieces of the text that are in the file.
+        pieces_total: Pieces in all.
+        seconds: Seconds of sound in the file.
+    """
+
+    pieces_done: int
+    pieces_total: int
+    seconds: float
+
+
 class AudioResponse(_Model):
     """What became of one request.
 

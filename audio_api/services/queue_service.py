@@ -7,7 +7,7 @@ import inspect
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -17,7 +17,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from audio_api.config import AudioConfig, get_config
 from audio_api.errors import AudioAPIError, ErrorCode, QueueClosedError, QueueServiceError
-from audio_api.models.audio_request import AudioRequest, AudioResponse, BatchAudioRequest, BatchAudioResponse
+from audio_api.models.audio_request import (
+    AudioRequest,
+    AudioResponse,
+    BatchAudioRequest,
+    BatchAudioResponse,
+    SpeechProgress,
+)
 from audio_api.queues.base import (
     BatchStatus,
     DeadLetter,
@@ -98,6 +104,7 @@ class TaskResult(AudioResponse):
         enqueued_at: When it was accepted, in Unix seconds by the queue's clock.
         started_at: When a worker last took it up; ``None``: never.
         finished_at: When it was finished; ``None``: not yet.
+        progress: How far a long text is; ``None``: not begun, or a single piece.
     """
 
     task_id: str
@@ -108,6 +115,7 @@ class TaskResult(AudioResponse):
     enqueued_at: float
     started_at: float | None = None
     finished_at: float | None = None
+    progress: SpeechProgress | None = None
 
     @property
     def done(self) -> bool:
@@ -512,8 +520,16 @@ def _task_result(status: JobStatus) -> TaskResult:
         enqueued_at=status.enqueued_at,
         started_at=status.started_at,
         finished_at=status.finished_at,
+        progress=_progress(status.progress or {}),
         **dict(_response(status)),
     )
+
+
+def _progress(note: Mapping[str, Any]) -> SpeechProgress | None:
+    try:
+        return SpeechProgress.model_validate({name: note[name] for name in SpeechProgress.model_fields})
+    except (KeyError, ValidationError):
+        return None
 
 
 def _response(status: JobStatus) -> AudioResponse:

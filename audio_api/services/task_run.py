@@ -10,6 +10,7 @@ import time
 import traceback
 import wave
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from math import inf
@@ -20,7 +21,7 @@ from weakref import WeakKeyDictionary
 from audio_api.audio.wav import file_permit
 from audio_api.config import AudioConfig
 from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError, WorkerServiceError
-from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
 from audio_api.models.filenames import safe_filename
 from audio_api.queues.base import MAX_DELIVERIES, Lease
 from audio_api.services.pacing import task_deadline
@@ -110,6 +111,7 @@ class TaskRun:
         self._task: asyncio.Task[Ending] | None = None
         self._limit: asyncio.Timeout | None = None
         self._cancelled_as: Ending | None = None
+        self._note: dict[str, object] = {}
         self._premises = Premises.of(queue)
         self._older = self._premises.enter(self)
 
@@ -178,13 +180,25 @@ class TaskRun:
             async with asyncio.timeout(limit_s) as self._limit:
                 task_deadline.set(self._limit)
                 file_permit.set(self._permit)
-                return await self._tts.generate_audio(request)
+                return await self._tts.generate_audio(request, self._heard)
         except TimeoutError:
             if not (self._limit and self._limit.expired()):
                 raise
             return _gave_up(f"the task ran longer than TASK_TIMEOUT={limit_s:g} s", ErrorCode.TASK_TIMEOUT)
         finally:
             self._limit = None
+
+    async def _heard(self, progress: SpeechProgress) -> None:
+        """Tell the queue how far a long text is, and count its time anew: it is long, not stuck."""
+        if progress.pieces_total == 1:
+            return
+        if self._limit and not self._limit.expired():
+            self._limit.reschedule(self._loop.time() + self._settings().task_timeout)
+        self._note |= progress.model_dump()
+        # The queue may be away for a while; what was heard is kept, and the next piece tells it again.
+        with suppress(QueueUnavailableError):
+            if not await self._queue.backend.progress(self.lease, self._note):
+                self._lose()
 
     async def _deferral_s(self, response: AudioResponse) -> float | None:
         """Seconds until the task should be tried again, when its failure is not its own; ``None``: it is."""
@@ -239,7 +253,7 @@ class TaskRun:
 
     async def _announce(self, path: Path, file: os.stat_result) -> float:
         """Tell the queue which file comes; returns until when, in monotonic seconds, nobody else can have the task."""
-        note = {"file": path.name, **_identity(file)}
+        note = self._note | {"file": path.name, **_identity(file)}
         while self._cancelled_as is None and not (self._limit and self._limit.expired()):
             try:
                 if not await self._queue.backend.progress(self.lease, note):

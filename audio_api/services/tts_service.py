@@ -24,6 +24,7 @@ from audio_api.models.audio_request import (
     AudioResponse,
     BatchAudioRequest,
     BatchAudioResponse,
+    SpeechProgress,
     TokenUsage,
 )
 from audio_api.models.speech_models import model_spec
@@ -43,21 +44,6 @@ ProgressCallback = Callable[[int, int, AudioResponse], Awaitable[None] | None]
 
 # Planning a text of this length takes about 10 ms.
 _THREAD_ABOVE_CHARS = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechProgress:
-    """How far one request is.
-
-    Attributes:
-        pieces_done: Pieces of the text that are in the file.
-        pieces_total: Pieces in all.
-        seconds: Seconds of sound in the file.
-    """
-
-    pieces_done: int
-    pieces_total: int
-    seconds: float
 
 
 SpeechCallback = Callable[[SpeechProgress], Awaitable[None] | None]
@@ -307,7 +293,10 @@ class TTSService:
             async with Narration(pieces, speak, at_once=runtime.config.piece_concurrency) as narration:
 
                 async def tell(seconds: float) -> None:
-                    await _tell(on_progress, SpeechProgress(narration.done, narration.total, seconds))
+                    await _tell(
+                        on_progress,
+                        SpeechProgress(pieces_done=narration.done, pieces_total=narration.total, seconds=seconds),
+                    )
 
                 return await record(narration, folder, name, overwrite=overwrite, on_piece=tell)
 
@@ -322,7 +311,10 @@ class TTSService:
             async with aclosing(blocks), WavWriter(folder, name, overwrite=overwrite, growing=True) as writer:
                 async for block in blocks:
                     await writer.write(block)
-                    await _tell(on_progress, SpeechProgress(live.joint.pieces, len(pieces), live.seconds))
+                    await _tell(
+                        on_progress,
+                        SpeechProgress(pieces_done=live.joint.pieces, pieces_total=len(pieces), seconds=live.seconds),
+                    )
                 return live.joint.recording(await writer.commit())
 
     async def _plan(
