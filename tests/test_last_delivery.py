@@ -1,0 +1,149 @@
+"""A task at its last delivery has its process to itself: if it kills it, it takes nobody along."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from scripted import ScriptedEngine
+
+from audio_api.config import AudioConfig
+from audio_api.engines.base import SpeechAudio, Utterance
+from audio_api.errors import QueueServiceError
+from audio_api.models.audio_request import AudioRequest
+from audio_api.queues.base import JobState
+from audio_api.services.queue_service import QueueService
+from audio_api.services.tts_service import TTSService
+from audio_api.services.worker_service import WorkerService
+
+
+class Stage(ScriptedEngine):
+    """Speaks a text when it is told to, and knows which ones are being spoken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.speaking: set[str] = set()
+        self.go: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+        """Wait to be told."""
+        self.speaking.add(utterance.text)
+        try:
+            await self.go[utterance.text].wait()
+        finally:
+            self.speaking.discard(utterance.text)
+        return await super().synthesize(utterance)
+
+    async def until(self, *texts: str) -> None:
+        """Wait until exactly these are being spoken."""
+        async with asyncio.timeout(10):
+            while self.speaking != set(texts):  # noqa: ASYNC110 -- workers do not announce it
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> AudioConfig:
+    """A queue of its own, without a cache."""
+    name = f"test-{secrets.token_hex(6)}"
+    return AudioConfig(gemini_api_key="any", queue_name=name, output_dir=tmp_path / "out", cache_max_bytes=0)
+
+
+@pytest.fixture
+async def queue(config: AudioConfig) -> AsyncIterator[QueueService]:
+    """The queue."""
+    async with QueueService(config=config) as service:
+        yield service
+
+
+@pytest.fixture
+async def crew(config: AudioConfig, queue: QueueService) -> AsyncIterator[tuple[Stage, list[WorkerService]]]:
+    """Two workers of one process, and what they speak with."""
+    stage = Stage()
+    tts = TTSService(config, engine=stage)
+    workers = [WorkerService(config, queue, tts) for _ in range(2)]
+    yield stage, workers
+    for worker in workers:
+        await worker.stop_worker(grace_s=0)
+
+
+Crew = tuple[Stage, list[WorkerService]]
+LAST = "The last chance of one."
+FIRST, SECOND = "The first of them all.", "Another one behind."
+
+
+async def lose_twice(queue: QueueService) -> str:
+    """A task that was delivered twice and never finished."""
+    task_id = await queue.enqueue_single_task(AudioRequest(text=LAST, priority=9))
+    for _ in range(2):
+        (lease,) = await queue.backend.lease(1, 30)
+        await queue.backend.release(lease, count_delivery=True)
+    return task_id
+
+
+async def test_it_waits_for_the_others_and_they_for_it(queue: QueueService, crew: Crew) -> None:
+    """What runs is finished first, what comes waits, and nobody's delivery is counted for that."""
+    stage, workers = crew
+    await queue.enqueue_single_task(AudioRequest(text=FIRST))
+    await workers[0].start_worker("one")
+    await stage.until(FIRST)
+    last = await lose_twice(queue)
+    await workers[1].start_worker("two")
+    behind = await queue.enqueue_single_task(AudioRequest(text=SECOND))
+    async with asyncio.timeout(10):
+        while (await queue.get_queue_stats()).waiting.get(9) != 1:  # noqa: ASYNC110 -- nothing announces a release
+            await asyncio.sleep(0.005)
+    assert stage.speaking == {FIRST}
+    stage.go[FIRST].set()
+    await stage.until(LAST)
+    assert (await queue.get_queue_stats()).waiting == {0: 1}
+    stage.go[LAST].set()
+    stage.go[SECOND].set()
+    results = [await queue.wait_for_result(task_id, 10) for task_id in (last, behind)]
+    assert [(result.success, result.deliveries) for result in results] == [(True, 3), (True, 1)]
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+async def test_stopping_does_not_wait_for_its_turn(when: str, queue: QueueService, crew: Crew) -> None:
+    """Workers that are told to stop, while the task waits to be alone or is alone, hand everything back."""
+    stage, workers = crew
+    await queue.enqueue_single_task(AudioRequest(text=FIRST))
+    await workers[0].start_worker("one")
+    await stage.until(FIRST)
+    last = await lose_twice(queue)
+    await workers[1].start_worker("two")
+    if when == "during":
+        stage.go[FIRST].set()
+        await stage.until(LAST)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(worker.stop_worker(grace_s=0) for worker in workers))
+    result = await queue.get_task_result(last)
+    assert result
+    assert (result.state, result.deliveries) == (JobState.QUEUED, 2)
+
+
+async def test_a_task_that_cannot_be_settled_costs_only_itself(
+    queue: QueueService, crew: Crew, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The queue refuses whatever is said about it: the worker says so and goes on."""
+    caplog.set_level(logging.ERROR)
+    stage, (worker, _) = crew
+
+    async def refuse(*_: object, **__: object) -> bool:
+        raise QueueServiceError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.backend, "finish", refuse)
+        patch.setattr(queue.backend, "release", refuse)
+        stage.go[FIRST].set()
+        await queue.enqueue_single_task(AudioRequest(text=FIRST))
+        await worker.start_worker()
+        async with asyncio.timeout(10):
+            while "could not be settled" not in caplog.text:  # noqa: ASYNC110 -- a log announces nothing
+                await asyncio.sleep(0.005)
+    stage.go[SECOND].set()
+    assert (await queue.wait_for_result(await queue.enqueue_single_task(AudioRequest(text=SECOND)), 10)).success
