@@ -141,9 +141,9 @@ local function hand_back(id, lease, ttl)
   end
 end
 
-local function lines()
+local function lines(priorities)
   local found = {{}}
-  for _, priority in ipairs(call('ZREVRANGE', bands, 0, -1)) do
+  for _, priority in ipairs(priorities) do
     local band = band_key(priority)
     local group, last = call('XINFO', 'GROUPS', band)[1], '0'
     for i = 1, #group, 2 do
@@ -256,8 +256,9 @@ for _, id in ipairs(call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, {_AT
   call('ZREM', delayed, id)
   wait_in_line(id, call('HGET', job_key(id), 'priority'))
 end
-local grace = tonumber(call('HGET', meta, 'grace') or 0)
-if reclaim == 'first' and grace <= now and call('ZCOUNT', leases, '-inf', now) > 0 then return {{'expired'}} end
+local runs_out = reclaim ~= 'never' and tonumber(call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2])
+if runs_out then runs_out = math.max(runs_out, tonumber(call('HGET', meta, 'grace') or 0)) end
+if reclaim == 'first' and runs_out and runs_out <= now then return {{'expired'}} end
 
 while #taken < most do
   local id = call('LINDEX', returned, 0)
@@ -267,24 +268,23 @@ while #taken < most do
   call('XCLAIM', band_key(known[1]), 'workers', consumer, 0, known[2], 'JUSTID')
   grant(id)
 end
-local waiting = lines()
+local priorities = call('ZREVRANGE', bands, 0, -1)
+local waiting = lines(priorities)
 while #taken < most and #waiting > 0 do
   deliver(choose(waiting))
-  waiting = lines()
+  waiting = lines(priorities)
 end
 if #receipt > 0 then call('SET', this_call, table.concat(receipt, ' '), 'PX', lease_ms) end
-if #waiting > 0 or call('LLEN', returned) > 0 then ring() end
-if #taken == 0 and #waiting == 0 then
-  for _, priority in ipairs(call('ZRANGE', bands, 0, -1)) do
-    if call('XLEN', band_key(priority)) == 0 then
-      call('DEL', band_key(priority))
-      call('ZREM', bands, priority)
-    end
+if #waiting > 0 or (#taken == most and call('LLEN', returned) > 0) then ring() end
+if #taken > 0 then return {{'leases', taken, 0}} end
+for _, priority in ipairs(#waiting == 0 and priorities or {{}}) do
+  if call('XLEN', band_key(priority)) == 0 then
+    call('DEL', band_key(priority))
+    call('ZREM', bands, priority)
   end
 end
 local due = tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]) or math.huge
-local runs_out = tonumber(call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2])
-if runs_out and reclaim ~= 'never' then due = math.min(due, math.max(runs_out, grace)) end
+due = math.min(due, runs_out or math.huge)
 return {{'leases', taken, due < math.huge and math.max(0, due - now) or -1}}
 """
 
@@ -433,7 +433,7 @@ for _, priority in ipairs(call('ZRANGE', bands, 0, -1)) do
   local count = call('XLEN', band_key(priority)) - pending + (back[priority] or 0)
   if count > 0 then waiting[#waiting + 1] = {priority, count} end
 end
-for _, line in ipairs(lines()) do heads[#heads + 1] = line.fields[2] end
+for _, line in ipairs(lines(call('ZREVRANGE', bands, 0, -1))) do heads[#heads + 1] = line.fields[2] end
 local oldest
 for _, id in ipairs(heads) do
   local enqueued = tonumber(call('HGET', job_key(id), 'enqueued'))
