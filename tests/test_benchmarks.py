@@ -41,6 +41,17 @@ def test_checks_print_a_row_per_length() -> None:
     assert len(re.findall(r"^ +\d+ s( +[\d.]+){6}$", done.stdout, re.MULTILINE)) == 3, done.stdout
 
 
+def test_queue_benchmark_prints_every_system_and_goal() -> None:
+    """Systems that are not installed are left out; ours, and the goals that need no other library, are always there."""
+    tiny = ["--jobs=40", "--waits=3", "--idle=0.1", "--rounds=1", "--lease=1"]
+    command = [sys.executable, ROOT / "benchmarks" / "queues.py", *tiny]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for system in ("bare loop", "bare loops", "backend", "service"):
+        assert re.search(rf"^{system} +[\d,]+ +[\d,]+ +[\d,]+ +\d+% ", done.stdout, re.MULTILINE), done.stdout
+    assert len(re.findall(r" (?:met|MISSED)$", done.stdout, re.MULTILINE)) >= 17, done.stdout
+
+
 def test_unknown_part_is_refused() -> None:
     """A misspelt part is named beside the right ones, before anything runs."""
     done = run("cheks")
