@@ -39,7 +39,7 @@ class Narration:
     Args:
         pieces: In the order in which they are heard.
         speak: Makes the verified sound of one piece.
-        at_once: The most pieces in progress, those included that are finished and wait for an earlier one.
+        at_once: The most pieces in progress; as many finished ones may wait for an earlier piece.
         done: Pieces of the same text that were heard before these.
 
     Attributes:
@@ -53,7 +53,7 @@ class Narration:
         self._waiting = iter(pieces)
         self._speak = speak
         self._at_once = at_once
-        self._in_progress: deque[asyncio.Task[Narrated]] = deque()
+        self._begun: deque[asyncio.Task[Narrated]] = deque()
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,15 +61,24 @@ class Narration:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._waiting = iter(())
         if not isinstance(error, AudioAPIError):
-            for task in self._in_progress:
+            for task in self._begun:
                 task.cancel()
         await self._settle()
 
     def begin(self) -> None:
         """Start as many pieces as may be in progress; ``in_order`` does so by itself."""
-        for piece in islice(self._waiting, self._at_once - len(self._in_progress)):
-            self._in_progress.append(asyncio.create_task(self._make(piece)))
+        in_progress = sum(not task.done() for task in self._begun)
+        for piece in islice(self._waiting, min(self._at_once - in_progress, 2 * self._at_once - len(self._begun))):
+            task = asyncio.create_task(self._make(piece))
+            task.add_done_callback(self._go_on)
+            self._begun.append(task)
+
+    def _go_on(self, ended: asyncio.Task[Narrated]) -> None:
+        if ended.cancelled() or ended.exception():
+            self._waiting = iter(())
+        self.begin()
 
     async def in_order(self) -> AsyncGenerator[Narrated, None]:
         """Hand over every piece.
@@ -78,18 +87,18 @@ class Narration:
             AudioAPIError: A piece could not be spoken. The text says which one, and how many are finished.
         """
         self.begin()
-        while self._in_progress:
+        while self._begun:
             yield await self._next()
 
     async def _next(self) -> Narrated:
         try:
-            narrated = await self._in_progress[0]
+            narrated = await self._begun[0]
         except AudioAPIError as error:
             finished = self.done + sum(isinstance(result, Narrated) for result in await self._settle())
             if self.total > 1:
                 error.args = (f"piece {self.done + 1} of {self.total}: {error}; finished pieces: {finished}",)
             raise
-        self._in_progress.popleft()
+        self._begun.popleft()
         self.done += 1
         self.begin()
         return narrated
@@ -98,4 +107,4 @@ class Narration:
         return Narrated(piece, await self._speak(piece))
 
     async def _settle(self) -> list[Narrated | BaseException]:
-        return await asyncio.gather(*self._in_progress, return_exceptions=True)
+        return await asyncio.gather(*self._begun, return_exceptions=True)
