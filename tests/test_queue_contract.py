@@ -408,6 +408,18 @@ async def test_poison_is_buried_and_others_pass(queue: QueueBackend) -> None:
     assert (await known(queue, "poison")).reason == "delivered 3 times and never finished"
 
 
+async def test_a_last_delivery_can_be_spared(queue: QueueBackend) -> None:
+    """Whoever looks at a job at its last delivery, and dies before it begins, does not use it up; the next one may."""
+    await queue.enqueue(jobs("a"))
+    again = [(await queue.lease(1, 0.02, 5, spare_last=True))[0].deliveries for _ in range(MAX_DELIVERIES + 2)]
+    assert again == [1, 2, 3, 3, 3]
+    assert (await one(queue, 0.02)).deliveries == MAX_DELIVERIES
+    async with asyncio.timeout(5):
+        while await state(queue, "a") is not JobState.DEAD:
+            assert await queue.lease(1, LONG_S, 0.05, spare_last=True) == []
+    assert (await known(queue, "a")).reason == "delivered 3 times and never finished"
+
+
 async def test_a_returned_job_comes_first(queue: QueueBackend) -> None:
     """A job handed back at once goes to the front, wakes who waits, and its delivery does not count."""
     await queue.enqueue([job("a"), job("urgent", priority=9)])

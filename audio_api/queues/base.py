@@ -294,7 +294,9 @@ class QueueBackend(ABC):
         """
 
     @abstractmethod
-    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
+    async def lease(
+        self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, spare_last: bool = False
+    ) -> list[Lease]:
         """Take up to ``max_jobs`` jobs; nobody else gets them until ``lease_s`` has passed without a renewal.
 
         First come jobs that were handed back or whose lease ran out, then the highest priority, the oldest first
@@ -306,6 +308,9 @@ class QueueBackend(ABC):
             max_jobs: How many slots are free; at least 1.
             lease_s: How long each lease lasts, in seconds; renew it at a third of that.
             wait_s: The longest wait in seconds; 0 asks once.
+            spare_last: Whether a job's last delivery does not count when the lease runs out. For a holder that does not
+                begin such a job but releases it, to take it again when it is alone: should something else kill the
+                holder in between, the job is not to blame.
 
         Returns:
             The leases; none when the wait was in vain.

@@ -57,6 +57,7 @@ class _Entry:
     state: JobState = JobState.QUEUED
     place: int = 0
     deliveries: int = 0
+    spared: bool = False
     token: int = 0
     lease_until: float = 0.0
     started_at: float | None = None
@@ -201,13 +202,13 @@ class _Broker:
             self._move(entry, JobState.QUEUED)
             self.lines[entry.job.priority].append((entry.place, entry))
 
-    def lease(self, max_jobs: int, lease_s: float) -> list[Lease]:
+    def lease(self, max_jobs: int, lease_s: float, spare_last: bool) -> list[Lease]:
         now = self.clock()
         self._promote(now)
         self._reclaim(now)
         taken: list[Lease] = []
         while len(taken) < max_jobs and (entry := self._next()):
-            taken.append(self._grant(entry, now, lease_s))
+            taken.append(self._grant(entry, now, lease_s, spare_last))
         if any(map(self._head, self.lines.values())) or self._head(self.returned):
             self._ring_idle(1)
         return taken
@@ -228,6 +229,7 @@ class _Broker:
             if entry.lease_until > now:
                 heapq.heappush(self.leases, (entry.lease_until, job_id, token))
             else:
+                entry.deliveries -= entry.spared
                 self._hand_back(entry)
 
     def _hand_back(self, entry: _Entry) -> None:
@@ -263,10 +265,11 @@ class _Broker:
             priority = min(heads, key=lambda each: heads[each].place) if fair else max(heads)
         return self.lines[priority].popleft()[1]
 
-    def _grant(self, entry: _Entry, now: float, lease_s: float) -> Lease:
+    def _grant(self, entry: _Entry, now: float, lease_s: float, spare_last: bool) -> Lease:
         self.places += 1
         entry.token = self.places
         entry.deliveries += 1
+        entry.spared = spare_last and entry.deliveries >= MAX_DELIVERIES
         entry.started_at, entry.lease_until = now, now + lease_s
         self._move(entry, JobState.LEASED)
         self._remember(entry)
@@ -524,11 +527,13 @@ class MemoryBackend(QueueBackend):
         with self._broker() as broker:
             broker.accept(jobs, batch_id, self._max_size)
 
-    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
+    async def lease(
+        self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, spare_last: bool = False
+    ) -> list[Lease]:
         give_up = time.monotonic() + wait_s
         while True:
             with self._broker() as broker:
-                leases = broker.lease(max_jobs, lease_s)
+                leases = broker.lease(max_jobs, lease_s, spare_last)
                 left_s = give_up - time.monotonic()
                 if leases or left_s <= 0:
                     return leases

@@ -597,14 +597,16 @@ class RedisBackend(QueueBackend):
             self._scripts[step], self._key, args, if_unknown=if_unknown or args, limit_s=limit_s
         )
 
-    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
+    async def lease(
+        self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, spare_last: bool = False
+    ) -> list[Lease]:
         clock = asyncio.get_running_loop().time
         give_up = clock() + wait_s
         pauses = _pauses()
         while True:
             last = clock() >= give_up
             try:
-                leases, due_s = await self._take(max_jobs, lease_s)
+                leases, due_s = await self._take(max_jobs, lease_s, spare_last)
                 if leases or last:
                     return leases
                 # Half a lease, because one that is given out in the meantime may also run out in the meantime.
@@ -617,14 +619,14 @@ class RedisBackend(QueueBackend):
                     raise
                 await self._server.pause(max(0.0, min(next(pauses), give_up - clock())))
 
-    async def _take(self, max_jobs: int, lease_s: float) -> tuple[list[Lease], float]:
+    async def _take(self, max_jobs: int, lease_s: float, spare_last: bool) -> tuple[list[Lease], float]:
         """The jobs that can be had now, and the seconds until one may appear by itself."""
         call = self._unanswered.pop() if self._unanswered else secrets.token_hex(8)
         try:
-            answer, *details = await self._ask(max_jobs, lease_s, call)
+            answer, *details = await self._ask(max_jobs, lease_s, call, spare_last)
             if answer == b"expired":
                 await self._run("reclaim", self._ttl_ms)
-                answer, *details = await self._ask(max_jobs, lease_s, call, reclaim="done")
+                answer, *details = await self._ask(max_jobs, lease_s, call, spare_last, reclaim="done")
         except BaseException:
             # Also when cancelled: the server may have given jobs to this call, and the next one asks for them.
             self._unanswered.append(call)
@@ -632,11 +634,11 @@ class RedisBackend(QueueBackend):
         taken, due_ms = details
         return [_lease(each, lease_s) for each in taken], inf if due_ms < 0 else due_ms / 1000
 
-    async def _ask(self, max_jobs: int, lease_s: float, call: str, reclaim: str = "first") -> Any:
+    async def _ask(self, max_jobs: int, lease_s: float, call: str, spare_last: bool, *, reclaim: str = "first") -> Any:
         # A frozen server wakes up with every lease run out, before those who hold them could renew: they get the time.
         if asyncio.get_running_loop().time() - self._server.frozen_at < lease_s:
             reclaim = "never"
-        args = (max_jobs, _ms(lease_s), self._name, call, reclaim, self._ttl_ms)
+        args = (max_jobs, _ms(lease_s), self._name, call, reclaim, self._ttl_ms, int(spare_last))
         return await self._run("lease", *args, 0, if_unknown=(*args, 1))
 
     async def renew(self, leases: Sequence[Lease]) -> list[Lease]:

@@ -192,7 +192,7 @@ return {'ok'}
 
 LEASE = f"""
 local most, lease_ms, consumer, this_call = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], q .. ':reply:' .. ARGV[4]
-local reclaim, ttl, just_restarted = ARGV[5], ARGV[6], ARGV[7] == '1'
+local reclaim, ttl, spare, just_restarted = ARGV[5], ARGV[6], ARGV[7], ARGV[8] == '1'
 local taken, receipt = {{}}, {{}}
 
 local function show(id, token)
@@ -202,7 +202,8 @@ end
 
 local function grant(id)
   local token, batch = number(), call('HGET', job_key(id), 'batch')
-  call('HINCRBY', job_key(id), 'deliveries', 1)
+  local last = call('HINCRBY', job_key(id), 'deliveries', 1) >= {MAX_DELIVERIES}
+  if last then call('HSET', job_key(id), 'spared', spare) end
   call('HSET', job_key(id), 'state', 'leased', 'token', token, 'started', now)
   call('ZADD', leases, now + lease_ms, id)
   if batch and call('EXISTS', batch_key(batch)) == 1 then call('HSET', batch_key(batch), 'started', 1) end
@@ -296,7 +297,14 @@ local expired = call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, {_AT_ONCE
 for _, id in ipairs(expired) do
   local token = call('HGET', job_key(id), 'token')
   local lease = token and held(id, token)
-  if lease then hand_back(id, lease, ARGV[1]) else call('ZREM', leases, id) end
+  if lease then
+    if lease.deliveries >= {MAX_DELIVERIES} and call('HGET', job_key(id), 'spared') == '1' then
+      lease.deliveries = call('HINCRBY', job_key(id), 'deliveries', -1)
+    end
+    hand_back(id, lease, ARGV[1])
+  else
+    call('ZREM', leases, id)
+  end
 end
 return #expired
 """

@@ -272,7 +272,7 @@ class WorkerService:
 
     async def _lease(self, free: int, stop: asyncio.Task[bool]) -> list[Lease]:
         backend = self._queue.backend
-        asking = asyncio.create_task(backend.lease(free, self._settings().lease_time, _WAIT_S))
+        asking = asyncio.create_task(backend.lease(free, self._settings().lease_time, _WAIT_S, spare_last=True))
         try:
             await asyncio.wait({asking, stop}, return_when=asyncio.FIRST_COMPLETED)
         finally:
