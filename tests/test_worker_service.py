@@ -509,10 +509,10 @@ async def test_a_crashed_loop_begins_again(
     monkeypatch.setattr("audio_api.services.worker_service._FIRST_RESTART_S", 0.05)
     lease, failures = queue.backend.lease, [TypeError("a bug"), QueueUnavailableError("down")]
 
-    async def failing(*args: object) -> list[Lease]:
+    async def failing(*args: object, **options: object) -> list[Lease]:
         if failures:
             raise failures.pop(0)
-        return await lease(*args)  # type: ignore[arg-type]
+        return await lease(*args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(queue.backend, "lease", failing)
     worker = worker_with(ScriptedEngine(), config, queue)
