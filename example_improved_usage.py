@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 import time
+from pathlib import Path
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -52,6 +53,9 @@ async def main() -> int:
         await styles_and_voices(tts)
         await languages(tts)
         await dialogue(tts)
+        await cast_of_three(tts)
+        await long_text_with_subtitles(tts)
+        await stream(tts)
         await batch_with_progress(tts)
         await errors(tts)
     await one_line(config)
@@ -112,6 +116,49 @@ async def dialogue(tts: TTSService) -> None:
         speaker_mode=SpeakerMode.MULTIPLE,
         multi_speaker_config=MultiSpeakerConfig(speakers=speakers),
     )
+
+
+async def cast_of_three(tts: TTSService) -> None:
+    """A cast of up to thirty, though a call to Gemini speaks with two voices at most; a turn may have its own style."""
+    console.rule("Cast of three")
+    names = {"Narrator": "sulafat", "Ann": "leda", "Joe": "orus"}
+    await speak(
+        tts,
+        "Narrator: They came to a door. Ann [whispering]: Shall we knock? Joe: Let us. Narrator: Nobody answered.",
+        "cast",
+        speaker_mode=SpeakerMode.MULTIPLE,
+        cast=[SpeakerConfig(speaker_name=name, voice_name=voice) for name, voice in names.items()],
+    )
+
+
+async def long_text_with_subtitles(tts: TTSService) -> None:
+    """A long text is made piece by piece; finished pieces are kept, so that a second run pays only for what failed."""
+    console.rule("Long text")
+    days = " ".join(f"Day {day}: we sailed on, saw no land, and told each other stories." for day in range(1, 36))
+    request = AudioRequest(text=days, output_filename="voyage", overwrite=True, subtitles=("srt", "vtt"))
+    with Progress(console=console) as progress:
+        bar = progress.add_task("Speaking", total=None)
+        response = await tts.generate_audio(
+            request, on_progress=lambda now: progress.update(bar, completed=now.pieces_done, total=now.pieces_total)
+        )
+    console.print(f"  {response.message} beside {' and '.join(Path(path).name for path in response.subtitle_paths)}")
+    made.append(response)
+
+
+async def stream(tts: TTSService) -> None:
+    """Sound can be heard while it is made: as blocks, or as a file that grows."""
+    console.rule("Stream")
+    text = "You hear this sentence first. Meanwhile the next ones are made, so that you never have to wait for them."
+    begin = time.perf_counter()
+    blocks: list[bytes] = []
+    async for pcm in tts.stream_audio(AudioRequest(text=text)):
+        if not blocks:
+            console.print(f"  the first sound came after {time.perf_counter() - begin:.3f} s")
+        blocks.append(pcm)
+    console.print(f"  {sum(map(len, blocks)) / 2 / 24_000:.2f} s of sound in {len(blocks)} blocks")
+    response = await tts.stream_to_file(AudioRequest(text=text, output_filename="streamed", overwrite=True))
+    console.print(f"  {response.message}")
+    made.append(response)
 
 
 async def batch_with_progress(tts: TTSService) -> None:
