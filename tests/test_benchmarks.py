@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from project import ROOT
+from redis_server import binary
 
 ROWS = {
     "imports": 3,
@@ -43,6 +44,7 @@ def test_checks_print_a_row_per_length() -> None:
 
 def test_queue_benchmark_prints_every_system_and_goal() -> None:
     """Systems that are not installed are left out; ours, and the goals that need no other library, are always there."""
+    binary()
     tiny = ["--jobs=40", "--waits=3", "--idle=0.1", "--rounds=1", "--lease=1"]
     command = [sys.executable, ROOT / "benchmarks" / "queues.py", *tiny]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -50,6 +52,17 @@ def test_queue_benchmark_prints_every_system_and_goal() -> None:
     for system in ("bare loop", "bare loops", "backend", "service"):
         assert re.search(rf"^{system} +[\d,]+ +[\d,]+ +[\d,]+ +\d+% ", done.stdout, re.MULTILINE), done.stdout
     assert len(re.findall(r" (?:met|MISSED)$", done.stdout, re.MULTILINE)) >= 17, done.stdout
+
+
+def test_long_text_benchmark_prints_every_goal(tmp_path: Path) -> None:
+    """Speed, memory, resumption and the first sound, the latter beside the server's own; no file stays behind."""
+    tiny = ["--chars=6000", "--lengths", "200", "400", "--latency=0.2", "--rounds=1", "--streams=2"]
+    command = [sys.executable, ROOT / "benchmarks" / "long_text.py", f"--folder={tmp_path}", *tiny]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r" \d+\.\d\d  \d+\.\d\d–\d+\.\d\d ", done.stdout)) == 8, done.stdout
+    assert len(re.findall(r" (?:met|MISSED)$", done.stdout, re.MULTILINE)) == 7, done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_part_is_refused() -> None:

@@ -110,6 +110,7 @@ async def test_pieces_are_handed_over_in_the_order_of_the_text() -> None:
     assert speaker.started == [0, 1]
     for gate in speaker.gates[1:]:
         gate.set()
+    await until(lambda: len(speaker.started) == 4)
     await _some_time()
     assert speaker.started == [0, 1, 2, 3]
     assert not hearing.done()

@@ -35,11 +35,14 @@ class _BoundedTransport(httpx2.AsyncHTTPTransport):
         headers = [(name, value) for name, value in reply.headers.raw if name.lower() not in _WIRE_ONLY]
         if reply.status_code == 200 and request.url.path.endswith(_STREAM_METHOD):
             return httpx2.Response(200, headers=headers, stream=stream, extensions=reply.extensions)
+        # One growing block for each reply: many small parts of several replies at once would riddle the heap.
+        body = bytearray()
         try:
-            body = b"".join([part async for part in stream])
+            async for part in stream:
+                body += part
         finally:
             await stream.aclose()
-        return httpx2.Response(reply.status_code, headers=headers, content=body, extensions=reply.extensions)
+        return httpx2.Response(reply.status_code, headers=headers, content=bytes(body), extensions=reply.extensions)
 
 
 _STREAM_METHOD = ":streamGenerateContent"

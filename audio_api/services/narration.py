@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from types import TracebackType
 from typing import Self
@@ -28,6 +31,20 @@ class Narrated:
 
     piece: PlannedPiece
     audio: SpeechAudio
+
+
+class _Aside:
+    """A finished piece that waits for an earlier one, with its sound on disk: memory is for what is in progress."""
+
+    def __init__(self, narrated: Narrated) -> None:
+        self._silent = replace(narrated, audio=replace(narrated.audio, pcm=b""))
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object, whoever drops it
+        weakref.finalize(self, self._file.close)
+        self._file.write(narrated.audio.pcm)
+
+    def take(self) -> Narrated:
+        self._file.seek(0)
+        return replace(self._silent, audio=replace(self._silent.audio, pcm=self._file.read()))
 
 
 class Narration:
@@ -53,7 +70,7 @@ class Narration:
         self._waiting = iter(pieces)
         self._speak = speak
         self._at_once = at_once
-        self._begun: deque[asyncio.Task[Narrated]] = deque()
+        self._begun: deque[asyncio.Task[Narrated | _Aside]] = deque()
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,7 +92,7 @@ class Narration:
             task.add_done_callback(self._go_on)
             self._begun.append(task)
 
-    def _go_on(self, ended: asyncio.Task[Narrated]) -> None:
+    def _go_on(self, ended: asyncio.Task[Narrated | _Aside]) -> None:
         if ended.cancelled() or ended.exception():
             self._waiting = iter(())
         self.begin()
@@ -92,19 +109,24 @@ class Narration:
 
     async def _next(self) -> Narrated:
         try:
-            narrated = await self._begun[0]
+            made = await self._begun[0]
         except AudioAPIError as error:
-            finished = self.done + sum(isinstance(result, Narrated) for result in await self._settle())
+            finished = self.done + sum(not isinstance(result, BaseException) for result in await self._settle())
             if self.total > 1:
                 error.args = (f"piece {self.done + 1} of {self.total}: {error}; finished pieces: {finished}",)
             raise
         self._begun.popleft()
         self.done += 1
         self.begin()
+        return made if isinstance(made, Narrated) else await asyncio.to_thread(made.take)
+
+    async def _make(self, piece: PlannedPiece) -> Narrated | _Aside:
+        narrated = Narrated(piece, await self._speak(piece))
+        if self._begun[0] is not asyncio.current_task():
+            # Without room on disk it stays in memory.
+            with suppress(OSError):
+                return await asyncio.to_thread(_Aside, narrated)
         return narrated
 
-    async def _make(self, piece: PlannedPiece) -> Narrated:
-        return Narrated(piece, await self._speak(piece))
-
-    async def _settle(self) -> list[Narrated | BaseException]:
+    async def _settle(self) -> list[Narrated | _Aside | BaseException]:
         return await asyncio.gather(*self._begun, return_exceptions=True)
