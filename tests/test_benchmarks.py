@@ -65,6 +65,27 @@ def test_long_text_benchmark_prints_every_goal(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_chaos_loses_nothing_at_a_tiny_size(tmp_path: Path) -> None:
+    """Workers killed, connections cut, payloads that are none: the seed and all figures are printed; nothing is lost."""
+    binary()  # without a server there is nothing to break
+    tiny = ["--jobs=12", "--seconds=0.5", "--times=2", "--seed=7", f"--folder={tmp_path}"]
+    command = [sys.executable, ROOT / "benchmarks" / "chaos.py", "kill", "cuts", "malformed", *tiny]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "; seed 7" in done.stdout, done.stderr
+    lost = re.findall(r"^(\w+) +not done in the end +0 +≤ 0 +met$", done.stdout, re.MULTILINE)
+    assert lost == ["kill", "cuts", "malformed"], done.stdout
+    assert "with a reason                         0  ≤ 0        met" in done.stdout, done.stdout
+
+
+def test_unknown_scenario_is_refused() -> None:
+    """A misspelt scenario is named beside the right ones, before anything runs."""
+    command = [sys.executable, ROOT / "benchmarks" / "chaos.py", "kil"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "['kil']; there are kill, stop, freeze" in done.stderr
+
+
 def test_unknown_part_is_refused() -> None:
     """A misspelt part is named beside the right ones, before anything runs."""
     done = run("cheks")
