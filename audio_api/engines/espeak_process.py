@@ -156,7 +156,7 @@ def _words(events: ctypes._Pointer[_Event]) -> Iterator[tuple[int, int]]:
 
 
 def _loud(native: _Native) -> npt.NDArray[np.bool_]:
-    return np.abs(native.astype(np.int32)) > _QUIET
+    return (native > _QUIET) | (native < -_QUIET)
 
 
 def _quiet_start(native: _Native) -> int:
