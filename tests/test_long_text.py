@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -117,6 +118,25 @@ async def test_pieces_are_handed_over_in_the_order_of_the_text() -> None:
     speaker.gates[0].set()
     assert await hearing == PIECES
     assert speaker.started == list(range(TOTAL))
+
+
+@pytest.mark.parametrize("room", [True, False])
+async def test_what_waits_for_an_earlier_piece_comes_back_as_it_was(
+    room: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From a temporary file; where there is no room for one it waits in memory."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path if room else tmp_path / "missing"))
+    speaker = Speaker()
+    async with Narration(PIECES[:3], speaker, at_once=3) as narration:
+        narration.begin()
+        speaker.gates[1].set()
+        speaker.gates[2].set()
+        await _some_time()
+        speaker.gates[0].set()
+        parts = [part async for part in narration.in_order()]
+    assert all(same(part.audio.pcm, speech(part.piece.utterance).pcm) for part in parts)
+    assert [part.piece for part in parts] == PIECES[:3]
+    assert list(tmp_path.iterdir()) == []
 
 
 async def _some_time() -> None:

@@ -186,6 +186,15 @@ async def test_what_fails_before_the_first_sound_is_tried_again(
     assert len(gemini_emulator.calls) == TOTAL + 2
 
 
+async def test_a_stream_without_sound_is_billed_and_tried_again(serve: Serve) -> None:
+    """An answer that holds nothing was paid for all the same."""
+    paid = TokenUsage(input_tokens=10, output_tokens=50)
+    engine = ScriptedEngine([lambda u: speech(u, pcm=b"", usage=paid), lambda u: speech(u, usage=paid)])
+    response = await serve(engine, max_concurrency=1).stream_to_file(AudioRequest(text=FIRST))
+    assert response.success
+    assert (response.attempts, response.usage) == (2, paid + paid)
+
+
 async def test_a_stream_that_never_begins_fails_like_a_file(serve: Serve, gemini_emulator: Emulator) -> None:
     """After as many attempts, and with the same words."""
     gemini_emulator.faults = lambda _: Fault.UNAVAILABLE_503

@@ -75,6 +75,22 @@ async def test_a_piece_is_shown_when_it_is_heard(tts: TTSService) -> None:
         assert min(abs(start - span.start / RATE) for start in starts) < 0.02
 
 
+async def test_measured_words_are_placed_in_the_joined_sound(folder: Path) -> None:
+    """The offline engine knows its words: every cue of a long text begins and ends with one, to the very end."""
+    config = settings("http://127.0.0.1:1", folder, tts_engine="offline", audio_checks="off")
+    async with TTSService(config, clock=CLOCK) as tts:
+        response = (await tts.generate_audio(REQUEST)).raise_for_error()
+    srt, vtt = response.subtitle_paths
+    assert "estimated" not in Path(vtt).read_text("utf-8")
+    shown = cues(srt)
+    assert words(shown) == TEXT.split()
+    assert all(before[1] <= after[0] for before, after in pairwise(shown))
+    assert abs(shown[-1][1] - len(read_wav(response.file_path)) / RATE) <= 0.05
+    samples = read_wav(response.file_path)
+    # Something is heard at the beginning of each cue.
+    assert all(abs(samples[int(start * RATE) : int((start + 0.3) * RATE)]).max() > 0.01 for start, _, _ in shown)
+
+
 async def test_subtitles_name_the_speakers(tts: TTSService) -> None:
     """Every turn of a dialogue in which three speak; estimated inside a piece, and SRT and VTT say who."""
     names = ("Alice", "Bob", "Carol")
