@@ -244,3 +244,13 @@ def test_files_read_back(spans: list[Spoken]) -> None:
     shown = [html.unescape(re.sub("^<v [^>]*>", "", body)) for body in bodies]
     assert shown == ["\n".join(cue.lines) for cue in cues]
     assert (srt + vtt).encode().decode() == srt + vtt
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shown"),
+    [("안녕하세요", "반갑습니다", "안녕하세요 반갑습니다"), ("你好", "再见", "你好再见"), ("Yes", "No", "Yes No")],
+)
+def test_sentences_shown_together_are_spaced_as_their_script_does(first: str, second: str, shown: str) -> None:
+    """Korean is written with spaces, Chinese is not."""
+    cues = make_cues([Spoken(first, 0.0, 0.5), Spoken(second, 0.5, 1.0)])
+    assert [" ".join(cue.lines) for cue in cues] == [shown]

@@ -156,6 +156,11 @@ def _one_line(text: str) -> str:
     return " ".join("".join(" " if unicodedata.category(char) == "Cc" else char for char in shown).split())
 
 
+def _is_unspaced(char: str) -> bool:
+    """Whether sentences follow each other without a space in this character's script: Han and kana, not Hangul."""
+    return COLUMNS[char] == 2 and not unicodedata.name(char, "").startswith("HANGUL")
+
+
 def _in_order(spans: Iterable[Spoken]) -> Iterator[Spoken]:
     """The spans that show something, with what they show."""
     last_s = 0.0
@@ -205,7 +210,7 @@ class _Run:
 
     def _parts(self, span: Spoken, before: str) -> Iterator[str]:
         """A span's text, with a space before it where its script has them, and the times of both."""
-        if before and not COLUMNS[before] == COLUMNS[span.text[0]] == 2:
+        if before and not (_is_unspaced(before) and _is_unspaced(span.text[0])):
             self._starts_s.append(self._ends_s[-1])
             self._ends_s.append(span.start_s)
             yield " "
