@@ -37,10 +37,10 @@ from audio_api.emulator.control import Call
 from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import SpeechAudio
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSContentBlockedError
-from audio_api.models.audio_request import AudioRequest, SpeakerConfig, SpeakerMode
+from audio_api.models.audio_request import AudioRequest, SpeakerConfig, SpeakerMode, SpeechProgress
 from audio_api.services.narration import Narration
 from audio_api.services.planning import PlannedPiece
-from audio_api.services.tts_service import SpeechProgress, TTSService
+from audio_api.services.tts_service import TTSService
 
 TEXT = book(4_500)
 REQUEST = AudioRequest(text=TEXT, output_filename="book")

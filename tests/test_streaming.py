@@ -22,10 +22,10 @@ from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.engines.gemini import GeminiEngine
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSContentBlockedError
-from audio_api.models.audio_request import AudioRequest, AudioResponse, TokenUsage
+from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress, TokenUsage
 from audio_api.services.planning import PlannedPiece
 from audio_api.services.streaming import FIRST_CHARS
-from audio_api.services.tts_service import SpeechProgress, TTSService
+from audio_api.services.tts_service import TTSService
 
 TEXT = book(2_500)
 REQUEST = AudioRequest(text=TEXT, output_filename="talk")
