@@ -774,3 +774,22 @@ async def test_a_growing_file_that_is_not_finished_leaves_nothing(tmp_path: Path
     async with WavWriter(tmp_path, "live.wav", growing=True) as writer:
         await writer.write(bytes(100))
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_two_files_of_one_name_do_not_grow_at_once(tmp_path: Path) -> None:
+    """While one grows, a second one of its name is refused and the first is not harmed."""
+    async with WavWriter(tmp_path, "live.wav", growing=True) as writer:
+        await writer.write(bytes(100))
+        with pytest.raises(TTSOutputError) as caught:
+            await WavWriter(tmp_path, "live.wav", growing=True).__aenter__()
+        assert caught.value.code is ErrorCode.OUTPUT_EXISTS
+        assert decode_wav((await writer.commit()).read_bytes()).pcm == bytes(100)
+
+
+async def test_the_part_of_a_killed_writer_is_taken_over(tmp_path: Path) -> None:
+    """What a dead process left behind does not keep the name from growing again."""
+    (tmp_path / "live.part.wav").write_bytes(b"from a killed process")
+    async with WavWriter(tmp_path, "live.wav", growing=True) as writer:
+        await writer.write(bytes(100))
+        await writer.commit()
+    assert [path.name for path in tmp_path.iterdir()] == ["live.wav"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -376,14 +377,31 @@ class _Draft:
             self._folder_fd = _open_folder(self._path.parent)
             undo.callback(os.close, self._folder_fd)
             _remove_stale_drafts(self._folder_fd)
+            if self._growing:
+                self._remove_part_of_the_dead()
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             self._fd = os.open(self._temp_name, flags, 0o666, dir_fd=self._folder_fd)
             undo.callback(self._remove)
             if self._growing:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _write_all(self._fd, memoryview(_endless_header(self._sample_rate)))
             os.lseek(self._fd, HEADER_BYTES, os.SEEK_SET)
             self._undo = undo.pop_all()
         return self
+
+    def _remove_part_of_the_dead(self) -> None:
+        """Take the name of a growing file whose writer was killed: its lock ended with it."""
+        try:
+            fd = os.open(self._temp_name, os.O_RDWR | os.O_NOFOLLOW, dir_fd=self._folder_fd)
+        except FileNotFoundError:
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(self._temp_name, dir_fd=self._folder_fd)
+        except BlockingIOError:
+            raise _taken(self._path.with_name(self._temp_name)) from None
+        finally:
+            os.close(fd)
 
     def save(self, pcm: Pcm, trailer: bytes = b"") -> Path:
         with self:
