@@ -40,6 +40,7 @@ _LIMIT_S = 300.0
 _BULK = 500
 # A busy machine is slow to begin; what is measured begins when all are there.
 _LOOK_S = 0.05
+_LISTEN_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,13 @@ class Witness:
         self.announced: Counter[str] = Counter()
         self._first: dict[str, tuple[bytes, Path, object]] = {}
 
-    async def listen(self, subscription: Any) -> None:
-        """Note, until cancelled."""
-        async for message in subscription.listen():
-            kind, _, job_id = message["data"].decode().partition(" ") if message["type"] == "message" else ("", "", "")
+    async def listen(self, subscription: Any, over: asyncio.Event) -> None:
+        """Note, until it is over and nothing is left to hear."""
+        # Not listen(): a cancellation that comes while redis-py connects again would be lost.
+        while (message := await subscription.get_message(timeout=_LISTEN_S)) or not over.is_set():
+            if not message or message["type"] != "message":
+                continue
+            kind, _, job_id = message["data"].decode().partition(" ")
             if kind == "job":
                 self.announced[job_id] += 1
                 if (result := await self._stage.field(job_id, "result")) is None:
@@ -278,13 +282,13 @@ class Stage:
         witness = Witness(self)
         async with self._client.pubsub() as subscription:
             await subscription.subscribe(f"{self.key}:done")
-            listening = asyncio.create_task(witness.listen(subscription))
+            over = asyncio.Event()
+            listening = asyncio.create_task(witness.listen(subscription, over))
             try:
                 yield witness
             finally:
-                listening.cancel()
-                with suppress(asyncio.CancelledError):
-                    await listening
+                over.set()
+                await listening
 
     async def strike(self, how: signal.Signals, every_s: float) -> int:
         """Send the signal to a random process and start another one, again and again until all jobs have ended."""

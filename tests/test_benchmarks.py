@@ -67,7 +67,7 @@ def test_long_text_benchmark_prints_every_goal(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_chaos_loses_nothing_at_a_tiny_size(tmp_path: Path) -> None:
-    """Workers killed, connections cut, payloads that are none: the seed and all figures are printed; nothing is lost."""
+    """Workers killed, connections cut, payloads that are none: seed and figures are printed; nothing is lost."""
     binary()  # without a server there is nothing to break
     tiny = ["--jobs=12", "--seconds=0.5", "--times=2", "--seed=7", f"--folder={tmp_path}"]
     command = [sys.executable, ROOT / "benchmarks" / "chaos.py", "kill", "cuts", "malformed", *tiny]
