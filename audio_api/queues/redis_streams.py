@@ -531,9 +531,12 @@ class _News:
 
     async def close(self) -> None:
         self._ring("")
-        if self._listener:
+        while self._listener and not self._listener.done():
             self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
+            # The client may lose a cancellation while it connects anew.
+            await asyncio.wait([self._listener], timeout=1)
+        if self._listener and not self._listener.cancelled():
+            self._listener.exception()
 
 
 class RedisBackend(QueueBackend):
