@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from audio_api.audio.wav import SAMPLE_RATE
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSError
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 _DOUBTFUL_TAKES = 3
 # After these nobody knows whether the server finished, and billed, the call.
 _PERHAPS_BILLED = {ErrorCode.TIMEOUT, ErrorCode.CONNECTION_BROKEN, ErrorCode.UNREADABLE_REPLY}
-# What every Gemini model speaks. A reply that names another rate is kept, and its file says so.
-SAMPLE_RATE = 24_000
 
 
 class Bill:
@@ -98,6 +97,7 @@ class Synthesis:
             if not self._doubtful:
                 raise
             audio = self._best_doubtful()
+        # A reply that names another rate than every model speaks is kept, and its file says so.
         if audio.sample_rate != SAMPLE_RATE:
             self._bill.warn(f"the sound has {audio.sample_rate:,} samples per second, not {SAMPLE_RATE:,}")
         self._bill.warn(*audio.warnings)
