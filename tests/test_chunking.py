@@ -15,7 +15,8 @@ from sentences import SENTENCES
 
 from audio_api.text.chunking import Break, Piece, split_sentences, split_text
 from audio_api.text.graphemes import splits_grapheme
-from audio_api.text.sizes import COLUMNS, spoken_s
+from audio_api.text.pace import spoken_s
+from audio_api.text.sizes import COLUMNS
 
 LANGUAGES = {
     **{code: " ".join(sentences) for code, sentences in SENTENCES.items()},

@@ -16,8 +16,7 @@ from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.speech_models import VoiceModel, model_spec
 from audio_api.models.voices import VoiceName
 from audio_api.services.planning import PlannedPiece, halve, plan_pieces
-from audio_api.text.pace import expected_seconds
-from audio_api.text.sizes import spoken_s
+from audio_api.text.pace import alphabet_pace, spoken_s
 
 KORE = VoiceConfig(voice_name=VoiceName.KORE)
 CUSTOM = VoiceConfig(voice_name="voice_abc")
@@ -88,7 +87,7 @@ def test_a_text_is_cut_where_a_reader_would_pause() -> None:
 def test_no_piece_takes_more_than_two_minutes(text: str, language: str) -> None:
     """Whatever the script: two thousand characters of Japanese are six minutes."""
     pieces = list(plan_pieces(replace(single(text * 600), language=language), 2_000))
-    seconds = [expected_seconds(piece.utterance.text, language) for piece in pieces]
+    seconds = [spoken_s(piece.utterance.text) / min(1.0, alphabet_pace(language)) for piece in pieces]
     assert 60 < max(seconds) <= 120
 
 

@@ -9,8 +9,7 @@ from audio_api.engines.base import Turn, Utterance
 from audio_api.models.speech_models import model_spec
 from audio_api.models.voices import VoiceName
 from audio_api.text.chunking import Break, Piece, split_sentences, split_text
-from audio_api.text.pace import expected_seconds
-from audio_api.text.sizes import spoken_s
+from audio_api.text.pace import alphabet_pace, spoken_s
 
 # Beyond two minutes voices drift, and those of a dialogue are swapped; so they are after a dozen lines of one.
 _LONGEST_S = 120.0
@@ -61,7 +60,7 @@ def plan_pieces(utterance: Utterance, max_chars: int, first_chars: int | None = 
         At least one piece, each made when it is asked for; the last one's ``break_after`` is ``"end"``.
     """
     longest_s = _LONGEST_S if first_chars is None else _LONGEST_STREAM_S
-    longest_s *= _pace(utterance.language)
+    longest_s *= min(1.0, alphabet_pace(utterance.language))
     call = _Call(max_chars, longest_s, one_style=model_spec(utterance.model).family == "legacy")
     first = call if first_chars is None else replace(call, chars=min(first_chars, max_chars))
     parts = _parts(utterance.turns, first, call)
@@ -136,11 +135,6 @@ def _piece(whole: Utterance, parts: _Run, break_after: Break) -> PlannedPiece:
 def _chars(parts: _Run) -> int:
     """As many as the text of their utterance has, with its line breaks."""
     return sum(len(part.turn.text) + 1 for part in parts) - 1
-
-
-def _pace(language: str) -> float:
-    """Times the pace of English at which a language with an alphabet is spoken, 1 at most."""
-    return min(1.0, expected_seconds("n") / expected_seconds("n", language))
 
 
 def _speed(turn: Turn) -> float:

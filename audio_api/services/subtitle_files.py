@@ -12,7 +12,7 @@ from pathlib import Path
 from audio_api.errors import ErrorCode, TTSOutputError
 from audio_api.models.audio_request import AudioRequest
 from audio_api.services.recording import Line, Recording
-from audio_api.text.pace import expected_seconds
+from audio_api.text.pace import spoken_s
 from audio_api.text.subtitles import Spoken, SpokenWord, make_cues, to_srt, to_vtt
 
 _WRITERS = {"srt": to_srt, "vtt": to_vtt}
@@ -92,7 +92,7 @@ def _words(line: Line, turn: int) -> list[SpokenWord]:
 def _shared_out(line: Line) -> Iterator[Spoken]:
     """The turns of a piece whose words were not measured: its time is shared out by how long each takes to say."""
     turns = line.utterance.turns
-    expected = [max(expected_seconds(turn.text, line.utterance.language), 0.01) for turn in turns]
+    expected = [max(spoken_s(turn.text), 0.01) for turn in turns]
     per_expected = (line.end_s - line.start_s) / sum(expected)
     at = line.start_s
     for turn, seconds in zip(turns, expected, strict=True):

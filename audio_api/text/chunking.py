@@ -9,7 +9,8 @@ from itertools import accumulate, islice, pairwise
 from typing import Literal, NamedTuple
 
 from audio_api.text.boundaries import Boundaries, Cut, Kind
-from audio_api.text.sizes import SECONDS, UTF8_BYTES
+from audio_api.text.pace import SECONDS
+from audio_api.text.sizes import UTF8_BYTES
 
 Break = Literal[Kind, "end"]
 """What ends behind a piece. No pause belongs behind a ``word`` or a ``grapheme``."""
@@ -51,7 +52,7 @@ def split_text(
         text: Any text, of any script.
         max_chars: The most code points of a piece; at least 1.
         max_bytes: The most bytes of UTF-8, at least 4; ``None``: any number.
-        max_s: The most seconds of speech, as ``sizes.spoken_s`` estimates them, above 0; a single code point may
+        max_s: The most seconds of speech, as ``pace.spoken_s`` estimates them, above 0; a single code point may
             take longer. ``None``: any number.
 
     Returns:

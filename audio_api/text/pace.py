@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from collections import Counter
+from functools import cache
+
+from audio_api.text.sizes import SizeOf
 
 _ALPHABETS_PER_S = {
     "": 15.7, "de": 16.5, "en": 15.7, "es": 14.1, "fr": 18.3, "id": 14.2, "it": 15.3, "nl": 15.1, "pl": 13.3,
@@ -34,38 +36,39 @@ _GEMINI_PACE = 0.85
 
 _DIGIT_LEAST_S, _DIGIT_MOST_S = 0.12, 0.6  # "1984" as a year, "1,299.99" as an amount
 _SYMBOL_MOST_S = 0.6  # "€" is a word, or nothing
+_PUNCTUATION_S = 0.1  # the pause it makes, between a comma's and none
 _SPELLED_S = 0.25  # each character of a URL, an address or an abbreviation
 
 _TAG = re.compile(r"<[^\W\d][^<>]{0,60}>|\[[^\[\]]{1,60}\]|\|[^|\n]{1,20}\|")
 _STRETCHED = re.compile(r"(.)\1{2,}", re.DOTALL)
 
 
-def expected_seconds(text: str, language: str = "") -> float:
-    """Seconds that Gemini takes for a text at its usual pace, numbers and abbreviations read half way.
+def spoken_s(text: str) -> float:
+    """About how many seconds Gemini takes for a text: a sum over its characters, so parts add up to the whole."""
+    return SECONDS.total(text)
+
+
+def alphabet_pace(language: str) -> float:
+    """Times the pace of English at which a language with an alphabet is spoken; a BCP-47 code, 1 for an unknown one."""
+    return _alphabet_per_s(language) / _alphabet_per_s("")
+
+
+def least_seconds(text: str, language: str = "") -> float:
+    """Seconds at the reference rate, counting only what is certainly spoken.
 
     Args:
         text: Any text; tags such as ``<laugh>`` and punctuation take no time of their own.
         language: A BCP-47 code; ``""`` when unknown. It refines the rate of alphabets, no more.
     """
-    return (least_seconds(text, language) + most_seconds(text, language)) / 2 / _GEMINI_PACE
-
-
-def char_seconds(char: str) -> float:
-    """Seconds that Gemini takes for one character at its usual pace, whatever stands beside it."""
-    digit_s, symbol_s = (_DIGIT_LEAST_S + _DIGIT_MOST_S) / 2, _SYMBOL_MOST_S / 2
-    return _char_s(char, _ALPHABETS_PER_S[""], digit_s, symbol_s) / _GEMINI_PACE
-
-
-def least_seconds(text: str, language: str = "") -> float:
-    """Seconds at the reference rate, counting only what is certainly spoken. Takes what ``expected_seconds`` does."""
     # Tags are played rather than read, and "Nooooo" is one syllable.
     certain = _STRETCHED.sub(r"\1\1", _TAG.sub(" ", text))
-    return _seconds(certain, language, digit_s=_DIGIT_LEAST_S, symbol_s=0.0)
+    return _seconds(certain, _table(_alphabet_per_s(language), _DIGIT_LEAST_S, 0.0))
 
 
 def most_seconds(text: str, language: str = "") -> float:
     """Seconds at the reference rate, with tags read aloud, amounts in full and abbreviations letter by letter."""
-    return _seconds(text, language, digit_s=_DIGIT_MOST_S, symbol_s=_SYMBOL_MOST_S) + _spelling_s(text)
+    table = _table(_alphabet_per_s(language), _DIGIT_MOST_S, _SYMBOL_MOST_S)
+    return _seconds(text, table) + _spelling_s(text)
 
 
 def _spelling_s(text: str) -> float:
@@ -77,10 +80,17 @@ def _is_spelled(token: str) -> bool:
     return "://" in token or "@" in token or token.startswith("www.") or (len(token) <= 6 and token.isupper())
 
 
-def _seconds(text: str, language: str, *, digit_s: float, symbol_s: float) -> float:
-    alphabet_per_s = _ALPHABETS_PER_S.get(language.split("-")[0].lower(), _ALPHABETS_PER_S[""])
-    counts = Counter(unicodedata.normalize("NFKC", text))
-    return sum(count * _char_s(char, alphabet_per_s, digit_s, symbol_s) for char, count in counts.items())
+def _seconds(text: str, table: SizeOf) -> float:
+    return table.total(unicodedata.normalize("NFKC", text))
+
+
+def _alphabet_per_s(language: str) -> float:
+    return _ALPHABETS_PER_S.get(language.split("-")[0].lower(), _ALPHABETS_PER_S[""])
+
+
+@cache
+def _table(alphabet_per_s: float, digit_s: float, symbol_s: float) -> SizeOf:
+    return SizeOf(lambda char: _char_s(char, alphabet_per_s, digit_s, symbol_s))
 
 
 def _char_s(char: str, alphabet_per_s: float, digit_s: float, symbol_s: float) -> float:
@@ -92,3 +102,15 @@ def _char_s(char: str, alphabet_per_s: float, digit_s: float, symbol_s: float) -
     if kind == "M" and per_s in (_ALPHABET, _ABJAD):
         return 0.0
     return 1 / (per_s or alphabet_per_s)
+
+
+def _expected_s(char: str) -> float:
+    """With numbers and symbols half way between their shortest and their longest reading, and with pauses."""
+    if unicodedata.category(char)[0] == "P":
+        return _PUNCTUATION_S
+    digit_s, symbol_s = (_DIGIT_LEAST_S + _DIGIT_MOST_S) / 2, _SYMBOL_MOST_S / 2
+    return _char_s(char, _ALPHABETS_PER_S[""], digit_s, symbol_s) / _GEMINI_PACE
+
+
+SECONDS = SizeOf(_expected_s)
+"""Seconds that Gemini takes for a character, whatever stands beside it; 0 for white space."""

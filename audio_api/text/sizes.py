@@ -1,13 +1,9 @@
-"""How large characters are: in seconds of speech, in bytes, in columns of a screen."""
+"""How large characters are: in bytes, in columns of a screen, and in whatever else is asked for."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
-
-from audio_api.text.pace import char_seconds
-
-_PUNCTUATION_S = 0.1  # the pause it makes, between a comma's and none
 
 
 class SizeOf(dict[str, float]):
@@ -26,10 +22,6 @@ class SizeOf(dict[str, float]):
         return sum(map(self.__getitem__, text))
 
 
-def _char_s(char: str) -> float:
-    return _PUNCTUATION_S if unicodedata.category(char)[0] == "P" else char_seconds(char)
-
-
 def _char_columns(char: str) -> int:
     """Columns of a fixed-width screen; Chinese, Japanese, Korean and emoji take two."""
     if unicodedata.category(char) in {"Mn", "Me", "Cf"}:
@@ -37,16 +29,8 @@ def _char_columns(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-SECONDS = SizeOf(_char_s)
-"""Seconds that a character takes to say; 0 for white space."""
-
 UTF8_BYTES = SizeOf(lambda char: len(char.encode("utf-8", "surrogatepass")))
 """Bytes of UTF-8; 3 for a lone surrogate."""
 
 COLUMNS = SizeOf(_char_columns)
 """Columns on a screen: 2 for wide characters, 0 for combining marks."""
-
-
-def spoken_s(text: str) -> float:
-    """About how many seconds a text takes to say: the sum over its characters, so that parts add up to the whole."""
-    return SECONDS.total(text)

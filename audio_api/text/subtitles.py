@@ -14,7 +14,8 @@ from typing import Literal
 
 from audio_api.text.boundaries import TAG, Boundaries
 from audio_api.text.chunking import Limit, cuts, split_sentences
-from audio_api.text.sizes import COLUMNS, SECONDS
+from audio_api.text.pace import SECONDS
+from audio_api.text.sizes import COLUMNS
 
 # The usual rules for subtitles, as the BBC and Netflix publish them for their makers.
 LINE_COLUMNS = 42
