@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from audio_api.audio.checks import judge
+from audio_api.audio.checks import Take, judge
 
 RATE = 24_000
 CLIPS_S = (5, 60, 600)
@@ -68,7 +68,7 @@ def main() -> None:
         pcm, text = speech_like(seconds), words(seconds)
 
         def check(pcm: bytes = pcm, text: str = text) -> None:
-            verdict = judge(pcm, RATE, text=text, language="en-US")
+            verdict = judge(Take(pcm, RATE, text=text, language="en-US"))
             assert verdict.outcome == "accept", verdict
 
         def baseline(pcm: bytes = pcm) -> float:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentences import SENTENCES
 
-from audio_api.audio.checks import Verdict, check_speech, judge
+from audio_api.audio.checks import Take, Verdict, check_speech, judge
 from audio_api.engines.base import SpeechAudio, Turn, Utterance
 from audio_api.engines.offline import OfflineEngine
 from audio_api.errors import ErrorCode, TTSAudioError, error_class
@@ -46,7 +46,7 @@ def said(text: str, language: str = "en-US", style: str | None = None, **voice: 
     return Utterance((Turn(text, VoiceConfig.model_validate(voice), style=style),), "espeak-ng", language)
 
 
-class Take:
+class Spoken:
     """A text and the sound of it."""
 
     def __init__(self, text: str, language: str, pcm: bytes) -> None:
@@ -55,25 +55,25 @@ class Take:
 
     def judge(self, pcm: bytes) -> Verdict:
         """Hold another sound against the text."""
-        return judge(pcm, RATE, text=self.text, language=self.language)
+        return judge(Take(pcm, RATE, text=self.text, language=self.language))
 
 
 @pytest.fixture(scope="module")
-def takes() -> list[Take]:
+def takes() -> list[Spoken]:
     """Every sentence of every language, at natural speed."""
     texts = [(text, language) for language, texts in SENTENCES.items() for text in texts]
     audio = record(said(*text) for text in texts)
-    return [Take(*text, spoken.pcm) for text, spoken in zip(texts, audio, strict=True)]
+    return [Spoken(*text, spoken.pcm) for text, spoken in zip(texts, audio, strict=True)]
 
 
 @pytest.fixture(scope="module")
-def take(takes: list[Take]) -> Take:
+def take(takes: list[Spoken]) -> Spoken:
     """The first English sentence, about 4 s long."""
     return next(take for take in takes if take.language == "en-US")
 
 
 @pytest.fixture(scope="module")
-def speech(takes: list[Take]) -> bytes:
+def speech(takes: list[Spoken]) -> bytes:
     """More than a minute of speech without long pauses; the first seconds of it serve as speech of any length."""
     return b"".join(take.pcm for take in takes)
 
@@ -103,13 +103,13 @@ def part(sound: bytes, share: float) -> bytes:
     return sound[: int(len(sound) / 2 * share) * 2]
 
 
-def test_no_natural_sentence_is_a_false_alarm(takes: list[Take]) -> None:
+def test_no_natural_sentence_is_a_false_alarm(takes: list[Spoken]) -> None:
     """Five sentences in each language the offline engine speaks are accepted, also with the language left out."""
     assert len(SENTENCES) >= 22
     assert min(map(len, SENTENCES.values())) >= 5
     for take in takes:
         for language in (take.language, ""):
-            verdict = judge(take.pcm, RATE, text=take.text, language=language)
+            verdict = judge(Take(take.pcm, RATE, text=take.text, language=language))
             assert (verdict.outcome, verdict.code, verdict.detail) == ("accept", None, ""), (take.text, verdict)
 
 
@@ -126,12 +126,14 @@ def test_no_voice_style_or_speed_is_a_false_alarm() -> None:
     for utterance, audio in zip(utterances, record(utterances), strict=True):
         turn = utterance.turns[0]
         verdict = judge(
-            audio.pcm,
-            audio.sample_rate,
-            text=turn.text,
-            language=utterance.language,
-            style=turn.style,
-            speed=turn.voice.speed,
+            Take(
+                audio.pcm,
+                audio.sample_rate,
+                text=turn.text,
+                language=utterance.language,
+                style=turn.style or "",
+                speed=turn.voice.speed or 1.0,
+            )
         )
         assert verdict.outcome == "accept", (turn, verdict)
 
@@ -156,7 +158,7 @@ def test_no_odd_text_is_a_false_alarm() -> None:
         "½ of 100 km² is 50 km².",
     )
     for text, audio in zip(texts, record(map(said, texts)), strict=True):
-        verdict = judge(audio.pcm, audio.sample_rate, text=text, language="en-US")
+        verdict = judge(Take(audio.pcm, audio.sample_rate, text=text, language="en-US"))
         assert verdict.outcome == "accept", (text, audio.duration_s, verdict)
 
 
@@ -201,7 +203,7 @@ DEFECTS: dict[str, tuple[Callable[[bytes], bytes], ErrorCode]] = {
 
 
 @pytest.mark.parametrize("name", DEFECTS)
-def test_a_defect_is_rejected_in_every_language(name: str, takes: list[Take]) -> None:
+def test_a_defect_is_rejected_in_every_language(name: str, takes: list[Spoken]) -> None:
     """Each defect, made from each sentence, is rejected with its own code; the detail measures, and quotes no text."""
     spoil, code = DEFECTS[name]
     for take in takes:
@@ -212,7 +214,7 @@ def test_a_defect_is_rejected_in_every_language(name: str, takes: list[Take]) ->
         assert error_class(code) is TTSAudioError
 
 
-def test_half_of_the_text_is_noticed(takes: list[Take]) -> None:
+def test_half_of_the_text_is_noticed(takes: list[Spoken]) -> None:
     """Of sentences cut at half, 95 % are at least suspect; at 30 %, all are, and 90 % are rejected."""
     half = Counter(take.judge(part(take.pcm, 0.5)).outcome for take in takes)
     third = Counter(take.judge(part(take.pcm, 0.3)).outcome for take in takes)
@@ -221,7 +223,7 @@ def test_half_of_the_text_is_noticed(takes: list[Take]) -> None:
     assert third["reject"] >= 0.9 * len(takes), third
 
 
-def test_a_silent_first_half_is_not_accepted(takes: list[Take]) -> None:
+def test_a_silent_first_half_is_not_accepted(takes: list[Spoken]) -> None:
     """Words lost at the beginning show as silence or, where the rest is short, as a pace nobody speaks at."""
     for take in takes:
         verdict = take.judge(bytes(len(take.pcm) // 4 * 2) + take.pcm[len(take.pcm) // 4 * 2 :])
@@ -229,7 +231,7 @@ def test_a_silent_first_half_is_not_accepted(takes: list[Take]) -> None:
         assert verdict.code in (ErrorCode.AUDIO_GAP, ErrorCode.AUDIO_TOO_SHORT)
 
 
-def test_a_sound_that_stops_loud_is_suspect(take: Take) -> None:
+def test_a_sound_that_stops_loud_is_suspect(take: Spoken) -> None:
     """Speech that ends in the middle of a vowel was cut; the same speech fading within 20 ms was not."""
     loud = samples(part(take.pcm, 0.9))
     end = int(np.argmax(np.abs(loud[-RATE:]))) + loud.size - RATE
@@ -242,11 +244,11 @@ def test_a_short_text_may_stop_loud() -> None:
     """Below twenty letters only loudness and length count: a shouted word may end abruptly."""
     (audio,) = record([said("Stop right there!")])
     loud = samples(audio.pcm)[: int(np.argmax(np.abs(samples(audio.pcm)))) + 480]
-    assert judge(pcm(loud), RATE, text="Stop!").outcome == "accept"
+    assert judge(Take(pcm(loud), RATE, text="Stop!")).outcome == "accept"
 
 
 @pytest.mark.parametrize("gain", [0.25, 0.5, 1.0])
-def test_the_verdict_does_not_hang_on_the_volume(gain: float, takes: list[Take]) -> None:
+def test_the_verdict_does_not_hang_on_the_volume(gain: float, takes: list[Spoken]) -> None:
     """Speech at a quarter of its loudness is accepted, and the same copies cut at 30 % are not."""
     for take in takes:
         assert take.judge(pcm(samples(take.pcm) * gain)).outcome == "accept", take.text
@@ -254,75 +256,75 @@ def test_the_verdict_does_not_hang_on_the_volume(gain: float, takes: list[Take])
 
 
 @pytest.mark.parametrize("rate", [16_000, 48_000])
-def test_another_sample_rate_changes_nothing(rate: int, takes: list[Take]) -> None:
+def test_another_sample_rate_changes_nothing(rate: int, takes: list[Spoken]) -> None:
     """The measures are in seconds and decibels: speech resampled to what the reply names is accepted, noise is not."""
     for take in takes[::5]:
         sound = pcm(soxr.resample(samples(take.pcm), RATE, rate))
-        assert judge(sound, rate, text=take.text, language=take.language).outcome == "accept", take.text
-        assert judge(sound[1:], rate, text=take.text).code is ErrorCode.AUDIO_NOISE
+        assert judge(Take(sound, rate, text=take.text, language=take.language)).outcome == "accept", take.text
+        assert judge(Take(sound[1:], rate, text=take.text)).code is ErrorCode.AUDIO_NOISE
 
 
 @pytest.mark.parametrize("rate", [0, 1, 7_999])
-def test_an_impossible_sample_rate_is_rejected(rate: int, take: Take) -> None:
+def test_an_impossible_sample_rate_is_rejected(rate: int, take: Spoken) -> None:
     """Below telephone quality nothing can be measured."""
-    assert judge(take.pcm, rate, text=take.text).code is ErrorCode.AUDIO_FORMAT
+    assert judge(Take(take.pcm, rate, text=take.text)).code is ErrorCode.AUDIO_FORMAT
 
 
 @pytest.mark.parametrize("reason", ["MAX_TOKENS", "OTHER", "SAFETY", "", None])
 @pytest.mark.parametrize("signal", [True, False])
-def test_any_end_but_stop_is_incomplete(reason: str | None, signal: bool, take: Take) -> None:
+def test_any_end_but_stop_is_incomplete(reason: str | None, signal: bool, take: Spoken) -> None:
     """Good sound does not excuse the finish reason, a missing one included, and neither does AUDIO_CHECKS=off."""
-    verdict = judge(take.pcm, RATE, text=take.text, finish_reason=reason, signal=signal)
+    verdict = judge(Take(take.pcm, RATE, text=take.text, finish_reason=reason), signal=signal)
     assert (verdict.outcome, verdict.code) == ("reject", ErrorCode.AUDIO_INCOMPLETE)
 
 
-def test_without_signal_checks_only_bytes_count(take: Take) -> None:
+def test_without_signal_checks_only_bytes_count(take: Spoken) -> None:
     """AUDIO_CHECKS=off takes silence of any length, but not fewer bytes than asked for."""
-    assert judge(quiet(1), 0, text=take.text, signal=False) == Verdict("accept")
-    assert judge(bytes(999), RATE, text=take.text, signal=False).code is ErrorCode.NO_AUDIO
-    assert judge(bytes(999), RATE, text=take.text, signal=False, min_bytes=999).outcome == "accept"
-    assert judge(b"\0", RATE, text=take.text, signal=False, min_bytes=0).code is ErrorCode.NO_AUDIO
+    assert judge(Take(quiet(1), 0, text=take.text), signal=False) == Verdict("accept")
+    assert judge(Take(bytes(999), RATE, text=take.text), signal=False).code is ErrorCode.NO_AUDIO
+    assert judge(Take(bytes(999), RATE, text=take.text), signal=False, min_bytes=999).outcome == "accept"
+    assert judge(Take(b"\0", RATE, text=take.text), signal=False, min_bytes=0).code is ErrorCode.NO_AUDIO
 
 
-def test_half_a_sample_at_the_end_is_ignored(takes: list[Take]) -> None:
+def test_half_a_sample_at_the_end_is_ignored(takes: list[Spoken]) -> None:
     """An odd number of bytes gets the verdict of the whole samples."""
     for take in takes[::5]:
         assert take.judge(take.pcm + b"\x7f") == take.judge(take.pcm)
 
 
 @pytest.mark.parametrize("tokens_per_s", [25, 32])
-def test_billed_tokens_must_have_been_delivered(tokens_per_s: int, take: Take) -> None:
+def test_billed_tokens_must_have_been_delivered(tokens_per_s: int, take: Spoken) -> None:
     """Complete audio is complete at either ratio; what lacks more than 3 % of 32 tokens a second is not."""
     duration_s = len(take.pcm) / 2 / RATE
     billed = round(duration_s * tokens_per_s)
-    assert judge(take.pcm, RATE, text=take.text, audio_tokens=billed).outcome == "accept"
-    cut = judge(part(take.pcm, 0.95 * tokens_per_s / 32), RATE, text=take.text, audio_tokens=billed)
+    assert judge(Take(take.pcm, RATE, text=take.text, audio_tokens=billed)).outcome == "accept"
+    cut = judge(Take(part(take.pcm, 0.95 * tokens_per_s / 32), RATE, text=take.text, audio_tokens=billed))
     assert (cut.outcome, cut.code) == ("reject", ErrorCode.AUDIO_INCOMPLETE)
 
 
-def test_static_in_a_long_recording_is_noise(speech: bytes, takes: list[Take]) -> None:
+def test_static_in_a_long_recording_is_noise(speech: bytes, takes: list[Spoken]) -> None:
     """Three seconds of static in four minutes of good speech are rejected, although the whole is hardly noisier."""
     text = " ".join(take.text for take in takes)
-    assert judge(speech, RATE, text=text).outcome == "accept"
+    assert judge(Take(speech, RATE, text=text)).outcome == "accept"
     static = pcm(NOISE.normal(0, 3_000, 3 * RATE))
     middle = len(speech) // 4 * 2
-    verdict = judge(speech[:middle] + static + speech[middle:], RATE, text=text)
+    verdict = judge(Take(speech[:middle] + static + speech[middle:], RATE, text=text))
     assert (verdict.outcome, verdict.code) == ("reject", ErrorCode.AUDIO_NOISE)
 
 
-def test_a_hiss_before_a_pause_is_speech(take: Take) -> None:
+def test_a_hiss_before_a_pause_is_speech(take: Spoken) -> None:
     """The hiss of an "s" and three seconds of silence behind it are not two seconds of noise."""
     sound = take.pcm + pcm(NOISE.normal(0, 2_000, RATE // 4)) + quiet(3) + take.pcm
-    assert judge(sound, RATE, text=f"{take.text} {take.text}").outcome == "accept"
+    assert judge(Take(sound, RATE, text=f"{take.text} {take.text}")).outcome == "accept"
 
 
-def test_silence_is_accepted_only_where_it_was_asked_for(take: Take) -> None:
+def test_silence_is_accepted_only_where_it_was_asked_for(take: Spoken) -> None:
     """Tags, dots and styles that ask for pauses allow them: anywhere inside, and at the ends where the tag stands."""
     text, sound = take.text, take.pcm
     inside, first, last = sound + quiet(6) + sound, quiet(4) + sound, sound + quiet(4)
 
-    def code(pcm: bytes, text: str, style: str | None = None) -> ErrorCode | None:
-        return judge(pcm, RATE, text=text, language="en-US", style=style).code
+    def code(pcm: bytes, text: str, style: str = "") -> ErrorCode | None:
+        return judge(Take(pcm, RATE, text=text, language="en-US", style=style)).code
 
     for silent, plain in ((inside, f"{text} {text}"), (first, text), (last, text)):
         assert code(silent, plain) is ErrorCode.AUDIO_GAP
@@ -340,22 +342,22 @@ def test_a_long_pause_between_short_words_is_not_silence() -> None:
     """Two words around an asked-for pause are mostly silence, and right; without the tag they are rejected."""
     (audio,) = record([said("Ready?")])
     sound = audio.pcm + quiet(8) + audio.pcm
-    assert judge(sound, RATE, text="Ready? <long pause> Ready?").outcome == "accept"
-    assert judge(sound, RATE, text="Ready? Ready?").code is ErrorCode.AUDIO_SILENT
+    assert judge(Take(sound, RATE, text="Ready? <long pause> Ready?")).outcome == "accept"
+    assert judge(Take(sound, RATE, text="Ready? Ready?")).code is ErrorCode.AUDIO_SILENT
 
 
 def test_a_word_must_not_become_a_paragraph(speech: bytes) -> None:
     """Below twenty letters the length is free within reason: half a minute for two letters is something else."""
-    assert judge(speech[: 8 * 2 * RATE], RATE, text="Ay").outcome == "accept"
-    assert judge(speech[: 28 * 2 * RATE], RATE, text="Ay").code is ErrorCode.AUDIO_TOO_LONG
+    assert judge(Take(speech[: 8 * 2 * RATE], RATE, text="Ay")).outcome == "accept"
+    assert judge(Take(speech[: 28 * 2 * RATE], RATE, text="Ay")).code is ErrorCode.AUDIO_TOO_LONG
 
 
-def test_slow_speech_may_last_longer(speech: bytes, take: Take) -> None:
+def test_slow_speech_may_last_longer(speech: bytes, take: Spoken) -> None:
     """A slow style, a pause or a speed below 1.0 widens the limit, in proportion to a very low speed; never beyond."""
 
-    def code(seconds: int, style: str | None = None, speed: float | None = None) -> ErrorCode | None:
+    def code(seconds: int, style: str = "", speed: float = 1.0) -> ErrorCode | None:
         sound = speech[: seconds * 2 * RATE] + quiet(0.25)
-        return judge(sound, RATE, text=take.text, language="en-US", style=style, speed=speed).code
+        return judge(Take(sound, RATE, text=take.text, language="en-US", style=style, speed=speed)).code
 
     for slow in ({"style": "very slow"}, {"style": "with long pauses"}, {"speed": 0.9}):
         assert code(20) is code(40, **slow) is ErrorCode.AUDIO_TOO_LONG
@@ -364,13 +366,13 @@ def test_slow_speech_may_last_longer(speech: bytes, take: Take) -> None:
     assert code(120, speed=0.2) is ErrorCode.AUDIO_TOO_LONG
 
 
-def test_fast_speech_may_be_shorter(speech: bytes, take: Take) -> None:
+def test_fast_speech_may_be_shorter(speech: bytes, take: Spoken) -> None:
     """A fast style or a speed above 1.1 widens the lower limits, in proportion to a very high speed."""
 
-    def outcome(pace: float, style: str | None = None, speed: float | None = None) -> str:
+    def outcome(pace: float, style: str = "", speed: float = 1.0) -> str:
         seconds = sum(map(str.isalpha, take.text)) / 15.7 / pace
         sound = speech[7_200 : 7_200 + round(seconds * RATE) * 2] + quiet(0.25)
-        return judge(sound, RATE, text=take.text, language="en-US", style=style, speed=speed).outcome
+        return judge(Take(sound, RATE, text=take.text, language="en-US", style=style, speed=speed)).outcome
 
     assert [outcome(pace) for pace in (1.2, 1.6, 2.2)] == ["accept", "suspect", "reject"]
     for fast in ({"style": "fast"}, {"speed": 1.2}):
@@ -378,7 +380,7 @@ def test_fast_speech_may_be_shorter(speech: bytes, take: Take) -> None:
     assert [outcome(pace, speed=2.0) for pace in (2.5, 3.3, 4.4)] == ["accept", "suspect", "reject"]
 
 
-def test_the_better_of_two_takes_has_more_speech(take: Take) -> None:
+def test_the_better_of_two_takes_has_more_speech(take: Spoken) -> None:
     """``speech_s`` counts from the first to the last audible frame, so silence does not make a take look longer."""
     whole, cut = take.judge(take.pcm + quiet(1)), take.judge(part(take.pcm, 0.45) + quiet(1))
     assert cut.outcome == "suspect"
@@ -418,7 +420,7 @@ def test_each_script_has_a_rate_of_its_own(script: str, speech: bytes) -> None:
 
     def verdict(pace: float) -> Verdict:
         sound = speech[7_200 : 7_200 + round(8 / pace * RATE) * 2] + quiet(0.25)
-        return judge(sound, RATE, text=text, language=language)
+        return judge(Take(sound, RATE, text=text, language=language))
 
     assert [verdict(pace).outcome for pace in (0.67, 0.96, 1.2)] == ["accept"] * 3
     assert verdict(1.6).outcome == "suspect"
@@ -437,25 +439,25 @@ def test_tags_and_accents_are_not_counted(speech: bytes) -> None:
         f"[whispering, in a very low voice] {words} [laughing out loud] |uh-huh| |mhm|",
         "".join(char + "\N{COMBINING DIAERESIS}\N{COMBINING TILDE}" * 5 for char in words),
     ):
-        assert judge(sound, RATE, text=text, language="en-US").outcome == "accept", text
+        assert judge(Take(sound, RATE, text=text, language="en-US")).outcome == "accept", text
 
 
-async def test_a_minute_is_judged_in_a_thread(speech: bytes, takes: list[Take]) -> None:
+async def test_a_minute_is_judged_in_a_thread(speech: bytes, takes: list[Spoken]) -> None:
     """The event loop goes on during ten minutes of audio; the verdict is that of ``judge``, as for short audio."""
     long = (speech * 3)[: 600 * 2 * RATE]
-    judging = asyncio.create_task(check_speech(long, RATE, text=takes[0].text))
+    judging = asyncio.create_task(check_speech(Take(long, RATE, text=takes[0].text)))
     rounds = 0
     while not judging.done():
         rounds += 1
         await asyncio.sleep(0)
     assert rounds > 2
-    assert judging.result() == judge(long, RATE, text=takes[0].text)
-    assert await check_speech(takes[0].pcm, RATE, text=takes[0].text) == takes[0].judge(takes[0].pcm)
+    assert judging.result() == judge(Take(long, RATE, text=takes[0].text))
+    assert await check_speech(Take(takes[0].pcm, RATE, text=takes[0].text)) == takes[0].judge(takes[0].pcm)
 
 
 def test_eleven_minutes_are_too_long() -> None:
     """No call returns more than 655 s; more is not even looked at."""
-    verdict = judge(bytes(2 * RATE * 661), RATE, text="word " * 10_000)
+    verdict = judge(Take(bytes(2 * RATE * 661), RATE, text="word " * 10_000))
     assert (verdict.outcome, verdict.code, verdict.speech_s) == ("reject", ErrorCode.AUDIO_TOO_LONG, 0.0)
 
 
@@ -468,8 +470,8 @@ def test_eleven_minutes_are_too_long() -> None:
     rate=st.integers(-1, 192_000),
     text=st.text(),
     language=st.sampled_from(["", "en-US", "ja", "x-klingon"]) | st.text(max_size=9),
-    style=st.none() | st.text(max_size=50) | st.sampled_from(["slow", "fast", "with pauses"]),
-    speed=st.none() | st.floats(0.1, 3.0),
+    style=st.text(max_size=50) | st.sampled_from(["slow", "fast", "with pauses"]),
+    speed=st.floats(0.1, 3.0),
     tokens=st.integers(0, 20_000),
     min_bytes=st.integers(0, 1_000),
 )
@@ -479,8 +481,8 @@ def test_any_bytes_get_a_verdict(
     rate: int,
     text: str,
     language: str,
-    style: str | None,
-    speed: float | None,
+    style: str,
+    speed: float,
     tokens: int,
     min_bytes: int,
 ) -> None:
@@ -488,13 +490,7 @@ def test_any_bytes_get_a_verdict(
 
     def verdict() -> Verdict:
         return judge(
-            sound * repeat,
-            rate,
-            text=text,
-            language=language,
-            style=style,
-            speed=speed,
-            audio_tokens=tokens,
+            Take(sound * repeat, rate, text=text, language=language, style=style, speed=speed, audio_tokens=tokens),
             min_bytes=min_bytes,
         )
 

@@ -92,75 +92,54 @@ class Verdict:
     speech_s: float = 0.0
 
 
-async def check_speech(
-    pcm: bytes,
-    sample_rate: int,
-    *,
-    text: str,
-    language: str = "",
-    style: str | None = None,
-    speed: float | None = None,
-    finish_reason: str | None = "STOP",
-    audio_tokens: int = 0,
-    min_bytes: int = 1_000,
-    signal: bool = True,
-) -> Verdict:
-    """Judge one take without holding up the event loop: more than a minute of audio is judged in a thread.
+@dataclass(frozen=True, slots=True)
+class Take:
+    """One attempt's sound, what the reply said about it, and what should be heard.
 
-    Args:
+    Attributes:
         pcm: Signed 16-bit little-endian samples of one channel; half a sample at the end is ignored.
         sample_rate: Samples per second.
         text: What should have been spoken, without speakers' names.
         language: A BCP-47 code; ``""`` when unknown. It refines the speaking rate, no more.
-        style: How it should have been spoken; ``None``: plain. Words such as "fast" or "slow" widen the limits.
-        speed: 0.1 to 3.0, as asked for; ``None`` or 1.0: natural.
+        style: How it should have been spoken; ``""``: plain. Words such as "fast" or "slow" widen the limits.
+        speed: 0.1 to 3.0, as asked for; 1.0: natural.
         finish_reason: The API's reason for stopping; anything but ``"STOP"``, ``None`` included, is incomplete.
         audio_tokens: Audio tokens billed; 0 when unknown.
-        min_bytes: Bytes of sound below which an answer is no audio.
-        signal: ``False`` looks at ``finish_reason`` and ``min_bytes`` only.
-
-    Returns:
-        A verdict, whatever the bytes are.
     """
-    work = partial(
-        judge,
-        pcm,
-        sample_rate,
-        text=text,
-        language=language,
-        style=style,
-        speed=speed,
-        finish_reason=finish_reason,
-        audio_tokens=audio_tokens,
-        min_bytes=min_bytes,
-        signal=signal,
-    )
-    if signal and len(pcm) / 2 > _THREAD_ABOVE_S * sample_rate:
+
+    pcm: bytes
+    sample_rate: int
+    text: str
+    language: str = ""
+    style: str = ""
+    speed: float = 1.0
+    finish_reason: str | None = "STOP"
+    audio_tokens: int = 0
+
+
+async def check_speech(take: Take, *, min_bytes: int = 1_000, signal: bool = True) -> Verdict:
+    """Do what ``judge`` does without holding up the event loop: more than a minute of audio is judged in a thread."""
+    work = partial(judge, take, min_bytes=min_bytes, signal=signal)
+    if signal and len(take.pcm) / 2 > _THREAD_ABOVE_S * take.sample_rate:
         return await asyncio.to_thread(work)
     return work()
 
 
-def judge(
-    pcm: bytes,
-    sample_rate: int,
-    *,
-    text: str,
-    language: str = "",
-    style: str | None = None,
-    speed: float | None = None,
-    finish_reason: str | None = "STOP",
-    audio_tokens: int = 0,
-    min_bytes: int = 1_000,
-    signal: bool = True,
-) -> Verdict:
-    """Judge one take; a pure function of its arguments, which are those of ``check_speech``."""
+def judge(take: Take, *, min_bytes: int = 1_000, signal: bool = True) -> Verdict:
+    """Judge one take; a pure function of its arguments.
+
+    Args:
+        take: Whatever bytes it holds.
+        min_bytes: Bytes of sound below which an answer is no audio.
+        signal: ``False`` looks at ``finish_reason`` and ``min_bytes`` only.
+    """
     accepted = Verdict("accept")
-    fault = next(_delivery_faults(len(pcm), finish_reason, min_bytes), None)
+    fault = next(_delivery_faults(take, min_bytes), None)
     if fault or not signal:
         return fault or accepted
-    if fault := next(_length_faults(len(pcm) // 2, sample_rate, audio_tokens), None):
+    if fault := next(_length_faults(take), None):
         return fault
-    sound, script = _listen(pcm, sample_rate), _read(text, language, style, speed)
+    sound, script = _listen(take.pcm, take.sample_rate), _read(take)
     for faults in (_signal_faults, _silence_faults, _pace_faults):
         if fault := next(faults(sound, script), None):
             return replace(fault, speech_s=sound.speech_s)
@@ -208,7 +187,8 @@ class _Sound:
         """How far loud frames stand above quiet ones; of audible frames, else a tone before silence seems to vary."""
         if not self.voiced.size:
             return 0.0
-        quiet, loud = np.percentile(self.frames_dbfs[self.voiced], (10, 95))
+        levels = np.sort(self.frames_dbfs[self.voiced])
+        quiet, loud = levels[(np.array([0.10, 0.95]) * (levels.size - 1)).astype(int)]
         return float(loud - quiet)
 
 
@@ -303,17 +283,16 @@ class _Script:
     pause_last: bool
 
 
-def _read(text: str, language: str, style: str | None, speed: float | None) -> _Script:
-    style, speed = style or "", speed or 1.0
-    spoken_s = least_seconds(text, language)
-    pieces = _PAUSE.split(text)
-    pauses = len(pieces) > 1 or bool(_PAUSING_STYLE.search(style))
-    suspect_pace, reject_pace = _paces(speed, style)
+def _read(take: Take) -> _Script:
+    spoken_s = least_seconds(take.text, take.language)
+    pieces = _PAUSE.split(take.text)
+    pauses = len(pieces) > 1 or bool(_PAUSING_STYLE.search(take.style))
+    suspect_pace, reject_pace = _paces(take.speed, take.style)
     # A syllable alone may be drawn out; what short texts must not become is a paragraph.
-    unhurried = pauses or speed < 1 or bool(_SLOW_STYLE.search(style)) or spoken_s < _RATED_FROM_S
+    unhurried = pauses or take.speed < 1 or bool(_SLOW_STYLE.search(take.style)) or spoken_s < _RATED_FROM_S
     return _Script(
         spoken_s=spoken_s,
-        longest_s=_longest_s(most_seconds(text, language), unhurried, speed),
+        longest_s=_longest_s(most_seconds(take.text, take.language), unhurried, take.speed),
         suspect_pace=suspect_pace,
         reject_pace=reject_pace,
         pauses=pauses,
@@ -342,17 +321,19 @@ def _reject(code: ErrorCode, detail: str) -> Verdict:
     return Verdict("reject", code, detail)
 
 
-def _delivery_faults(n_bytes: int, finish_reason: str | None, min_bytes: int) -> Iterator[Verdict]:
-    if finish_reason != "STOP":
-        yield _reject(ErrorCode.AUDIO_INCOMPLETE, f"generation ended with {finish_reason!r:.40}, not 'STOP'")
+def _delivery_faults(take: Take, min_bytes: int) -> Iterator[Verdict]:
+    n_bytes = len(take.pcm)
+    if take.finish_reason != "STOP":
+        yield _reject(ErrorCode.AUDIO_INCOMPLETE, f"generation ended with {take.finish_reason!r:.40}, not 'STOP'")
     if n_bytes < max(min_bytes, 2):
         yield _reject(ErrorCode.NO_AUDIO, f"{n_bytes:,} bytes of sound; at least {max(min_bytes, 2):,} are expected")
 
 
-def _length_faults(n_samples: int, sample_rate: int, audio_tokens: int) -> Iterator[Verdict]:
-    if sample_rate < _LOWEST_RATE_HZ:
-        yield _reject(ErrorCode.AUDIO_FORMAT, f"{sample_rate:,} samples per second; speech needs {_LOWEST_RATE_HZ:,}")
-    duration_s = n_samples / max(sample_rate, 1)
+def _length_faults(take: Take) -> Iterator[Verdict]:
+    rate, tokens = take.sample_rate, take.audio_tokens
+    if rate < _LOWEST_RATE_HZ:
+        yield _reject(ErrorCode.AUDIO_FORMAT, f"{rate:,} samples per second; speech needs {_LOWEST_RATE_HZ:,}")
+    duration_s = len(take.pcm) // 2 / max(rate, 1)
     if duration_s < _SHORTEST_S:
         yield _reject(
             ErrorCode.AUDIO_TOO_SHORT, f"{duration_s:.3f} s of sound; no word is shorter than {_SHORTEST_S} s"
@@ -361,11 +342,11 @@ def _length_faults(n_samples: int, sample_rate: int, audio_tokens: int) -> Itera
         yield _reject(
             ErrorCode.AUDIO_TOO_LONG, f"{duration_s:.0f} s of sound; one call returns {_LONGEST_S:.0f} s at most"
         )
-    billed_s = audio_tokens / _TOKENS_PER_S
+    billed_s = tokens / _TOKENS_PER_S
     if duration_s < billed_s * _TOKEN_TOLERANCE:
         yield _reject(
             ErrorCode.AUDIO_INCOMPLETE,
-            f"{duration_s:.2f} s of sound, but {audio_tokens:,} billed audio tokens are at least {billed_s:.2f} s",
+            f"{duration_s:.2f} s of sound, but {tokens:,} billed audio tokens are at least {billed_s:.2f} s",
         )
 
 

@@ -169,21 +169,20 @@ class Synthesis:
 
 async def judge_audio(utterance: Utterance, audio: SpeechAudio, config: AudioConfig) -> Verdict:
     """Whether this is speech, and all of it; where the settings are strict, nothing is merely doubtful."""
-    from audio_api.audio.checks import check_speech  # numpy takes 0.1 s to import
+    from audio_api.audio.checks import Take, check_speech  # numpy takes 0.1 s to import
 
     speeds = [turn.voice.speed or 1.0 for turn in utterance.turns]
-    verdict = await check_speech(
+    take = Take(
         audio.pcm,
         audio.sample_rate,
-        text=utterance.text,
-        language=utterance.language,
+        utterance.text,
+        utterance.language,
         style=", ".join(dict.fromkeys(turn.style for turn in utterance.turns if turn.style)),
         speed=sum(speeds) / len(speeds),
         finish_reason=audio.finish_reason,
         audio_tokens=audio.usage.audio_tokens,
-        min_bytes=config.min_audio_size,
-        signal=config.audio_checks != "off",
     )
+    verdict = await check_speech(take, min_bytes=config.min_audio_size, signal=config.audio_checks != "off")
     is_refused = verdict.outcome == "suspect" and config.audio_checks == "strict"
     return replace(verdict, outcome="reject") if is_refused else verdict
 
