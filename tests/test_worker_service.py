@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import secrets
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -376,6 +378,23 @@ async def test_a_cancelled_task_stops_and_writes_nothing(config: AudioConfig, qu
     assert list(config.output_dir.glob("*")) == []
     assert worker.get_status().processed == 0
     await worker.stop_worker()
+
+
+async def test_a_finished_task_leaves_no_work_to_the_garbage_collector(
+    config: AudioConfig, queue: QueueService
+) -> None:
+    """Nothing of it stays until the garbage collector comes: that would cost a fifth of a quick worker's time."""
+    await queue.enqueue_single_task(HELLO)
+    (lease,) = await queue.backend.lease(1, 30)
+    run = TaskRun(lease, queue, TTSService(config, engine=ScriptedEngine()), lambda: config)
+    known = weakref.ref(run)
+    gc.disable()
+    try:
+        assert await asyncio.create_task(run.run()) is Ending.SUCCEEDED
+        del run
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 NAMED = AudioRequest(text="Hello there, my friend.", output_filename="greeting")

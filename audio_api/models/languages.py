@@ -79,12 +79,17 @@ def _canonical(code: str) -> str:
     return "-".join(subtags)
 
 
+_BY_CODE = {language.value: language for language in Language}
+
+
 def parse_language(value: object) -> Language | str:
     """Turn a BCP-47 code in any case into a ``Language``, or into the same code in canonical case.
 
     Raises:
         ValueError: The value is not a well-formed code of at most 100 characters.
     """
+    if isinstance(value, str) and (known := _BY_CODE.get(value)):
+        return known  # what the queue's workers read
     # Any case of ASCII, but no other letters: "K" (Kelvin) in lower case is "k".
     lower = value.strip().lower() if isinstance(value, str) and len(value) <= 100 and value.isascii() else ""
     if not _LANGTAG.fullmatch(lower):
@@ -92,10 +97,7 @@ def parse_language(value: object) -> Language | str:
             f"{str(value)[:40]!r} is not a language code; use Language.GERMAN or a BCP-47 code like 'de-DE'"
         )
     code = _canonical(lower)
-    try:
-        return Language(code)
-    except ValueError:
-        return code
+    return _BY_CODE.get(code, code)
 
 
 LanguageCode = Annotated[Language | str, BeforeValidator(parse_language)]

@@ -9,10 +9,11 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from audio_api.errors import QueueClosedError, TaskNotFoundError
 from audio_api.queues.base import (
@@ -133,14 +134,14 @@ _Line = deque[tuple[int, _Entry]]
 
 
 class _Broker:
-    """One queue. Every method is quick and is called with ``lock`` held, from any thread.
+    """One queue, locked by ``with``. Every method is quick and is called with that lock held, from any thread.
 
     Lines and heaps keep stale items, which are recognised and dropped when they come up: an entry is where its state
     and its ``place`` or ``lease_until`` say.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
         self.clock = clock
         self.limits = MemoryLimits(clock)
         self.entries: dict[str, _Entry] = {}
@@ -158,6 +159,15 @@ class _Broker:
         self.turns = 0
         self.idle: deque[_Bell] = deque()
         self.watchers: dict[str, set[_Bell]] = defaultdict(set)
+
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
 
     def accept(self, jobs: Sequence[Job], batch_id: str | None, max_size: int | None) -> None:
         self.forget_expired()
@@ -223,12 +233,10 @@ class _Broker:
     def _reclaim(self, now: float) -> None:
         while self.leases and self.leases[0][0] <= now:
             _, job_id, token = heapq.heappop(self.leases)
-            entry = self.entries.get(job_id)
-            if not entry or entry.state is not JobState.LEASED or entry.token != token:
-                continue
-            if entry.lease_until > now:
+            entry = self.held(job_id, token)
+            if entry and entry.lease_until > now:
                 heapq.heappush(self.leases, (entry.lease_until, job_id, token))
-            else:
+            elif entry:
                 entry.deliveries -= entry.spared
                 self._hand_back(entry)
 
@@ -289,11 +297,7 @@ class _Broker:
     def _remember(self, entry: _Entry) -> None:
         if len(self.leases) > 2 * self.population[JobState.LEASED] + 1_000:
             # Most jobs finish long before their lease ends; their items would fill the memory until then.
-            self.leases = [
-                (known.lease_until, known.job.id, known.token)
-                for known in self.entries.values()
-                if known.state is JobState.LEASED and known is not entry
-            ]
+            self.leases = [item for item in self.leases if self.held(item[1], item[2])]
             heapq.heapify(self.leases)
         heapq.heappush(self.leases, (entry.lease_until, entry.job.id, entry.token))
 
@@ -311,23 +315,23 @@ class _Broker:
         batch = self.batches.get(batch_id)
         return batch.status(batch_id) if batch else None
 
-    def held(self, lease: Lease) -> _Entry | None:
-        entry = self.entries.get(lease.job_id)
-        return entry if entry and entry.state is JobState.LEASED and entry.token == lease.token else None
+    def held(self, job_id: str, token: int) -> _Entry | None:
+        entry = self.entries.get(job_id)
+        return entry if entry and entry.state is JobState.LEASED and entry.token == token else None
 
     def renew(self, lease: Lease) -> bool:
-        if entry := self.held(lease):
+        if entry := self.held(lease.job_id, lease.token):
             entry.lease_until = self.clock() + lease.lease_s
         return entry is not None
 
     def finish(self, lease: Lease, result: bytes, state: JobState) -> bool:
-        if entry := self.held(lease):
+        if entry := self.held(lease.job_id, lease.token):
             entry.result = result
             self._end(entry, state)
         return entry is not None
 
     def release(self, lease: Lease, delay_s: float, *, count_delivery: bool) -> bool:
-        entry = self.held(lease)
+        entry = self.held(lease.job_id, lease.token)
         if not entry:
             return False
         now = self.clock()
@@ -341,7 +345,7 @@ class _Broker:
         return True
 
     def bury(self, lease: Lease, reason: str) -> bool:
-        if entry := self.held(lease):
+        if entry := self.held(lease.job_id, lease.token):
             self._end(entry, JobState.DEAD, reason)
         return entry is not None
 
@@ -386,7 +390,8 @@ class _Broker:
                 self._expire(batch, entry.batch_id or "", entry.finished_at + self.ttl_s)
         else:
             self._expire_at(entry.finished_at + self.ttl_s, entry.job.id, entry)
-        self._ring_watchers(f"job {entry.job.id}", f"batch {entry.batch_id}")
+        if self.watchers:
+            self._ring_watchers(f"job {entry.job.id}", f"batch {entry.batch_id}")
 
     def _expire(self, batch: _Batch, batch_id: str, moment: float) -> None:
         """Let a batch and all its results end at the same moment; infinity takes that back."""
@@ -515,16 +520,15 @@ class MemoryBackend(QueueBackend):
         self._closed = False
         self._bells: set[_Bell] = set()
 
-    @contextmanager
-    def _broker(self) -> Iterator[_Broker]:
-        with self._shared.lock:
-            if self._closed:
-                raise QueueClosedError("this queue was closed; make another MemoryBackend")
-            yield self._shared
+    @property
+    def _broker(self) -> _Broker:
+        if self._closed:
+            raise QueueClosedError("this queue was closed; make another MemoryBackend")
+        return self._shared
 
     async def enqueue(self, jobs: Sequence[Job], batch_id: str | None = None) -> None:
         check_jobs(jobs, batch_id)
-        with self._broker() as broker:
+        with self._broker as broker:
             broker.accept(jobs, batch_id, self._max_size)
 
     async def lease(
@@ -532,7 +536,7 @@ class MemoryBackend(QueueBackend):
     ) -> list[Lease]:
         give_up = time.monotonic() + wait_s
         while True:
-            with self._broker() as broker:
+            with self._broker as broker:
                 leases = broker.lease(max_jobs, lease_s, spare_last)
                 left_s = give_up - time.monotonic()
                 if leases or left_s <= 0:
@@ -542,7 +546,7 @@ class MemoryBackend(QueueBackend):
             try:
                 await self._heard(bell, pause_s)
             finally:
-                with self._shared.lock:
+                with self._shared:
                     self._shared.leave_idle(bell)
 
     async def _heard(self, bell: _Bell, limit_s: float) -> None:
@@ -553,35 +557,35 @@ class MemoryBackend(QueueBackend):
             self._bells.discard(bell)
 
     async def renew(self, leases: Sequence[Lease]) -> list[Lease]:
-        with self._broker() as broker:
+        with self._broker as broker:
             return [lease for lease in leases if broker.renew(lease)]
 
     async def finish(self, lease: Lease, result: bytes, *, success: bool) -> bool:
         check_size(result, f"result of job {lease.job_id}")
-        with self._broker() as broker:
+        with self._broker as broker:
             return broker.finish(lease, result, JobState.SUCCEEDED if success else JobState.FAILED)
 
     async def release(self, lease: Lease, delay_s: float = 0.0, *, count_delivery: bool = False) -> bool:
-        with self._broker() as broker:
+        with self._broker as broker:
             return broker.release(lease, delay_s, count_delivery=count_delivery)
 
     async def bury(self, lease: Lease, reason: str) -> bool:
-        with self._broker() as broker:
+        with self._broker as broker:
             return broker.bury(lease, reason)
 
     async def progress(self, lease: Lease, progress: Mapping[str, Any]) -> bool:
         note = encode_progress(progress)
-        with self._broker() as broker:
-            if entry := broker.held(lease):
+        with self._broker as broker:
+            if entry := broker.held(lease.job_id, lease.token):
                 entry.progress = note
             return entry is not None
 
     async def cancel(self, job_id: str) -> bool:
-        with self._broker() as broker:
+        with self._broker as broker:
             return broker.cancel(job_id)
 
     async def status(self, job_id: str) -> JobStatus | None:
-        with self._broker() as broker:
+        with self._broker as broker:
             return broker.status(job_id)
 
     async def wait_result(self, job_id: str, timeout_s: float | None = None) -> JobStatus:
@@ -593,11 +597,11 @@ class MemoryBackend(QueueBackend):
         return await self._until(f"job {job_id}", known, lambda status: status.state.final, timeout_s)
 
     async def batch_status(self, batch_id: str) -> BatchStatus | None:
-        with self._broker() as broker:
+        with self._broker as broker:
             return broker.batch_status(batch_id)
 
     async def batch_jobs(self, batch_id: str) -> list[JobStatus]:
-        with self._broker() as broker:
+        with self._broker as broker:
             broker.forget_expired()
             batch = broker.batches.get(batch_id)
             return [broker.entries[job_id].status() for job_id in batch.job_ids] if batch else []
@@ -620,7 +624,7 @@ class MemoryBackend(QueueBackend):
     ) -> _Status:
         give_up = inf if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            with self._broker() as broker:
+            with self._broker as broker:
                 status = look()
                 left_s = give_up - time.monotonic()
                 if enough(status) or left_s <= 0:
@@ -629,23 +633,23 @@ class MemoryBackend(QueueBackend):
             try:
                 await self._heard(bell, left_s)
             finally:
-                with self._shared.lock:
+                with self._shared:
                     self._shared.unwatch(topic, bell)
 
     async def stats(self) -> QueueStats:
-        with self._broker() as broker:
+        with self._broker as broker:
             return broker.stats()
 
     async def list_dead(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        with self._broker() as broker:
+        with self._broker as broker:
             return broker.letters()[offset : offset + limit]
 
     async def retry_dead(self, job_id: str) -> bool:
-        with self._broker() as broker:
+        with self._broker as broker:
             return broker.retry_dead(job_id)
 
     async def cleanup_expired(self) -> int:
-        with self._broker() as broker:
+        with self._broker as broker:
             return broker.forget_expired()
 
     @property
@@ -653,7 +657,7 @@ class MemoryBackend(QueueBackend):
         return self._shared.limits
 
     async def health(self) -> str:
-        with self._broker():
+        with self._broker:
             return "memory of this process (not durable)"
 
     async def close(self) -> None:

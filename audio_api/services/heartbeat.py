@@ -61,7 +61,7 @@ class Heartbeat:
             self._thread = threading.Thread(target=self._run, name="audio-api-heartbeat", daemon=True)
             self._thread.start()
             self._ready.wait()
-        elif _pause_of([held]) < self._pause_s:
+        elif held.lease.lease_s / _BEATS_PER_LEASE < self._pause_s:
             self._wake()
 
     def let_go(self, held: HeldLease) -> None:

@@ -72,7 +72,9 @@ class Premises:
     @classmethod
     def of(cls, queue: QueueService) -> Premises:
         """Those of a queue."""
-        return cls._known.setdefault(queue, cls())
+        if queue not in cls._known:
+            cls._known[queue] = cls()
+        return cls._known[queue]
 
     def enter(self, run: TaskRun) -> TaskRun | None:
         """Register a run; returns another one of the same task that has lost its lease and is still here."""
@@ -187,6 +189,9 @@ class TaskRun:
             return _gave_up(f"the task ran longer than TASK_TIMEOUT={limit_s:g} s", ErrorCode.TASK_TIMEOUT)
         finally:
             self._limit = None
+            # Else the task's context would hold the task, and only the garbage collector would find them.
+            task_deadline.set(None)
+            file_permit.set(None)
 
     async def _heard(self, progress: SpeechProgress) -> None:
         """Tell the queue how far a long text is, and count its time anew: it is long, not stuck."""
