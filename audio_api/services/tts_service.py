@@ -153,7 +153,7 @@ class TTSService:
         """
         runtime = self._current_runtime()
         bill = Bill(runtime.config, self._clock)
-        pieces = await self._plan(request, runtime, bill, first_chars=FIRST_CHARS)
+        pieces = await self._plan(_read(request, runtime.config), runtime, bill, first_chars=FIRST_CHARS)
         async with aclosing(stream_pieces(pieces, runtime, bill, cached=request.cache, live=Live(Joint()))) as blocks:
             async for block in blocks:
                 yield block
@@ -286,8 +286,9 @@ class TTSService:
     async def _write(
         self, request: AudioRequest, runtime: Runtime, bill: Bill, *, on_progress: SpeechCallback | None
     ) -> Recording:
-        async with self._target(request, runtime) as (folder, name, overwrite):
-            pieces = await self._plan(request, runtime, bill)
+        utterance = _read(request, runtime.config)
+        async with self._target(request, utterance, runtime) as (folder, name, overwrite):
+            pieces = await self._plan(utterance, runtime, bill)
             await check_target(folder, name, overwrite=overwrite)
             speak = partial(runtime.speak, bill=bill, cached=request.cache)
             async with Narration(pieces, speak, at_once=runtime.config.piece_concurrency) as narration:
@@ -303,8 +304,9 @@ class TTSService:
     async def _write_growing(
         self, request: AudioRequest, runtime: Runtime, bill: Bill, *, on_progress: SpeechCallback | None
     ) -> Recording:
-        async with self._target(request, runtime) as (folder, name, overwrite):
-            pieces = await self._plan(request, runtime, bill, first_chars=FIRST_CHARS)
+        utterance = _read(request, runtime.config)
+        async with self._target(request, utterance, runtime) as (folder, name, overwrite):
+            pieces = await self._plan(utterance, runtime, bill, first_chars=FIRST_CHARS)
             await check_target(folder, name, overwrite=overwrite)
             live = Live(Joint())
             blocks = stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)
@@ -318,29 +320,24 @@ class TTSService:
                 return live.joint.recording(await writer.commit())
 
     async def _plan(
-        self, request: AudioRequest, runtime: Runtime, bill: Bill, *, first_chars: int | None = None
+        self, utterance: Utterance, runtime: Runtime, bill: Bill, *, first_chars: int | None = None
     ) -> list[PlannedPiece]:
-        """Every piece of a request, each of which the engine could speak."""
-        config = runtime.config
-        _check_length(request.text, config.max_text_length)
-        utterance = Utterance.from_request(request, str(request.model or config.default_tts_model))
+        """Every piece of an utterance, each of which the engine could speak: none is paid for if another is refused."""
         utterance = replace(utterance, model=runtime.living_model(utterance.model, bill))
         plan = plan_pieces(utterance, model_spec(utterance.model).piece_chars, first_chars)
-        long = len(request.text) > _THREAD_ABOVE_CHARS
+        long = sum(len(turn.text) for turn in utterance.turns) > _THREAD_ABOVE_CHARS
         pieces = await asyncio.to_thread(lambda: list(plan)) if long else list(plan)
         for piece in pieces:
             runtime.engine.preflight(piece.utterance)
         return pieces
 
     @asynccontextmanager
-    async def _target(self, request: AudioRequest, runtime: Runtime) -> AsyncIterator[tuple[Path, str, bool]]:
+    async def _target(
+        self, request: AudioRequest, utterance: Utterance, runtime: Runtime
+    ) -> AsyncIterator[tuple[Path, str, bool]]:
         """The folder and the name of a request's file, and whether an existing one may be replaced."""
         folder = runtime.config.output_dir
-        name = request.output_filename
-        if name is None:
-            _check_length(request.text, runtime.config.max_text_length)
-            whole = Utterance.from_request(request, str(request.model or runtime.config.default_tts_model))
-            name = f"{content_key(whole, runtime.engine.name)}.wav"
+        name = request.output_filename or f"{content_key(utterance, runtime.engine.name)}.wav"
         # A name made from the content may be replaced: what it names is the same.
         overwrite = request.overwrite or request.output_filename is None
         await check_subtitles(folder / name, request, overwrite)
@@ -362,11 +359,13 @@ class TTSService:
             self._being_written.discard(path)
 
 
-def _check_length(text: str, limit: int) -> None:
-    if len(text) > limit:
+def _read(request: AudioRequest, config: AudioConfig) -> Utterance:
+    if len(request.text) > config.max_text_length:
         raise TTSValidationError(
-            f"the text has {len(text):,} characters; MAX_TEXT_LENGTH allows {limit:,}", code=ErrorCode.TEXT_TOO_LONG
+            f"the text has {len(request.text):,} characters; MAX_TEXT_LENGTH allows {config.max_text_length:,}",
+            code=ErrorCode.TEXT_TOO_LONG,
         )
+    return Utterance.from_request(request, str(request.model or config.default_tts_model))
 
 
 async def _tell(listener: SpeechCallback | None, progress: SpeechProgress) -> None:
@@ -408,8 +407,11 @@ def _batch_response(batch_id: str, results: Iterable[AudioResponse]) -> BatchAud
 
 def _report(request: AudioRequest, response: AudioResponse) -> None:
     """Log one event. The text itself is private: its length and a short hash are enough to recognise it."""
+    level = logging.INFO if response.success else logging.WARNING
+    if not logger.isEnabledFor(level):
+        return
     logger.log(
-        logging.INFO if response.success else logging.WARNING,
+        level,
         "speech made" if response.success else "no speech made",
         extra={
             "text_length": len(request.text),
