@@ -10,6 +10,8 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,8 @@ TEXT = book(4_500)
 REQUEST = AudioRequest(text=TEXT, output_filename="book")
 PIECES = pieces_of(REQUEST)
 TOTAL = len(PIECES)
+# The last day of LEGACY is over.
+AFTERWARDS = replace(CLOCK, now=lambda: datetime(2026, 12, 19, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -393,6 +397,55 @@ async def test_a_successor_takes_over_in_the_middle(tts: TTSService, gemini_emul
     assert models.count(MODEL) == TOTAL - 2
     assert response.model == MODEL
     assert response.warnings == (f"{LEGACY} is not served any more; its successor {MODEL} spoke instead",)
+
+
+async def test_what_a_lost_model_left_is_used(gemini_emulator: Emulator, folder: Path) -> None:
+    """A book that a model begins and its successor ends costs nothing the second time, whoever knows of the loss."""
+
+    def retire(call: Call) -> Fault | None:
+        return Fault.MODEL_RETIRED if call.model == LEGACY and call.number > 2 else None
+
+    gemini_emulator.faults = retire
+    config = settings(gemini_emulator, folder)
+    async with TTSService(config, clock=CLOCK) as tts:
+        first, again = [
+            (await tts.generate_audio(AudioRequest(text=TEXT, output_filename=name))).raise_for_error()
+            for name in ("first", "again")
+        ]
+    calls = len(gemini_emulator.calls)
+    async with TTSService(config, clock=CLOCK) as afterwards:
+        later = (await afterwards.generate_audio(REQUEST)).raise_for_error()
+    assert first.cached_pieces == 0
+    assert (again.attempts, again.cached_pieces, again.cost_usd) == (0, TOTAL, 0.0)
+    assert again.warnings == first.warnings
+    # A new process has to hear of the loss first.
+    assert (later.cached_pieces, later.cost_usd) == (TOTAL, 0.0)
+    assert {call.status for call in gemini_emulator.calls[calls:]} == {404}
+    assert same((folder / "first.wav").read_bytes(), (folder / "again.wav").read_bytes())
+
+
+async def test_what_nobody_has_begun_is_cut_for_the_successor(gemini_emulator: Emulator, folder: Path) -> None:
+    """After the last day of a model the successor's longer pieces are asked for: fewer calls."""
+    async with TTSService(settings(gemini_emulator, folder), clock=AFTERWARDS) as tts:
+        (await tts.generate_audio(REQUEST)).raise_for_error()
+    assert {call.model for call in gemini_emulator.calls} == {MODEL}
+    assert len(gemini_emulator.calls) < TOTAL
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_without_a_successor_what_is_kept_is_still_used(
+    gemini_emulator: Emulator, folder: Path, kept: bool
+) -> None:
+    """A finished book of a lost model comes from the cache; of one that is not finished nothing more is made."""
+    if kept:
+        await _speak(gemini_emulator, folder, AudioRequest(text=TEXT, output_filename="before"))
+    calls = len(gemini_emulator.calls)
+    config = settings(gemini_emulator, folder, model_fallback=False)
+    async with TTSService(config, clock=AFTERWARDS) as tts:
+        response = await tts.generate_audio(REQUEST)
+    assert response.success is kept
+    assert response.error_code is (None if kept else ErrorCode.MODEL_NOT_FOUND)
+    assert len(gemini_emulator.calls) == calls
 
 
 # --- the cache -----------------------------------------------------------------------------------------------------

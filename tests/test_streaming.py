@@ -21,7 +21,7 @@ from audio_api.emulator.control import Call
 from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.engines.gemini import GeminiEngine
-from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSContentBlockedError
+from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSContentBlockedError, TTSModelNotFoundError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress, TokenUsage
 from audio_api.services.planning import PlannedPiece
 from audio_api.services.streaming import FIRST_CHARS
@@ -278,6 +278,23 @@ async def test_a_successor_is_streamed(serve: Serve, gemini_emulator: Emulator) 
     assert error is None
     assert same(b"".join(blocks), SOUND)
     assert [call.model for call in gemini_emulator.calls] == [old] + [MODEL] * TOTAL
+    again, _ = await listen(tts.stream_audio(REQUEST))
+    assert same(b"".join(again), SOUND)
+    assert len(gemini_emulator.calls) == 1 + TOTAL
+
+
+async def test_a_model_lost_in_the_middle_of_a_sound_is_an_error(serve: Serve) -> None:
+    """The successor would begin again, with words that were heard already."""
+
+    class Losing(ScriptedEngine):
+        async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
+            yield speech(utterance, finish_reason=None)
+            raise TTSModelNotFoundError("gone")
+
+    blocks, error = await listen(serve(Losing(), default_tts_model=LEGACY).stream_audio(AudioRequest(text=FIRST)))
+    assert blocks
+    assert error is not None
+    assert error.code is ErrorCode.MODEL_NOT_FOUND
 
 
 def doubtful(utterance: Utterance) -> SpeechAudio:

@@ -6,11 +6,10 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 from audio_api.audio.cache import CachedPiece, PieceCache
 from audio_api.config import AudioConfig
@@ -20,13 +19,11 @@ from audio_api.models.audio_request import TokenUsage, VoiceConfig
 from audio_api.models.speech_models import model_spec
 from audio_api.retry import Clock
 from audio_api.services.narration import Narrated
-from audio_api.services.planning import PlannedPiece, halve
+from audio_api.services.planning import PlannedPiece, halve, plan_pieces
 from audio_api.services.recording import Joint
 from audio_api.services.synthesis import Bill, Synthesis, judge_audio
 
 logger = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 # Part of every content key: raise it when the same request starts to sound different.
 _PROTOCOL_VERSION = 1
@@ -34,6 +31,8 @@ _PROTOCOL_VERSION = 1
 _TOO_MUCH_AT_ONCE = {ErrorCode.AUDIO_INCOMPLETE, ErrorCode.AUDIO_TOO_SHORT}
 # A quarter of a piece is a few sentences; what cannot speak those will not speak a single one.
 _MOST_HALVINGS = 2
+# Planning a text of this length takes about 10 ms.
+_THREAD_ABOVE_CHARS = 20_000
 
 
 class Runtime:
@@ -58,14 +57,26 @@ class Runtime:
         folder = config.cache_dir or config.output_dir / ".cache"
         self._cache = PieceCache(folder, config.cache_max_bytes) if config.cache_max_bytes else None
 
-    def living_model(self, model: str, bill: Bill) -> str:
-        """The model itself, or the successor of one that is known to be gone.
+    async def plan(self, utterance: Utterance, bill: Bill, first_chars: int | None = None) -> list[PlannedPiece]:
+        """Cut an utterance into pieces, each of which the engine could speak: none is paid for if another is refused.
+
+        Of a model that is gone, finished pieces may be left. Then the text is cut as it was for that model, and its
+        successor speaks the others; else it is cut for the successor, which may take longer pieces.
+
+        Args:
+            utterance: Any length and cast.
+            bill: Is told when the successor speaks.
+            first_chars: As ``plan_pieces`` takes it.
 
         Raises:
-            TTSModelNotFoundError: It is gone, and no successor may speak.
+            AudioAPIError: The engine cannot speak it, or its model is gone and no successor may speak.
         """
-        is_gone = model in self._lost_models or model_spec(model).is_shut_down(self._clock.now().date())
-        return self._successor(model, bill) if is_gone else model
+        pieces = await _cut(utterance, first_chars)
+        if self._is_gone(utterance.model) and not await self._has_any(pieces):
+            pieces = await _cut(self.for_successor(utterance, bill), first_chars)
+        for piece in pieces:
+            self.engine.preflight(piece.utterance)
+        return pieces
 
     async def speak(
         self, piece: PlannedPiece, bill: Bill, *, cached: bool = True, halvings: int = _MOST_HALVINGS
@@ -83,21 +94,25 @@ class Runtime:
         """
         if cached and (audio := await self.recall(piece.utterance, bill)):
             return audio
+        speak = partial(self.speak, bill=bill, cached=cached)
         try:
-            async with self._slots:
-                audio = await self._make(piece.utterance, bill)
+            audio = await self._make(piece.utterance, bill)
+        except TTSModelNotFoundError:
+            successors = replace(piece, utterance=self.for_successor(piece.utterance, bill))
+            return await speak(successors, halvings=halvings)
         except TTSAudioError as error:
             halves = halve(piece) if halvings and error.code in _TOO_MUCH_AT_ONCE else None
             if halves is None:
                 raise
-            audio = await self._joined(halves, partial(self.speak, bill=bill, cached=cached, halvings=halvings - 1))
+            audio = await self._joined(halves, partial(speak, halvings=halvings - 1))
         await self.keep(piece.utterance, audio)
         return audio
 
     async def stream(self, utterance: Utterance, bill: Bill) -> AsyncGenerator[SpeechAudio, None]:
         """Make the sound of an utterance, block by block; tries again only while nothing has been heard.
 
-        The call goes on while the listener is slow, so that no slot is taken longer than the call lasts.
+        No successor takes over: what it says is kept under its own name, and that is for the caller to decide. The call
+        goes on while the listener is slow, so that no slot is taken longer than the call lasts.
 
         Yields:
             What ``SpeechEngine.stream`` yields; the caller judges the whole.
@@ -118,7 +133,7 @@ class Runtime:
 
     async def recall(self, utterance: Utterance, bill: Bill) -> SpeechAudio | None:
         """The finished piece of this content, if one is kept that passes today's checks."""
-        piece = await self._cache.get(content_key(utterance, self.engine.name)) if self._cache else None
+        piece = await self._find(utterance)
         if piece is None:
             return None
         audio = SpeechAudio(piece.pcm, piece.sample_rate, piece.model, piece.finish_reason, warnings=piece.warnings)
@@ -146,24 +161,38 @@ class Runtime:
         )
         await self._cache.put(content_key(utterance, self.engine.name), piece)
 
+    def for_successor(self, utterance: Utterance, bill: Bill) -> Utterance:
+        """The same words for the model that takes over from one that is gone.
+
+        Every response says so, the log says it once.
+
+        Raises:
+            TTSModelNotFoundError: No successor may speak.
+            TTSValidationError: It cannot speak this.
+        """
+        utterance = replace(utterance, model=self._successor(utterance.model, bill))
+        self.engine.preflight(utterance)
+        return utterance
+
+    @asynccontextmanager
+    async def _turn(self, utterance: Utterance, bill: Bill) -> AsyncIterator[Synthesis]:
+        """A slot for a call of a model that may still be served."""
+        async with self._slots:
+            if self._is_gone(utterance.model):
+                raise TTSModelNotFoundError(f"the model {utterance.model} is not served any more")
+            yield Synthesis(self.engine, self.config, self._clock, bill)
+
     async def _make(self, utterance: Utterance, bill: Bill) -> SpeechAudio:
-        return await self._by_a_living_model(lambda synthesis, whom: synthesis.run(whom), utterance, bill)
+        async with self._turn(utterance, bill) as synthesis:
+            return await synthesis.run(utterance)
 
     async def _listen(self, utterance: Utterance, bill: Bill, hand_on: Callable[[SpeechAudio], None]) -> None:
-        async with self._slots:
-            opened = await self._by_a_living_model(lambda synthesis, whom: synthesis.open_stream(whom), utterance, bill)
-            async with aclosing(opened):
-                async for block in opened:
-                    hand_on(block)
-
-    async def _by_a_living_model(
-        self, call: Callable[[Synthesis, Utterance], Awaitable[_T]], utterance: Utterance, bill: Bill
-    ) -> _T:
-        if utterance.model not in self._lost_models:
-            with suppress(TTSModelNotFoundError):
-                return await call(Synthesis(self.engine, self.config, self._clock, bill), utterance)
-        utterance = self._for_successor(utterance, bill)
-        return await call(Synthesis(self.engine, self.config, self._clock, bill), utterance)
+        async with (
+            self._turn(utterance, bill) as synthesis,
+            aclosing(await synthesis.open_stream(utterance)) as opened,
+        ):
+            async for block in opened:
+                hand_on(block)
 
     async def _joined(
         self, halves: tuple[PlannedPiece, PlannedPiece], speak: Callable[[PlannedPiece], Awaitable[SpeechAudio]]
@@ -176,13 +205,19 @@ class Runtime:
         warnings = first.warnings + second.warnings
         return replace(first, pcm=pcm, usage=first.usage + second.usage, warnings=warnings, words=())
 
-    def _for_successor(self, utterance: Utterance, bill: Bill) -> Utterance:
-        utterance = replace(utterance, model=self._successor(utterance.model, bill))
-        self.engine.preflight(utterance)
-        return utterance
+    def _is_gone(self, model: str) -> bool:
+        return model in self._lost_models or model_spec(model).is_shut_down(self._clock.now().date())
+
+    async def _has_any(self, pieces: Iterable[PlannedPiece]) -> bool:
+        for piece in pieces if self._cache else ():
+            if await self._find(piece.utterance):
+                return True
+        return False
+
+    async def _find(self, utterance: Utterance) -> CachedPiece | None:
+        return await self._cache.get(content_key(utterance, self.engine.name)) if self._cache else None
 
     def _successor(self, model: str, bill: Bill) -> str:
-        """The model that takes over from one that is gone; every response says so, the log says it once."""
         successor = model_spec(model).successor
         if successor is None or not self.config.model_fallback:
             advice = f"use {successor}, or set MODEL_FALLBACK=true" if successor else "use one of VoiceModel"
@@ -192,6 +227,12 @@ class Runtime:
             self._lost_models.add(model)
             logger.warning("model is gone, its successor speaks", extra={"model": model, "successor": successor.value})
         return successor.value
+
+
+async def _cut(utterance: Utterance, first_chars: int | None) -> list[PlannedPiece]:
+    plan = plan_pieces(utterance, model_spec(utterance.model).piece_chars, first_chars)
+    is_long = sum(len(turn.text) for turn in utterance.turns) > _THREAD_ABOVE_CHARS
+    return await asyncio.to_thread(list, plan) if is_long else list(plan)
 
 
 def content_key(utterance: Utterance, engine_name: str) -> str:

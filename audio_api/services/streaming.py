@@ -9,7 +9,7 @@ from functools import partial
 
 from audio_api.audio.wav import SAMPLE_RATE
 from audio_api.engines.base import SpeechAudio, Utterance
-from audio_api.errors import AudioAPIError, TTSAudioError
+from audio_api.errors import AudioAPIError, TTSAudioError, TTSModelNotFoundError
 from audio_api.services.narration import Narrated, Narration
 from audio_api.services.planning import PlannedPiece
 from audio_api.services.recording import Joint, check_rate
@@ -96,13 +96,22 @@ async def _opening(
         return
     whole = bytearray()
     sent = 0
-    async with aclosing(runtime.stream(piece.utterance, bill)) as blocks:
-        async for last in blocks:
-            check_rate(last)
-            whole += last.pcm
-            if (end := joint.safe_end(whole, sent)) > sent:
-                yield bytes(whole[sent:end])
-                sent = end
+    try:
+        async with aclosing(runtime.stream(piece.utterance, bill)) as blocks:
+            async for last in blocks:
+                check_rate(last)
+                whole += last.pcm
+                if (end := joint.safe_end(whole, sent)) > sent:
+                    yield bytes(whole[sent:end])
+                    sent = end
+    except TTSModelNotFoundError:
+        if whole:
+            raise
+        successors = replace(piece, utterance=runtime.for_successor(piece.utterance, bill))
+        async with aclosing(_opening(successors, runtime, bill, cached, joint)) as blocks_of_successor:
+            async for block in blocks_of_successor:
+                yield block
+        return
     audio = replace(last, pcm=bytes(whole))
     await _verify(piece.utterance, audio, runtime, bill)
     yield (await joint.add(Narrated(piece, audio)))[sent:]

@@ -9,7 +9,7 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -27,10 +27,8 @@ from audio_api.models.audio_request import (
     SpeechProgress,
     TokenUsage,
 )
-from audio_api.models.speech_models import model_spec
 from audio_api.retry import Clock
 from audio_api.services.narration import Narration
-from audio_api.services.planning import PlannedPiece, plan_pieces
 from audio_api.services.recording import Joint, Recording, record
 from audio_api.services.runtime import Runtime, content_key
 from audio_api.services.streaming import FIRST_CHARS, Live, stream_pieces
@@ -41,10 +39,6 @@ logger = logging.getLogger(__name__)
 
 ProgressCallback = Callable[[int, int, AudioResponse], Awaitable[None] | None]
 """Called after each request of a batch with: requests finished, requests in all, this request's response."""
-
-# Planning a text of this length takes about 10 ms.
-_THREAD_ABOVE_CHARS = 20_000
-
 
 SpeechCallback = Callable[[SpeechProgress], Awaitable[None] | None]
 """Called after each piece of a request."""
@@ -153,7 +147,7 @@ class TTSService:
         """
         runtime = self._current_runtime()
         bill = Bill(runtime.config, self._clock)
-        pieces = await self._plan(_read(request, runtime.config), runtime, bill, first_chars=FIRST_CHARS)
+        pieces = await runtime.plan(_read(request, runtime.config), bill, FIRST_CHARS)
         async with aclosing(stream_pieces(pieces, runtime, bill, cached=request.cache, live=Live(Joint()))) as blocks:
             async for block in blocks:
                 yield block
@@ -288,7 +282,7 @@ class TTSService:
     ) -> Recording:
         utterance = _read(request, runtime.config)
         async with self._target(request, utterance, runtime) as (folder, name, overwrite):
-            pieces = await self._plan(utterance, runtime, bill)
+            pieces = await runtime.plan(utterance, bill)
             await check_target(folder, name, overwrite=overwrite)
             speak = partial(runtime.speak, bill=bill, cached=request.cache)
             async with Narration(pieces, speak, at_once=runtime.config.piece_concurrency) as narration:
@@ -306,7 +300,7 @@ class TTSService:
     ) -> Recording:
         utterance = _read(request, runtime.config)
         async with self._target(request, utterance, runtime) as (folder, name, overwrite):
-            pieces = await self._plan(utterance, runtime, bill, first_chars=FIRST_CHARS)
+            pieces = await runtime.plan(utterance, bill, FIRST_CHARS)
             await check_target(folder, name, overwrite=overwrite)
             live = Live(Joint())
             blocks = stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)
@@ -318,18 +312,6 @@ class TTSService:
                         SpeechProgress(pieces_done=live.joint.pieces, pieces_total=len(pieces), seconds=live.seconds),
                     )
                 return live.joint.recording(await writer.commit())
-
-    async def _plan(
-        self, utterance: Utterance, runtime: Runtime, bill: Bill, *, first_chars: int | None = None
-    ) -> list[PlannedPiece]:
-        """Every piece of an utterance, each of which the engine could speak: none is paid for if another is refused."""
-        utterance = replace(utterance, model=runtime.living_model(utterance.model, bill))
-        plan = plan_pieces(utterance, model_spec(utterance.model).piece_chars, first_chars)
-        long = sum(len(turn.text) for turn in utterance.turns) > _THREAD_ABOVE_CHARS
-        pieces = await asyncio.to_thread(lambda: list(plan)) if long else list(plan)
-        for piece in pieces:
-            runtime.engine.preflight(piece.utterance)
-        return pieces
 
     @asynccontextmanager
     async def _target(
