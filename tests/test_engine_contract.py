@@ -13,7 +13,7 @@ from blockbuster import blockbuster_ctx
 from gemini_faults import engine_for
 from scripted import ScriptedEngine
 
-from audio_api.audio.checks import judge
+from audio_api.audio.checks import Take, judge
 from audio_api.emulator import Emulator, Fault
 from audio_api.engines import offline as offline_module
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
@@ -131,7 +131,7 @@ async def blocks_of(subject: Subject, utterance: Utterance) -> list[SpeechAudio]
 
 def assert_is_speech(audio: SpeechAudio, utterance: Utterance) -> None:
     """Assert that the checks of the service would take it."""
-    verdict = judge(audio.pcm, audio.sample_rate, text=utterance.text, language=utterance.language)
+    verdict = judge(Take(audio.pcm, audio.sample_rate, utterance.text, utterance.language))
     assert verdict.outcome == "accept", verdict
 
 
@@ -143,6 +143,7 @@ async def test_synthesize(subject: Subject) -> None:
     assert len(audio.pcm) % 2 == 0
     assert audio.duration_s == len(audio.pcm) / 48_000
     assert (audio.usage.audio_tokens > 0, audio.usage != TokenUsage()) == (subject.is_billed,) * 2
+    assert subject.engine.is_billed is subject.is_billed
     assert_is_speech(audio, utterance)
 
 

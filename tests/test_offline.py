@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from sentences import SENTENCES
 from sound import RATE, Samples, loudness_db, spectrum_db
 
-from audio_api.audio.checks import judge
+from audio_api.audio.checks import Take, judge
 from audio_api.engines import offline
 from audio_api.engines.base import SpeechAudio, Turn, Utterance
 from audio_api.engines.espeak_request import espeak_turns
@@ -148,7 +148,7 @@ async def test_speech_of_every_language_passes_the_checks(language: str, shared_
     """Sentences of each of the 22 speakable languages and of Chinese are accepted as speech of the whole text."""
     for text in SENTENCES.get(language, ("人人生而自由，在尊严和权利上一律平等。",)):
         audio = await shared_engine.synthesize(utterance(text, language=language))
-        verdict = judge(audio.pcm, audio.sample_rate, text=text, language=language)
+        verdict = judge(Take(audio.pcm, audio.sample_rate, text, language))
         assert verdict.outcome == "accept", (text, verdict)
         assert 2.5 < len(text) / audio.duration_s < 25
 
