@@ -53,7 +53,8 @@ _KEY_LINE = re.compile(
 _FALSE = {"0", "f", "false", "n", "no"}
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether what is sent to this host stays on this machine."""
     try:
         return host == "localhost" or ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -67,7 +68,7 @@ def _check_base_url(value: str, *, any_host: bool) -> str:
         raise ValueError("must be http(s)://host, with a port and a path at most: no user, query or fragment")
     scheme, host = url["scheme"].lower(), url["host"].lower()
     google = scheme == "https" and host.endswith(".googleapis.com")
-    if not (google or _is_loopback(host) or (scheme == "https" and any_host)):
+    if not (google or is_loopback(host) or (scheme == "https" and any_host)):
         raise ValueError(
             f"{scheme}://{host} would receive the API key; it must be https on googleapis.com, or on this machine. "
             "ALLOW_CUSTOM_BASE_URL=true allows another https host"

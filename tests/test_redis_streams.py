@@ -180,6 +180,19 @@ async def test_leases_that_ran_out_while_the_server_was_frozen(server: RedisServ
     assert await holder.finish(lease, b"{}", success=True)
 
 
+async def test_leases_that_ran_out_while_the_server_was_read_only(server: RedisServer, connect: Connect) -> None:
+    """The same after a time in which the server answered, but nobody could renew."""
+    holder, other = connect(server.url), connect(server.url)
+    await holder.enqueue(jobs(1))
+    lease = await one(holder, 0.5)
+    await server.admin("REPLICAOF", "127.0.0.1", str(free_port()))
+    assert "read-only replica" in await refusal(other.lease(1, 0.5, 0.6))
+    await server.admin("REPLICAOF", "NO", "ONE")
+    assert await other.lease(1, 0.5) == []
+    assert await holder.renew([lease]) == [lease]
+    assert await holder.finish(lease, b"{}", success=True)
+
+
 async def test_connections_that_are_cut(shared: RedisServer, connect: Connect) -> None:
     """Cutting every connection again and again loses nothing and finishes nothing twice."""
     producer, worker = connect(shared.url), connect(shared.url)
@@ -305,6 +318,16 @@ async def test_callers_without_a_connection_hear_of_a_frozen_server(server: Redi
     ends = await asyncio.gather(*(queue.status("j0") for _ in range(20)), return_exceptions=True)
     assert time.monotonic() - start < 2 * FAST_S + 0.5
     assert {type(end) for end in ends} == {QueueUnavailableError}
+
+
+async def test_nothing_is_asked_that_only_a_cloud_knows(
+    shared: RedisServer, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """redis-py logs what a server refuses when a connection is made; it finds nothing to log."""
+    caplog.set_level(logging.DEBUG, "redis")
+    await redis_streams.ping(shared.url)
+    await connect(shared.url).health()
+    assert [record for record in caplog.records if record.name.startswith("redis")] == []
 
 
 async def test_the_access_list_is_minimal_and_enough(shared: RedisServer, connect: Connect) -> None:
@@ -649,6 +672,30 @@ async def test_a_subscription_is_asked_whether_it_stands(
     server.process.send_signal(signal.SIGCONT)
     await worker.finish(second, b"{}", success=True)
     assert (await heard).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("url", "open_"),
+    [
+        ("redis://:{}@queue.example:6379/0", True),
+        ("redis://user:{}@127.0.0.1,10.0.0.7", True),
+        ("redis+sentinel://user:{}@10.0.0.8/queues", True),
+        ("redis://queue.example", False),
+        ("redis://:{}@localhost", False),
+        ("redis://:{}@[::1]:6379", False),
+        ("rediss://:{}@queue.example", False),
+        ("unix://user:{}@/run/valkey.sock", False),
+    ],
+)
+async def test_a_password_that_crosses_a_network_openly(
+    url: str, open_: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning for each place, and the password is not in it."""
+    redis_streams._warn_once.cache_clear()
+    for _ in range(2):
+        await RedisBackend(url.format(PASSWORD)).close()
+    assert ["travels openly: use rediss://" in text for text in _ours(caplog)] == [True] * open_
+    assert PASSWORD not in caplog.text
 
 
 @pytest.mark.parametrize("option", ["nonsense=1", "socket_timeout=x"])

@@ -15,10 +15,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from math import inf
 from typing import Any, TypeVar, cast
 from urllib.parse import SplitResult, parse_qs, urlsplit, urlunsplit
 
+from audio_api.config import is_loopback
 from audio_api.errors import (
     ConfigurationError,
     QueueClosedError,
@@ -90,16 +92,18 @@ async def ping(url: str) -> str:
         # HELLO rather than INFO: an access list for the queue need not allow INFO.
         async with (
             asyncio.timeout(_PING_LIMIT_S),
-            Redis.from_url(url, protocol=3, decode_responses=True, retry=Retry(NoBackoff(), 0)) as client,
+            # The older protocol, because in the newer one redis-py asks for notices that only a cloud's servers know.
+            Redis.from_url(url, protocol=2, decode_responses=True, retry=Retry(NoBackoff(), 0)) as client,
         ):
-            server = await cast(Any, client).execute_command("HELLO")  # redis-py leaves it untyped
+            answer = await cast(Any, client).execute_command("HELLO")  # redis-py leaves it untyped
     except AuthenticationError:
         raise ConfigurationError(f"the Redis server at {address} refuses REDIS_URL's user or password") from None
     except (RedisError, OSError, TypeError, ValueError) as error:  # the last two: an option redis does not take
         raise ConfigurationError(
             f"no Redis server can be used at {address} ({type(error).__name__}): start it, or correct REDIS_URL"
         ) from None
-    return f"{server['server']} {server['version']}"
+    known = dict(zip(answer[::2], answer[1::2], strict=True))
+    return f"{known['server']} {known['version']}"
 
 
 async def _ping_one_of_several(url: str) -> str:
@@ -153,6 +157,12 @@ def _host_and_port(place: tuple[str, int]) -> dict[str, Any]:
     return {"host": place[0], "port": place[1]} if place[0] else {}
 
 
+def _travels_openly(parts: SplitResult) -> bool:
+    """Whether the password crosses a network without TLS."""
+    hosts = _hosts(parts) if parts.scheme in {"redis", "redis+sentinel"} else []
+    return bool(parts.password) and not all(is_loopback(host) for host, _ in hosts)
+
+
 def _refuse_unverified_tls(parts: SplitResult) -> None:
     options = parse_qs(parts.query)
     verified = all(value == "required" for value in options.get("ssl_cert_reqs", []))
@@ -202,7 +212,11 @@ _WORD_OF_CLASS = {
 }
 _PASSING_WORD = re.compile(rf"\b({'|'.join(_PASSING)})\b")
 
-_warned_of: set[str] = set()
+
+@cache
+def _warn_once(message: str, *details: str) -> None:
+    _logger.warning(message, *details)
+
 
 _Place = tuple[str, int]
 _NOWHERE: _Place = ("", 0)
@@ -262,6 +276,8 @@ class _Server:
             raise ConfigurationError("redis is not installed: pip install 'audio-api[redis]'") from None
         self._redis: Any = redis.asyncio  # which redis-py types in parts
         self.address = _address(url)
+        if _travels_openly(urlsplit(url)):
+            _warn_once("the password for the Redis server at %s travels openly: use rediss://", self.address)
         plain, self._hosts, self._service = _places(url)
         self._pool_size = pool_size
         try:
@@ -278,7 +294,7 @@ class _Server:
             raise ConfigurationError(f"REDIS_URL for {self.address} holds an option redis does not take") from None
         self._free = asyncio.Semaphore(pool_size)
         self._reader = asyncio.Lock()
-        self._answered_at = self.frozen_at = -inf
+        self._answered_at = self.failed_at = -inf
         self.closing = asyncio.Event()
 
     def _clients(self) -> list[Any]:
@@ -340,9 +356,10 @@ class _Server:
             self._answered_at = clock()
         except (exceptions.RedisError, OSError) as error:
             self.refuse_if_closed()
-            if isinstance(error, TimeoutError | exceptions.TimeoutError):
-                self.frozen_at = clock()
-            raise _ours(error, self.address) from None
+            ours = _ours(error, self.address)
+            if isinstance(ours, QueueUnavailableError):
+                self.failed_at = clock()
+            raise ours from None
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[None]:
@@ -464,9 +481,8 @@ class _Server:
             risks.append("maxmemory-policy is not noeviction: a full server throws jobs away")
         if (found.get(b"appendonly"), found.get(b"save")) == (b"no", b""):
             risks.append("neither appendonly nor save is set: a restart loses every job")
-        if risks and self.address not in _warned_of:
-            _warned_of.add(self.address)
-            _logger.warning("the Redis server at %s may lose jobs: %s", self.address, "; ".join(risks))
+        if risks:
+            _warn_once("the Redis server at %s may lose jobs: %s", self.address, "; ".join(risks))
         return True
 
     async def pause(self, pause_s: float) -> None:
@@ -638,8 +654,9 @@ class RedisBackend(QueueBackend):
         return [_lease(each, lease_s) for each in taken], inf if due_ms < 0 else due_ms / 1000
 
     async def _ask(self, max_jobs: int, lease_s: float, call: str, spare_last: bool, *, reclaim: str = "first") -> Any:
-        # A frozen server wakes up with every lease run out, before those who hold them could renew: they get the time.
-        if asyncio.get_running_loop().time() - self._server.frozen_at < lease_s:
+        # A server that was frozen, read-only or away comes back with every lease run out, before those who hold them
+        # could renew: they get the time.
+        if asyncio.get_running_loop().time() - self._server.failed_at < lease_s:
             reclaim = "never"
         args = (max_jobs, _ms(lease_s), self._name, call, reclaim, self._ttl_ms, int(spare_last))
         return await self._run("lease", *args, 0, if_unknown=(*args, 1))
