@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "logging_config": _PLAIN | {"config"},
     "retry": {"errors"},
     "engines": _SPEECH | {"config"},
-    "queues": _PLAIN,
+    "queues": _PLAIN | {"config"},
     "services": _SPEECH | {"config", "engines", "queues", "retry"},
     "doctor": _SPEECH | {"config", "engines", "queues", "retry"},
     "emulator": {"models"},

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from scripted import ScriptedEngine, speech
+from scripted import USAGE, ScriptedEngine, speech
 
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator, Fault
@@ -519,6 +519,28 @@ async def test_paid_audio_waits_for_the_queue(
     monkeypatch.setattr("audio_api.services.task_run._PAUSE_S", 0.01)
     assert await run_one(ScriptedEngine(), config, queue, lease) is Ending.SUCCEEDED
     assert await state_of(queue, task_id) is JobState.SUCCEEDED
+
+
+async def test_paid_audio_waits_for_a_person_who_mends_the_folder(
+    config: AudioConfig, queue: QueueService, tmp_path: Path
+) -> None:
+    """A file that cannot be written is final, because only a person can help; the next time nothing is paid for."""
+    config = config.model_copy(update={"cache_dir": tmp_path / "cache", "cache_max_bytes": 10**8})
+    request = AudioRequest(text="A sentence of some length, so that nobody doubts that all of it was spoken.")
+
+    def and_then_the_folder_is_gone(utterance: Utterance) -> SpeechAudio:
+        config.output_dir.write_bytes(b"a file in its place")
+        return speech(utterance, usage=USAGE)
+
+    engine = ScriptedEngine([and_then_the_folder_is_gone])
+    worker = worker_with(engine, config, queue)
+    await worker.start_worker()
+    result = await queue.wait_for_result(await queue.enqueue_single_task(request), 10)
+    assert (result.state, result.error_code) == (JobState.FAILED, ErrorCode.OUTPUT_FAILED)
+    config.output_dir.unlink()
+    again = await queue.wait_for_result(await queue.enqueue_single_task(request), 10)
+    await worker.stop_worker()
+    assert (again.success, again.cached_pieces, len(engine.asked)) == (True, 1, 1)
 
 
 async def test_a_crashed_loop_begins_again(
