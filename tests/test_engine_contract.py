@@ -90,6 +90,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Subject:
 def scripted() -> Subject:
     """The engine of other tests, which must not promise less than a real one."""
     engine = ScriptedEngine()
+    engine.is_billed = False
     return Subject(
         engine,
         *("m", "m"),

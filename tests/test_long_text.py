@@ -39,7 +39,7 @@ from audio_api.emulator.control import Call
 from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import SpeechAudio
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSContentBlockedError
-from audio_api.models.audio_request import AudioRequest, SpeakerConfig, SpeakerMode, SpeechProgress
+from audio_api.models.audio_request import AudioRequest, SpeakerConfig, SpeakerMode, SpeechProgress, TokenUsage
 from audio_api.services.narration import Narration
 from audio_api.services.planning import PlannedPiece
 from audio_api.services.tts_service import TTSService
@@ -350,7 +350,7 @@ async def test_no_slot_is_lost(gemini_emulator: Emulator, folder: Path, end: str
 async def test_a_text_of_the_longest_length(folder: Path) -> None:
     """MAX_TEXT_LENGTH characters are spoken; one more is refused before any call."""
     engine = ScriptedEngine()
-    config = settings("http://127.0.0.1:1", folder, max_text_length=40_000, audio_checks="off")
+    config = settings("http://127.0.0.1:1", folder, max_text_length=40_000, audio_checks="off", cache_max_bytes=0)
     take = speech(PIECES[0].utterance, pcm=synthesize("A take.", "kore", "en-US"))
     text = "I walk on. " * 3_636 + "End."
     assert len(text) == 40_000
@@ -469,6 +469,22 @@ async def test_an_edit_pays_for_what_it_touches(gemini_emulator: Emulator, folde
     edited = TEXT[: len(TEXT) - 10] + "was found."
     response = await _speak(gemini_emulator, folder, AudioRequest(text=edited))
     assert (response.attempts, response.cached_pieces) == (1, TOTAL - 1)
+
+
+@pytest.mark.parametrize("is_billed", [True, False])
+async def test_what_a_billed_engine_made_is_kept(
+    gemini_emulator: Emulator, folder: Path, is_billed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the reply does not say what it cost: that it cost nothing is not known. Free speech is not kept."""
+    engine = ScriptedEngine([lambda utterance: speech(utterance, usage=TokenUsage())] * 2)
+    monkeypatch.setattr(engine, "is_billed", is_billed)
+    async with TTSService(settings(gemini_emulator, folder), engine=engine) as tts:
+        responses = [
+            (await tts.generate_audio(AudioRequest(text="Twice the same.", output_filename=name))).raise_for_error()
+            for name in ("one", "two")
+        ]
+    assert [response.cached_pieces for response in responses] == [0, int(is_billed)]
+    assert len(engine.asked) == 2 - is_billed
 
 
 @pytest.mark.parametrize("refuse", [{"cache": False}, {"cache_max_bytes": 0}], ids=str)

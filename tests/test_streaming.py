@@ -283,6 +283,26 @@ async def test_a_successor_is_streamed(serve: Serve, gemini_emulator: Emulator) 
     assert len(gemini_emulator.calls) == 1 + TOTAL
 
 
+@pytest.mark.parametrize("ending", [None, TTSAudioError("broken", retryable=False)], ids=["no sound", "error"])
+async def test_a_stream_that_never_sounds_is_closed(serve: Serve, ending: AudioAPIError | None) -> None:
+    """Nothing of an attempt is left to the garbage collector."""
+    closed = []
+
+    class Mute(ScriptedEngine):
+        async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
+            try:
+                if ending:
+                    raise ending
+                yield speech(utterance, pcm=b"")
+            finally:
+                closed.append(utterance)
+
+    blocks, error = await listen(serve(Mute(), retry_attempts=1).stream_audio(AudioRequest(text=FIRST)))
+    assert blocks == []
+    assert error is not None
+    assert len(closed) == 1
+
+
 async def test_a_model_lost_in_the_middle_of_a_sound_is_an_error(serve: Serve) -> None:
     """The successor would begin again, with words that were heard already."""
 

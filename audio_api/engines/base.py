@@ -119,9 +119,15 @@ class SpeechAudio:
 
 
 class SpeechEngine(ABC):
-    """A source of speech. One call is one attempt: an engine neither waits nor tries again."""
+    """A source of speech. One call is one attempt: an engine neither waits nor tries again.
+
+    Attributes:
+        name: Stands for the engine in logs and content keys.
+        is_billed: Whether its calls cost money. What they made is kept, so that the same content is not paid for again.
+    """
 
     name: str
+    is_billed: bool = True
 
     @abstractmethod
     def preflight(self, utterance: Utterance) -> None:

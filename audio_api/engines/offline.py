@@ -158,6 +158,7 @@ class OfflineEngine(SpeechEngine):
     """
 
     name = "offline"
+    is_billed = False
 
     def __init__(self) -> None:
         # A single thread: it does the waiting, and makes concurrent calls wait for each other.

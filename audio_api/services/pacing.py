@@ -195,6 +195,7 @@ class PacedEngine(SpeechEngine):
 
     def __init__(self, engine: SpeechEngine, pacer: Pacer) -> None:
         self.name = engine.name
+        self.is_billed = engine.is_billed
         self._engine = engine
         self._pacer = pacer
 

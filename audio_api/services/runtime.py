@@ -15,7 +15,7 @@ from audio_api.audio.cache import CachedPiece, PieceCache
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import ErrorCode, TTSAudioError, TTSModelNotFoundError
-from audio_api.models.audio_request import TokenUsage, VoiceConfig
+from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.speech_models import model_spec
 from audio_api.retry import Clock
 from audio_api.services.narration import Narrated
@@ -148,7 +148,7 @@ class Runtime:
 
     async def keep(self, utterance: Utterance, audio: SpeechAudio) -> None:
         """Keep a finished piece that was paid for."""
-        if self._cache is None or audio.usage == TokenUsage():
+        if self._cache is None or not self.engine.is_billed:
             return
         piece = CachedPiece(
             pcm=audio.pcm,
