@@ -419,6 +419,27 @@ async def test_round_trips(shared: RedisServer, connect: Connect) -> None:
     assert sent == {"evalsha": 1}
 
 
+async def test_results_that_are_ready_together_share_a_round_trip(shared: RedisServer, connect: Connect) -> None:
+    """A hundred at a time; each has an answer of its own, and one that is cancelled disturbs no other."""
+    queue = connect(shared.url)
+    await queue.enqueue([*jobs(250), Job("warm", b"{}")])
+    *leases, warm = await queue.lease(251, LONG_S)
+    await queue.finish(warm, b"{}", success=True)
+    await queue.cancel("j7")
+
+    async def finish_all() -> list[bool | BaseException]:
+        finishing = [asyncio.create_task(queue.finish(lease, b"{}", success=True)) for lease in leases]
+        await asyncio.sleep(0)  # now they gather
+        finishing[3].cancel()
+        return await asyncio.gather(*finishing, return_exceptions=True)
+
+    answers, sent = await calls_of(shared, finish_all())
+    assert sent == {"evalsha": 3}
+    assert [leases[place].job_id for place, answer in enumerate(answers) if answer is not True] == ["j3", "j7"]
+    assert isinstance(answers[3], asyncio.CancelledError)
+    assert (await queue.stats()).succeeded == 250
+
+
 async def test_an_idle_worker_is_quiet(shared: RedisServer, connect: Connect) -> None:
     """Waiting costs at most three commands per second, whatever number of slots waits."""
     queue = connect(shared.url)

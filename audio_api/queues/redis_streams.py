@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import chain
 from math import inf
 from typing import Any, TypeVar, cast
 from urllib.parse import SplitResult, parse_qs, urlsplit, urlunsplit
@@ -178,6 +179,8 @@ def _refuse_unverified_tls(parts: SplitResult) -> None:
 _ANSWER_LIMIT_S = 0.9
 # A thousand jobs or a megabyte take well under a tenth of a second; a hundred times slower is no answer.
 _LIMIT_PER_JOB_S, _LIMIT_PER_BYTE_S = 1e-3, 1e-6
+# Most steps of one kind that share a round trip; other steps need not wait for them longer than a few milliseconds.
+_MOST_TOGETHER = 100
 # Longest blocking read. Shorter than any timeout of a proxy in between, and still a third of a command per second.
 _LONGEST_BLOCK_S = 4.0
 # Seconds of silence after which the server is asked whether the subscription still stands.
@@ -221,6 +224,10 @@ def _warn_once(message: str, *details: str) -> None:
 _Place = tuple[str, int]
 _NOWHERE: _Place = ("", 0)
 """The place of a master before any sentinel was asked."""
+
+
+def _limit_s(jobs: int, size_bytes: int) -> float:
+    return _ANSWER_LIMIT_S + jobs * _LIMIT_PER_JOB_S + size_bytes * _LIMIT_PER_BYTE_S
 
 
 def _pauses() -> Iterator[float]:
@@ -555,6 +562,36 @@ class _News:
             self._listener.exception()
 
 
+class _Together:
+    """Calls of one kind that share round trips: while one trip is under way, the calls for the next one gather.
+
+    Args:
+        run: Makes some calls in one trip, and returns their answers.
+    """
+
+    def __init__(self, run: Callable[[Sequence[Sequence[Any]]], Awaitable[Sequence[Any]]]) -> None:
+        self._run = run
+        self._under_way = asyncio.Lock()
+        self._calls: list[Sequence[Any]] = []
+        self._next: asyncio.Task[list[Any]] | None = None
+
+    async def call(self, *args: Any) -> Any:
+        """Make one call. When this is cancelled, it may be made all the same."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._make())
+        trip, place = self._next, len(self._calls)
+        self._calls.append(args)
+        return (await asyncio.shield(trip))[place]
+
+    async def _make(self) -> list[Any]:
+        async with self._under_way:
+            calls, self._calls, self._next = self._calls, [], None
+            answers: list[Any] = []
+            for start in range(0, len(calls), _MOST_TOGETHER):
+                answers += await self._run(calls[start : start + _MOST_TOGETHER])
+            return answers
+
+
 class RedisBackend(QueueBackend):
     """A queue in Redis. Handles of one name share it, in any number of processes on any number of machines.
 
@@ -585,6 +622,7 @@ class RedisBackend(QueueBackend):
         self._key = f"audio_api:{{{check_id(queue)}}}"
         self._news = _News(self._server, f"{self._key}:done")
         self._scripts = {name: _Script.of(body, queue) for name, body in scripts.STEPS.items()}
+        self._together = {step: _Together(partial(self._run_all, step)) for step in ("finish", "release", "bury")}
         self._limits = RedisLimits(self._run)
         self._max_size = max_size
         self._ttl_ms = _ms(result_ttl_s)
@@ -597,8 +635,7 @@ class RedisBackend(QueueBackend):
         args: list[Any] = [batch_id or "", "" if self._max_size is None else self._max_size]
         for job in jobs:
             args += (job.id, job.payload, job.priority, "" if job.not_before is None else _ms(job.not_before))
-        size_bytes = sum(len(job.payload) for job in jobs)
-        limit_s = _ANSWER_LIMIT_S + len(jobs) * _LIMIT_PER_JOB_S + size_bytes * _LIMIT_PER_BYTE_S
+        limit_s = _limit_s(len(jobs), sum(len(job.payload) for job in jobs))
         answer, *details = await self._run("enqueue", *args, limit_s=limit_s)
         if answer == b"full":
             raise full(details[0], details[1], self._max_size or 0)
@@ -670,14 +707,19 @@ class RedisBackend(QueueBackend):
 
     async def _insist(self, step: str, lease: Lease, *args: Any) -> bool:
         """Run a step until the server answers. It is told which call this is, so that a lost reply does not matter."""
-        call, pauses = secrets.token_hex(8), _pauses()
+        this_call, pauses = secrets.token_hex(8), _pauses()
         while True:
             try:
-                return bool(await self._run(step, lease.job_id, lease.token, *args, call, self._ttl_ms))
+                return bool(await self._together[step].call(lease.job_id, lease.token, this_call, *args))
             except QueueUnavailableError as error:
                 pause_s = next(pauses)
                 _logger.warning("%s of job %s waits %.1f s: %s", step, lease.job_id, pause_s, error)
                 await self._server.pause(pause_s)
+
+    async def _run_all(self, step: str, calls: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        args = list(chain.from_iterable(calls))
+        limit_s = _limit_s(len(calls), sum(len(arg) for arg in args if isinstance(arg, bytes)))
+        return cast("Sequence[Any]", await self._run(step, self._ttl_ms, *args, limit_s=limit_s))
 
     async def finish(self, lease: Lease, result: bytes, *, success: bool) -> bool:
         check_size(result, f"result of job {lease.job_id}")

@@ -129,6 +129,22 @@ local function held(id, token)
   end
 end
 
+-- Many calls in one step: how many arguments each has, and what answers it.
+local function each(width, answer)
+  local answers = {{}}
+  for i = 2, #ARGV, width do answers[#answers + 1] = answer(unpack(ARGV, i, i + width - 1)) end
+  return answers
+end
+
+-- Ends a lease, unless it is stale; a call that is repeated is told that it did it.
+local function end_lease(id, token, this_call, apply)
+  local lease = held(id, token)
+  if not lease then return call('HGET', job_key(id), 'call') == this_call and 1 or 0 end
+  call('HSET', job_key(id), 'call', this_call)
+  apply(lease)
+  return 1
+end
+
 local function hand_back(id, lease, ttl)
   if lease.deliveries >= {MAX_DELIVERIES} then
     leave(id, lease.priority, lease.entry)
@@ -323,47 +339,46 @@ return kept
 """
 
 FINISH = """
-local id, token, state, result, this_call, ttl = unpack(ARGV)
-local lease = held(id, token)
-if not lease then return call('HGET', job_key(id), 'call') == this_call and 1 or 0 end
 despite_full_memory()
-local payload = call('HGET', job_key(id), 'payload')
-call('HSET', job_key(id), 'state', state, 'result', result, 'finished', now, 'call', this_call,
-  'digest', redis.sha1hex(payload))
-call('HDEL', job_key(id), 'payload', 'entry')
-leave(id, lease.priority, lease.entry)
-settle(id, state, lease.batch, ttl)
-return 1
+local ttl = ARGV[1]
+return each(5, function(id, token, this_call, state, result)
+  return end_lease(id, token, this_call, function(lease)
+    call('HSET', job_key(id), 'state', state, 'result', result, 'finished', now,
+      'digest', redis.sha1hex(call('HGET', job_key(id), 'payload')))
+    call('HDEL', job_key(id), 'payload', 'entry')
+    leave(id, lease.priority, lease.entry)
+    settle(id, state, lease.batch, ttl)
+  end)
+end)
 """
 
 RELEASE = f"""
-local id, token, delay, counts, this_call, ttl = unpack(ARGV)
-local delay_ms = tonumber(delay)
-local lease = held(id, token)
-if not lease then return call('HGET', job_key(id), 'call') == this_call and 1 or 0 end
 despite_full_memory()
-call('HSET', job_key(id), 'call', this_call)
-if counts == '0' then lease.deliveries = call('HINCRBY', job_key(id), 'deliveries', -1) end
-if delay_ms > 0 and lease.deliveries < {MAX_DELIVERIES} then
-  leave(id, lease.priority, lease.entry)
-  call('HSET', job_key(id), 'token', '')
-  wait_for_time(id, now + delay_ms)
-  ring()
-else
-  hand_back(id, lease, ttl)
-end
-return 1
+local ttl = ARGV[1]
+return each(5, function(id, token, this_call, delay_ms, counts)
+  return end_lease(id, token, this_call, function(lease)
+    if counts == '0' then lease.deliveries = call('HINCRBY', job_key(id), 'deliveries', -1) end
+    if tonumber(delay_ms) > 0 and lease.deliveries < {MAX_DELIVERIES} then
+      leave(id, lease.priority, lease.entry)
+      call('HSET', job_key(id), 'token', '')
+      wait_for_time(id, now + delay_ms)
+      ring()
+    else
+      hand_back(id, lease, ttl)
+    end
+  end)
+end)
 """
 
 BURY = """
-local id, token, reason, this_call, ttl = unpack(ARGV)
-local lease = held(id, token)
-if not lease then return call('HGET', job_key(id), 'call') == this_call and 1 or 0 end
 despite_full_memory()
-call('HSET', job_key(id), 'call', this_call)
-leave(id, lease.priority, lease.entry)
-bury(id, reason, lease.batch, ttl)
-return 1
+local ttl = ARGV[1]
+return each(4, function(id, token, this_call, reason)
+  return end_lease(id, token, this_call, function(lease)
+    leave(id, lease.priority, lease.entry)
+    bury(id, reason, lease.batch, ttl)
+  end)
+end)
 """
 
 PROGRESS = """
