@@ -21,6 +21,7 @@ from audio_api.retry import Clock
 from audio_api.services.narration import Narrated
 from audio_api.services.planning import PlannedPiece, halve, plan_pieces
 from audio_api.services.recording import Joint
+from audio_api.services.sharing import Sharing
 from audio_api.services.synthesis import Bill, Synthesis, judge_audio
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Runtime:
         self._clock = clock
         self._slots = asyncio.Semaphore(config.max_concurrency)
         self._lost_models: set[str] = set()
+        self._sharing = Sharing()
         folder = config.cache_dir or config.output_dir / ".cache"
         self._cache = PieceCache(folder, config.cache_max_bytes) if config.cache_max_bytes else None
 
@@ -81,7 +83,7 @@ class Runtime:
     async def speak(
         self, piece: PlannedPiece, bill: Bill, *, cached: bool = True, halvings: int = _MOST_HALVINGS
     ) -> SpeechAudio:
-        """Make the verified sound of a piece, or take it from the cache.
+        """Make the verified sound of a piece, or take it from the cache, or share it with who is making it right now.
 
         Args:
             piece: One call's worth.
@@ -92,6 +94,12 @@ class Runtime:
         Raises:
             AudioAPIError: There is no such sound; the class says whether trying again makes sense.
         """
+        if not (cached and self._cache):
+            return await self._speak(piece, bill, cached, halvings)
+        key = content_key(piece.utterance, self.engine.name)
+        return await self._sharing.speak(key, lambda shared: self._speak(piece, shared, cached, halvings), bill)
+
+    async def _speak(self, piece: PlannedPiece, bill: Bill, cached: bool, halvings: int) -> SpeechAudio:
         if cached and (audio := await self.recall(piece.utterance, bill)):
             return audio
         speak = partial(self.speak, bill=bill, cached=cached)

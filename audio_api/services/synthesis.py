@@ -44,8 +44,21 @@ class Bill:
         self.cached_pieces = 0
         self.unanswered = 0
         self.warnings: dict[str, None] = {}
-        self._own_prices = config.model_prices
+        self._config = config
         self._clock = clock
+
+    def fresh(self) -> Bill:
+        """An empty bill with the same prices."""
+        return Bill(self._config, self._clock)
+
+    def add(self, other: Bill) -> None:
+        """Take over all of another bill."""
+        self.attempts += other.attempts
+        self.usage += other.usage
+        self.cost_usd = None if self.cost_usd is None or other.cost_usd is None else self.cost_usd + other.cost_usd
+        self.cached_pieces += other.cached_pieces
+        self.unanswered += other.unanswered
+        self.warn(*other.warnings)
 
     def charge(self, model: str, usage: TokenUsage) -> None:
         """Add what one call was billed."""
@@ -70,7 +83,7 @@ class Bill:
 
     def _price(self, model: str) -> Price | None:
         today = self._clock.now().date()
-        if own := self._own_prices.get(model):
+        if own := self._config.model_prices.get(model):
             return Price(today, *own)
         return model_spec(model).price(today)
 
