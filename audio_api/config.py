@@ -163,6 +163,9 @@ class AudioConfig(BaseSettings):
         description="Longest wait after a 429, in seconds; a longer delay asked for ends the request.",
     )
     request_timeout: float = Field(default=180.0, gt=0, description="Seconds one API call may take in total.")
+    stream_stall_timeout: float = Field(
+        default=30.0, gt=0, description="Seconds a stream may pause once it sounds; a longer pause ends it."
+    )
     max_concurrency: int = Field(default=10, ge=1, le=10_000, description="Requests a service works on at once.")
     piece_concurrency: int = Field(
         default=4, ge=1, le=100, description="Pieces of one long text in progress at once, within MAX_CONCURRENCY."

@@ -41,6 +41,7 @@ SETTINGS: list[tuple[str, object, str, object]] = [
     ("RATE_LIMIT_RETRY_MIN_WAIT", 10.0, "0", 0.0),
     ("RATE_LIMIT_RETRY_MAX_WAIT", 60.0, "90", 90.0),
     ("REQUEST_TIMEOUT", 180.0, "30", 30.0),
+    ("STREAM_STALL_TIMEOUT", 30.0, "5", 5.0),
     ("MAX_CONCURRENCY", 10, "200", 200),
     ("PIECE_CONCURRENCY", 4, "8", 8),
     ("CACHE_DIR", None, "pieces", Path("pieces")),

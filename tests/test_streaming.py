@@ -283,6 +283,17 @@ async def test_a_successor_is_streamed(serve: Serve, gemini_emulator: Emulator) 
     assert len(gemini_emulator.calls) == 1 + TOTAL
 
 
+async def test_the_settings_say_how_long_a_stream_may_pause(gemini_emulator: Emulator, folder: Path) -> None:
+    """STREAM_STALL_TIMEOUT, although REQUEST_TIMEOUT would allow minutes."""
+    gemini_emulator.faults = lambda _: Fault.STREAM_STALL
+    config = settings(gemini_emulator, folder, default_tts_model=MODEL, stream_stall_timeout=0.2)
+    async with TTSService(config, clock=CLOCK) as tts:
+        blocks, error = await listen(tts.stream_audio(AudioRequest(text=FIRST)))
+    assert blocks
+    assert error is not None
+    assert error.code is ErrorCode.TIMEOUT
+
+
 @pytest.mark.parametrize("ending", [None, TTSAudioError("broken", retryable=False)], ids=["no sound", "error"])
 async def test_a_stream_that_never_sounds_is_closed(serve: Serve, ending: AudioAPIError | None) -> None:
     """Nothing of an attempt is left to the garbage collector."""

@@ -240,6 +240,7 @@ class TTSService:
                 config.gemini_api_key.get_secret_value() if config.gemini_api_key else None,
                 base_url=config.gemini_base_url,
                 timeout_s=config.request_timeout,
+                stall_timeout_s=config.stream_stall_timeout,
                 max_connections=config.max_concurrency,
                 max_input_tokens=config.max_context_tokens,
                 client=self._gemini_client,
