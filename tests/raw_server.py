@@ -14,20 +14,28 @@ class RawServer:
 
     Attributes:
         requests: Head and body of every request, in order of arrival.
+        connections: How many were ever made.
         url: Its address.
     """
 
     def __init__(self, handler: Handler) -> None:
         self.requests: list[bytes] = []
+        self.connections = 0
         self.url = ""
         self._handler = handler
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    @property
+    def open(self) -> int:
+        """How many connections there are now."""
+        return len(self._open)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take requests one after the other until the client goes away."""
         task = asyncio.current_task()
         assert task is not None
         self._open[task] = writer
+        self.connections += 1
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")

@@ -28,7 +28,7 @@ from audio_api.emulator.speech import synthesize
 from audio_api.engines import gemini_transport
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
 from audio_api.engines.gemini import GeminiEngine
-from audio_api.engines.gemini_reply import Reading, read_reply
+from audio_api.engines.gemini_reply import Reading, Wire, read_reply
 from audio_api.engines.offline import OfflineEngine
 from audio_api.errors import (
     AudioAPIError,
@@ -451,17 +451,17 @@ def test_sound_may_be_cut_anywhere(mime: str, samples: int, cuts: list[int], wra
     """However bare samples or a WAV are cut into events, whole samples come out, the same as in one piece."""
     pcm = PCM[: 2 * samples]
     data, mime = (pcm, mime) if wrapping is None else (_wav(pcm, *wrapping), "audio/wav")
-    reading = Reading(MODEL)
+    reading = Reading(MODEL, Wire())
     blocks = [block for piece in _pieces(data, cuts) if (block := reading.take(_reply(mime, piece)))]
     last = reading.end()
     assert all(len(block.pcm) % 2 == 0 for block in blocks)
-    assert joined(blocks) == pcm == read_reply(_reply(mime, data), asked_model=MODEL).pcm
+    assert joined(blocks) == pcm == read_reply(_reply(mime, data), asked_model=MODEL, wire=Wire()).pcm
     assert (last.sample_rate, last.finish_reason, last.warnings) == (24_000, None, ())
 
 
 def test_half_a_sample_at_the_end_is_told() -> None:
     """It is cut off, and the last block says so."""
-    reading = Reading(MODEL)
+    reading = Reading(MODEL, Wire())
     assert reading.take(_reply("audio/l16", b"a")) is None
     block = reading.take(_reply("audio/l16", b"bc"))
     assert block is not None

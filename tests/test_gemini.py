@@ -24,7 +24,7 @@ from audio_api.emulator import Emulator
 from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import Turn, Utterance
 from audio_api.engines.gemini import GeminiEngine
-from audio_api.engines.gemini_reply import read_reply
+from audio_api.engines.gemini_reply import Wire, read_reply
 from audio_api.engines.gemini_request import build_request, style_words
 from audio_api.errors import (
     AudioAPIError,
@@ -394,13 +394,15 @@ PCM = bytes(range(200))
 )
 def test_sound_is_joined_and_unwrapped(parts: list[Any], rate: int) -> None:
     """All audio parts in order, whatever their spelling or wrapping; a header in the data beats the mime."""
-    audio = read_reply(reply(*parts), asked_model=MODEL)
+    audio = read_reply(reply(*parts), asked_model=MODEL, wire=Wire())
     assert (audio.pcm, audio.sample_rate, audio.model, audio.warnings) == (PCM, rate, MODEL, ())
 
 
 def test_half_a_sample_is_cut_off_with_a_warning() -> None:
     """At the end of the sound, and before a part in another wrapping, which it would shift."""
-    audio = read_reply(reply(("audio/L16", PCM[:51]), ("audio/wav", encode_wav(PCM[:50]))), asked_model=MODEL)
+    audio = read_reply(
+        reply(("audio/L16", PCM[:51]), ("audio/wav", encode_wav(PCM[:50]))), asked_model=MODEL, wire=Wire()
+    )
     assert audio.pcm == PCM[:50] * 2
     assert "half a sample" in audio.warnings[0]
 
@@ -434,7 +436,7 @@ def _wav(channels: int, bits: int, rate: int = 24_000) -> bytes:
 def test_a_format_it_cannot_read_is_refused(parts: list[Any]) -> None:
     """Another codec, channel count or depth is told apart from damage: asking again would bring the same."""
     with pytest.raises(TTSAudioError) as caught:
-        read_reply(reply(*parts), asked_model=MODEL)
+        read_reply(reply(*parts), asked_model=MODEL, wire=Wire())
     assert (caught.value.code, caught.value.retryable) == (ErrorCode.AUDIO_FORMAT, False)
     assert len(str(caught.value)) < 200
 
@@ -469,7 +471,7 @@ def test_a_reply_without_sound(made: Any, kind: type[AudioAPIError], code: Error
     """Refusals are final, failures are not; the model's own words are never quoted."""
     made.usage_metadata = genai.types.GenerateContentResponseUsageMetadata(prompt_token_count=7)
     with pytest.raises(AudioAPIError) as caught:
-        read_reply(made, asked_model=MODEL)
+        read_reply(made, asked_model=MODEL, wire=Wire())
     error = caught.value
     assert (type(error), error.code, error.retryable) == (kind, code, retryable)
     assert error.usage == TokenUsage(input_tokens=7)
@@ -492,7 +494,7 @@ def test_a_reply_without_sound(made: Any, kind: type[AudioAPIError], code: Error
 def test_only_the_finish_message_tells_the_copyright_filter(body: bytes, blocked: bool) -> None:
     """OTHER without sound is worth another try unless the dropped message says that the words are the reason."""
     with pytest.raises(AudioAPIError) as caught:
-        read_reply(reply(reason="OTHER"), asked_model=MODEL, body=body)
+        read_reply(reply(reason="OTHER"), asked_model=MODEL, wire=Wire(body))
     assert isinstance(caught.value, TTSContentBlockedError) is blocked
 
 
@@ -508,12 +510,12 @@ def test_usage_is_read_as_billed() -> None:
         ],
     }
     made = reply(("audio/L16", PCM), usage_metadata=usage, model_version="models/gemini-3.8-flash-tts")
-    audio = read_reply(made, asked_model=MODEL)
+    audio = read_reply(made, asked_model=MODEL, wire=Wire())
     assert audio.usage == TokenUsage(input_tokens=10, output_tokens=60, audio_tokens=50)
     assert audio.model == MODEL
     del usage["candidates_token_count"]
     made = reply(("audio/L16", PCM), usage_metadata=usage)
-    assert read_reply(made, asked_model=MODEL).usage.output_tokens == 50
+    assert read_reply(made, asked_model=MODEL, wire=Wire()).usage.output_tokens == 50
 
 
 @pytest.mark.parametrize(
@@ -528,7 +530,7 @@ def test_usage_is_read_as_billed() -> None:
 )
 def test_a_silent_reroute_is_warned_of(asked: str, spoken: str, words: str | None) -> None:
     """Another model is named; one of the other family may have read the directions aloud."""
-    warnings = read_reply(reply(("audio/L16", PCM), model_version=spoken), asked_model=asked).warnings
+    warnings = read_reply(reply(("audio/L16", PCM), model_version=spoken), asked_model=asked, wire=Wire()).warnings
     assert warnings == () if words is None else words in warnings[0]
 
 
@@ -540,11 +542,11 @@ def test_a_servers_names_are_tamed() -> None:
     forged = SimpleNamespace(
         candidates=[SimpleNamespace(content=content, finish_reason=nasty)], model_version="models/" + nasty
     )
-    audio = read_reply(forged, asked_model=MODEL)
+    audio = read_reply(forged, asked_model=MODEL, wire=Wire())
     assert (audio.finish_reason, audio.model) == ("UNKNOWN", MODEL)
     blocked = SimpleNamespace(prompt_feedback=SimpleNamespace(block_reason=nasty))
     with pytest.raises(TTSContentBlockedError) as caught:
-        read_reply(blocked, asked_model=MODEL)
+        read_reply(blocked, asked_model=MODEL, wire=Wire())
     assert "forged" not in str(caught.value)
 
 

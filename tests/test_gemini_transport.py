@@ -188,6 +188,51 @@ async def test_as_many_calls_at_once_as_allowed() -> None:
     assert all(isinstance(result, SpeechAudio) for result in results)
 
 
+async def test_further_calls_wait_for_a_free_connection() -> None:
+    """Of eight calls over two connections never more than two are in progress."""
+    busy, busiest = 0, 0
+    answer = answering(GOOD)
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal busy, busiest
+        busy += 1
+        busiest = max(busiest, busy)
+        await asyncio.sleep(0)
+        busy -= 1
+        await answer(reader, writer)
+
+    async with raw_server(count) as server:
+        engine = engine_for(server.url, max_connections=2, timeout_s=60)
+        results = await asyncio.gather(*(outcome(engine) for _ in range(8)))
+        await engine.close()
+    assert all(isinstance(result, SpeechAudio) for result in results)
+    assert busiest == server.connections == 2
+
+
+async def test_connections_are_used_again_the_latest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls after a burst take a connection of the burst; of those that idle too long, each call closes one."""
+    meeting = asyncio.Barrier(5)
+    answer = answering(GOOD)
+
+    async def answer_together(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(server.requests) <= meeting.parties:
+            await meeting.wait()
+        await answer(reader, writer)
+
+    async with raw_server(answer_together) as server:
+        engine = engine_for(server.url, max_connections=10, timeout_s=60)
+        await asyncio.gather(*(outcome(engine) for _ in range(meeting.parties)))
+        await outcome(engine)
+        assert server.connections == server.open == meeting.parties
+        monkeypatch.setattr(gemini_transport, "_KEEP_ALIVE_S", 0)
+        for left in range(meeting.parties - 1, 0, -1):
+            await outcome(engine)
+            await until(lambda left=left: server.open == left)
+        assert server.connections == meeting.parties
+        await engine.close()
+        await until(lambda: server.open == 0)
+
+
 async def test_closing_ends_calls_in_progress_and_may_be_repeated(gemini_emulator: Emulator) -> None:
     """A call under way fails as a broken connection; an engine used again opens new connections."""
     engine = engine_for(gemini_emulator, timeout_s=60)

@@ -10,7 +10,6 @@ those sentences fails one.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from audio_api.audio.sound_thread import in_sound_thread
 from audio_api.errors import ErrorCode
 from audio_api.text.pace import least_seconds, most_seconds
 
@@ -121,7 +121,7 @@ async def check_speech(take: Take, *, min_bytes: int = 1_000, signal: bool = Tru
     """Do what ``judge`` does without holding up the event loop: more than a minute of audio is judged in a thread."""
     work = partial(judge, take, min_bytes=min_bytes, signal=signal)
     if signal and len(take.pcm) / 2 > _THREAD_ABOVE_S * take.sample_rate:
-        return await asyncio.to_thread(work)
+        return await in_sound_thread(work)
     return work()
 
 

@@ -341,7 +341,7 @@ class _Draft:
         self._permit = permit
         self._name = _checked(name)
         self._path = directory / self._name
-        self._temp_name = _checked(f"{self._name.removesuffix('.wav')}.part.wav") if growing else _temp_name(self._name)
+        self._temp_name = _checked(f"{self._name.removesuffix('.wav')}.part.wav") if growing else ""
         self._growing = growing
         self._sample_rate = sample_rate
         self._overwrite = overwrite
@@ -373,6 +373,8 @@ class _Draft:
 
     def __enter__(self) -> Self:
         self._path = self._path.absolute()
+        # Here, in the thread: the system's chance is a call, too.
+        self._temp_name = self._temp_name or _temp_name(self._name)
         with _explained(self._path), ExitStack() as undo:
             self._folder_fd = _open_folder(self._path.parent)
             undo.callback(os.close, self._folder_fd)

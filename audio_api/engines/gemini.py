@@ -115,7 +115,7 @@ class GeminiEngine(SpeechEngine):
             reply = await self._call("generate_content", _speech_call(utterance), self._timeout_s, wire)
         except TTSModelNotFoundError as error:
             raise _perhaps_the_voice(error, utterance) from None
-        return read_reply(reply, asked_model=utterance.model, body=wire.body)
+        return read_reply(reply, asked_model=utterance.model, wire=wire)
 
     async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
         """Make one call and unwrap its sound as it arrives; the 2.5 models send all of it in one block.
@@ -148,7 +148,8 @@ class GeminiEngine(SpeechEngine):
     async def _listen(
         self, utterance: Utterance, open_stream: _CoroutineFunction, hand_on: Callable[[SpeechAudio], None]
     ) -> None:
-        wire, reading = Wire(), Reading(utterance.model)
+        wire = Wire()
+        reading = Reading(utterance.model, wire)
         current_wire.set(wire)
         with reading.billing():
             try:
@@ -159,7 +160,7 @@ class GeminiEngine(SpeechEngine):
                 # After the last word it does not matter how the connection ends.
                 if reading.finish_reason is None:
                     raise
-            hand_on(reading.end(wire.body))
+            hand_on(reading.end())
 
     async def _read(self, opening: Awaitable[Any], reading: Reading, hand_on: Callable[[SpeechAudio], None]) -> None:
         end_s = time.monotonic() + self._timeout_s

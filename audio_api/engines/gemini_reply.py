@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from audio_api.engines.base import SpeechAudio
@@ -30,10 +30,13 @@ class Wire:
     """What only the transport knows of a call.
 
     Attributes:
-        body: The reply as it came when it was too small to hold speech: the SDK drops the finish message in it.
+        body: The reply, or the events of a stream, as it came when it was too small to hold speech: the SDK drops the
+            finish message in it.
+        sounds: Sounds that the SDK never saw, each by the mark that the SDK found in its place.
     """
 
     body: bytes = b""
+    sounds: dict[bytes, bytes] = field(default_factory=dict)
 
 
 current_wire: ContextVar[Wire] = ContextVar("current_wire")
@@ -45,13 +48,15 @@ class Reading:
 
     Args:
         asked_model: The id of the model that was called.
+        wire: What the transport knows of the call.
 
     Attributes:
         finish_reason: The last one named; ``None`` before.
     """
 
-    def __init__(self, asked_model: str) -> None:
+    def __init__(self, asked_model: str, wire: Wire) -> None:
         self.finish_reason: str | None = None
+        self._wire = wire
         self._asked_model = asked_model
         self._model = asked_model
         self._sound = Unwrapper()
@@ -83,16 +88,13 @@ class Reading:
         parts = list(getattr(getattr(candidate, "content", None), "parts", None) or ())
         self._has_text |= any(_name(getattr(part, "text", None)) for part in parts)
         if self.finish_reason in _REFUSALS:
-            raise self._why_no_audio(b"")
-        pcm = b"".join(self._sound.feed(mime, data) for mime, data in audio_parts(parts))
+            raise self._why_no_audio()
+        pcm = b"".join(self._sound.feed(mime, data) for mime, data in audio_parts(parts, self._wire.sounds))
         self._is_audible |= bool(pcm)
         return SpeechAudio(pcm, self._sound.rate, self._model, finish_reason=None) if pcm else None
 
-    def end(self, body: bytes = b"") -> SpeechAudio:
+    def end(self) -> SpeechAudio:
         """All that there is to say about the whole, without the sound.
-
-        Args:
-            body: The reply's JSON, or its events, when it is small and at hand; may be empty.
 
         Returns:
             Its ``finish_reason`` may be one that means "incomplete".
@@ -103,7 +105,7 @@ class Reading:
             TTSAPIError: The model does not speak the language.
         """
         if not self._sound.has_begun:
-            raise self._why_no_audio(body)
+            raise self._why_no_audio()
         self._sound.end()
         if not self._is_audible:
             raise TTSAudioError("the API answered with an empty sound")
@@ -122,14 +124,14 @@ class Reading:
                 error.usage = self._usage
             raise
 
-    def _why_no_audio(self, body: bytes) -> AudioAPIError:
+    def _why_no_audio(self) -> AudioAPIError:
         reason = self.finish_reason
         if self._blocked or reason in _REFUSALS:
             why = _identifier(self._blocked) if self._blocked else reason
             return TTSContentBlockedError(f"the API refuses to speak this text ({why})")
         if reason == "LANGUAGE":
             return TTSAPIError("the model does not speak this language; choose another language or model")
-        if reason == "OTHER" and _COPYRIGHT in _finish_message(body):
+        if reason == "OTHER" and _COPYRIGHT in _finish_message(self._wire.body):
             return TTSContentBlockedError(
                 "the API refuses to speak this text because it resembles copyrighted works; rephrase or shorten it"
             )
@@ -140,13 +142,13 @@ class Reading:
         return TTSAudioError(f"the API answered with {kind} instead of audio (finish reason {reason})")
 
 
-def read_reply(reply: Any, *, asked_model: str, body: bytes = b"") -> SpeechAudio:
+def read_reply(reply: Any, *, asked_model: str, wire: Wire) -> SpeechAudio:
     """Join and unwrap the audio of a reply that came in one piece.
 
     Args:
         reply: Shaped like ``google.genai.types.GenerateContentResponse``.
         asked_model: The id of the model that was called.
-        body: The reply's JSON when it is small and at hand; may be empty.
+        wire: What the transport knows of the call.
 
     Returns:
         Every audio part in order, in its own sample rate; its ``finish_reason`` may be one that means "incomplete".
@@ -156,10 +158,10 @@ def read_reply(reply: Any, *, asked_model: str, body: bytes = b"") -> SpeechAudi
         TTSAudioError: There is no audio, or none in a format that this library reads.
         TTSAPIError: The model does not speak the language.
     """
-    reading = Reading(asked_model)
+    reading = Reading(asked_model, wire)
     with reading.billing():
         sound = reading.take(reply)
-        whole = reading.end(body)
+        whole = reading.end()
     return replace(whole, pcm=sound.pcm if sound else b"")
 
 

@@ -19,14 +19,19 @@ _DEFAULT_RATE = 24_000
 _UNKNOWN_SIZES = {0, 0xFFFFFFFF}
 
 
-def audio_parts(parts: list[Any]) -> Iterator[tuple[str, bytes]]:
-    """The lower-case type, which may be empty, and the bytes of every part that holds sound."""
+def audio_parts(parts: list[Any], aside: dict[bytes, bytes]) -> Iterator[tuple[str, bytes]]:
+    """The lower-case type, which may be empty, and the bytes of every part that holds sound.
+
+    Args:
+        parts: Shaped like ``google.genai.types.Part``.
+        aside: Sounds by the marks that stand in their parts; each is taken out.
+    """
     for part in parts:
         blob = getattr(part, "inline_data", None)
         data, mime = getattr(blob, "data", None), getattr(blob, "mime_type", None)
         mime = mime.strip().lower() if isinstance(mime, str) else ""
         if isinstance(data, bytes) and data and (not mime or mime.startswith("audio/")):
-            yield mime, data
+            yield mime, aside.pop(data, data)
 
 
 class Unwrapper:
@@ -43,7 +48,7 @@ class Unwrapper:
         self.has_begun = False
         self.has_lost_half = False
         self._mime: str | None = None
-        self._head: bytearray | None = None
+        self._head: bytes | None = None
         self._left_bytes = sys.maxsize
         self._half = b""
 
@@ -58,8 +63,7 @@ class Unwrapper:
             self.end()
             self._begin(mime, data)
         if self._head is not None:
-            self._head += data
-            data = self._after_head(self._head)
+            data = self._after_head(self._head + data)
         sound = data[: self._left_bytes]
         self._left_bytes -= len(sound)
         sound = self._half + sound
@@ -73,7 +77,7 @@ class Unwrapper:
             TTSAudioError: The last one was a WAV without sound.
         """
         if self._head is not None:
-            _wav_rate(bytes(self._head))
+            _wav_rate(self._head)
         # It would shift every sample that follows.
         self.has_lost_half |= bool(self._half)
         self._half = b""
@@ -84,20 +88,21 @@ class Unwrapper:
         self._left_bytes = sys.maxsize
         # A header beats the type.
         if data.startswith(b"RIFF") or mime.partition(";")[0].strip() in _WAV_TYPES:
-            self._head = bytearray()
+            self._head = b""
         else:
             self._set_rate(_pcm_rate(mime))
 
-    def _after_head(self, head: bytearray) -> bytes:
+    def _after_head(self, head: bytes) -> bytes:
         """The sound behind a WAV's header; nothing as long as the header is not complete."""
         found = _find_sound(head)
         if found is None:
+            self._head = head
             return b""
         start, size = found
-        self._set_rate(_wav_rate(bytes(head[:start])))
+        self._set_rate(_wav_rate(head[:start]))
         self._left_bytes = sys.maxsize if size in _UNKNOWN_SIZES else size
         self._head = None
-        return bytes(head[start:])
+        return head[start:]
 
     def _set_rate(self, rate: int) -> None:
         if self.rate not in {0, rate}:
@@ -105,7 +110,7 @@ class Unwrapper:
         self.rate = rate
 
 
-def _find_sound(head: bytearray) -> tuple[int, int] | None:
+def _find_sound(head: bytes) -> tuple[int, int] | None:
     """Where the sound of a WAV begins, and its size in bytes as the header says."""
     offset = 12
     while offset + 8 <= len(head):

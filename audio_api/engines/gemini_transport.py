@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
-from functools import cache
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from functools import cache, partial
 from ipaddress import ip_address
+from typing import Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
+from audio_api.engines.gemini_body import Body
 from audio_api.engines.gemini_reply import Wire, current_wire
 from audio_api.errors import ConfigurationError, ErrorCode, TTSAudioError
 
@@ -20,29 +26,86 @@ logger = logging.getLogger(__name__)
 MAX_REPLY_BYTES = 64 * 2**20
 # A host that does not take a connection by then is down; the call's own time limit is meant for speaking.
 _CONNECT_TIMEOUT_S = 10.0
+# As httpx keeps idle connections; servers close theirs later.
+_KEEP_ALIVE_S = 5.0
 # A reply of this size holds no speech, but may hold a reason that the SDK drops.
 _SMALL_REPLY_BYTES = 2**16
 
 
-class _BoundedTransport(httpx2.AsyncHTTPTransport):
+class _Lanes:
+    """One connection for each call in progress, used again by later calls.
+
+    A shared pool looks at all of its idle connections for every call: with 200 calls at once that is a third of their
+    CPU time.
+
+    Args:
+        open_lane: Makes a transport, which will carry one call at a time.
+        most: Calls that may be in progress at once; further ones wait.
+    """
+
+    def __init__(self, open_lane: Callable[[], httpx2.AsyncHTTPTransport], most: int) -> None:
+        self._open_lane = open_lane
+        self._vacancies = asyncio.Semaphore(most)
+        # The first one now: what is wrong with a proxy shows here.
+        first = open_lane()
+        self._all = {first}
+        # With the time at which each became idle, the longest ago first.
+        self._idle = deque([(time.monotonic(), first)])
+
+    @asynccontextmanager
+    async def lane(self) -> AsyncGenerator[httpx2.AsyncHTTPTransport, None]:
+        async with self._vacancies:
+            lane = self._idle.pop()[1] if self._idle else self._open_lane()
+            self._all.add(lane)
+            try:
+                yield lane
+            finally:
+                now_s = time.monotonic()
+                self._idle.append((now_s, lane))
+                if now_s - self._idle[0][0] > _KEEP_ALIVE_S:
+                    await self._close(self._idle.popleft()[1])
+
+    async def aclose(self) -> None:
+        self._idle.clear()
+        while self._all:
+            await self._all.pop().aclose()
+
+    async def _close(self, lane: httpx2.AsyncHTTPTransport) -> None:
+        self._all.discard(lane)
+        await lane.aclose()
+
+
+class _SpeechTransport(httpx2.AsyncBaseTransport):
     """Decodes replies, and gives up on one that is larger than any speech; reads each to its end, but for streams."""
+
+    def __init__(self, lanes: _Lanes) -> None:
+        self._lanes = lanes
+        # It takes twice the memory of a sound.
+        self._unpacking = asyncio.Lock()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         timeout = request.extensions["timeout"]
         timeout["connect"] = min(timeout["connect"] or _CONNECT_TIMEOUT_S, _CONNECT_TIMEOUT_S)
-        reply = await super().handle_async_request(request)
-        stream = _BoundedStream(reply, current_wire.get(Wire()))
-        headers = [(name, value) for name, value in reply.headers.raw if name.lower() not in _WIRE_ONLY]
-        if reply.status_code == 200 and request.url.path.endswith(_STREAM_METHOD):
-            return httpx2.Response(200, headers=headers, stream=stream, extensions=reply.extensions)
-        # One growing block for each reply: many small parts of several replies at once would riddle the heap.
-        body = bytearray()
-        try:
-            async for part in stream:
-                body += part
-        finally:
-            await stream.aclose()
-        return httpx2.Response(reply.status_code, headers=headers, content=bytes(body), extensions=reply.extensions)
+        wire = current_wire.get(Wire())
+        async with AsyncExitStack() as call:
+            lane = await call.enter_async_context(self._lanes.lane())
+            reply = await lane.handle_async_request(request)
+            call.push_async_callback(reply.aclose)
+            stream = _BoundedStream(reply, wire, call)
+            headers = [(name, value) for name, value in reply.headers.raw if name.lower() not in _WIRE_ONLY]
+            respond = partial(httpx2.Response, reply.status_code, headers=headers, extensions=reply.extensions)
+            if reply.status_code == 200 and request.url.path.endswith(_STREAM_METHOD):
+                return respond(stream=stream.detached())
+            with closing(Body()) as body:
+                async for part in stream:
+                    await body.add(part)
+                async with self._unpacking:
+                    unpacked = await body.unpack()
+            wire.sounds = unpacked.sounds
+            return respond(content=unpacked.json)
+
+    async def aclose(self) -> None:
+        await self._lanes.aclose()
 
 
 _STREAM_METHOD = ":streamGenerateContent"
@@ -53,9 +116,15 @@ _WIRE_ONLY = {b"content-encoding", b"content-length", b"transfer-encoding"}
 class _BoundedStream(httpx2.AsyncByteStream):
     """The decoded body of a reply as it comes in; a small one is kept for the engine."""
 
-    def __init__(self, reply: httpx2.Response, wire: Wire) -> None:
+    def __init__(self, reply: httpx2.Response, wire: Wire, call: AsyncExitStack) -> None:
         self._reply = reply
         self._wire = wire
+        self._call = call
+
+    def detached(self) -> Self:
+        """The stream as owner of the call, which ends with it."""
+        self._call = self._call.pop_all()
+        return self
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         announced = self._reply.headers.get("content-length", "")
@@ -70,7 +139,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
             yield part
 
     async def aclose(self) -> None:
-        await self._reply.aclose()
+        await self._call.aclose()
 
 
 def _too_large() -> TTSAudioError:
@@ -91,11 +160,13 @@ def open_http_client(base_url: str, *, max_connections: int) -> httpx2.AsyncClie
     Raises:
         ConfigurationError: The proxy of the environment cannot be used.
     """
-    limits = httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
     url = _proxy_for(base_url)
+    limits = httpx2.Limits(max_connections=1, keepalive_expiry=_KEEP_ALIVE_S)
     try:
         proxy = httpx2.Proxy(url) if url else None
-        transport = _BoundedTransport(limits=limits, proxy=proxy)
+        # Each lane would load the certificates by itself.
+        open_lane = partial(httpx2.AsyncHTTPTransport, httpx2.create_ssl_context(), limits=limits, proxy=proxy)
+        transport = _SpeechTransport(_Lanes(open_lane, max_connections))
     # InvalidURL and ValueError: the variable's value; ImportError: SOCKS needs a package of its own.
     except (httpx2.InvalidURL, ValueError, ImportError) as error:
         problem = type(error).__name__

@@ -13,6 +13,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Self
 
+from audio_api.audio.sound_thread import in_sound_thread
 from audio_api.engines.base import SpeechAudio
 from audio_api.errors import AudioAPIError
 from audio_api.services.planning import PlannedPiece
@@ -118,14 +119,14 @@ class Narration:
         self._begun.popleft()
         self.done += 1
         self.begin()
-        return made if isinstance(made, Narrated) else await asyncio.to_thread(made.take)
+        return made if isinstance(made, Narrated) else await in_sound_thread(made.take)
 
     async def _make(self, piece: PlannedPiece) -> Narrated | _Aside:
         narrated = Narrated(piece, await self._speak(piece))
         if self._begun[0] is not asyncio.current_task():
             # Without room on disk it stays in memory.
             with suppress(OSError):
-                return await asyncio.to_thread(_Aside, narrated)
+                return await in_sound_thread(_Aside, narrated)
         return narrated
 
     async def _settle(self) -> list[Narrated | _Aside | BaseException]:

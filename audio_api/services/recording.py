@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from audio_api.audio.sound_thread import in_sound_thread
 from audio_api.audio.wav import SAMPLE_RATE, WavWriter, encode_wav, write_wav
 from audio_api.engines.base import SpeechAudio, Utterance, WordTime
 from audio_api.errors import ErrorCode, TTSAudioError, TTSOutputError
@@ -68,8 +68,9 @@ async def record(
             return await _record_one(await anext(parts), folder, name, overwrite, on_piece)
         joint = Joint()
         async with WavWriter(folder, name, overwrite=overwrite) as writer:
-            async for part in parts:
-                await writer.write(await joint.add(part))
+            # Without a name: it would keep the last piece in memory while the next one is made.
+            for _ in range(narration.total - narration.done):
+                await writer.write(await joint.add(await anext(parts)))
                 await on_piece(joint.duration_s)
             await writer.write(joint.finish())
             return joint.recording(await writer.commit())
@@ -122,7 +123,7 @@ class Joint:
         self.model = part.audio.model
         pause_s = self._joining.PAUSE_S[part.piece.break_after]
         if part.audio.duration_s > _THREAD_ABOVE_S:
-            return await asyncio.to_thread(self._joiner.add, part.audio.pcm, pause_s)
+            return await in_sound_thread(self._joiner.add, part.audio.pcm, pause_s)
         return self._joiner.add(part.audio.pcm, pause_s)
 
     def safe_end(self, pcm: bytearray, start: int) -> int:
