@@ -151,11 +151,11 @@ async def stream(tts: TTSService) -> None:
     text = "You hear this sentence first. Meanwhile the next ones are made, so that you never have to wait for them."
     begin = time.perf_counter()
     blocks: list[bytes] = []
-    async for pcm in tts.stream_audio(AudioRequest(text=text)):
+    async for pcm in tts.stream_audio(AudioRequest(text=text), on_done=lambda done: console.print(f"  {done.message}")):
         if not blocks:
             console.print(f"  the first sound came after {time.perf_counter() - begin:.3f} s")
         blocks.append(pcm)
-    console.print(f"  {sum(map(len, blocks)) / 2 / 24_000:.2f} s of sound in {len(blocks)} blocks")
+    console.print(f"  in {len(blocks)} blocks")
     response = await tts.stream_to_file(AudioRequest(text=text, output_filename="streamed", overwrite=True))
     console.print(f"  {response.message}")
     made.append(response)

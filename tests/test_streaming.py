@@ -406,6 +406,63 @@ async def test_cancelling_before_the_first_sound_hangs_up(serve: Serve, gemini_e
     assert len(gemini_emulator.calls) == 1
 
 
+# --- what it cost --------------------------------------------------------------------------------------------------
+
+
+async def test_whoever_listened_to_the_end_is_told_what_it_cost(serve: Serve) -> None:
+    """Once: all tokens of all pieces, or nothing when they are kept; it is the response of a file, without the file."""
+    tts, told = serve(), []
+    for _ in range(2):
+        blocks, _ = await listen(tts.stream_audio(REQUEST, on_done=told.append))
+    first, again = told
+    assert first.success
+    assert first.file_path is None
+    assert first.duration == pytest.approx(len(b"".join(blocks)) / 2 / RATE)
+    assert (first.attempts, again.attempts, again.cached_pieces, again.cost_usd) == (TOTAL, 0, TOTAL, 0.0)
+    assert first.usage.audio_tokens == pytest.approx(sum(_tokens(piece) for piece in PIECES), abs=TOTAL)
+    assert first.cost_usd
+    assert first.processing_time is not None
+
+
+async def test_an_error_is_told_with_its_cost_and_raised(serve: Serve, gemini_emulator: Emulator) -> None:
+    """A coroutine function is awaited."""
+    told: list[AudioResponse] = []
+
+    async def on_done(response: AudioResponse) -> None:
+        await asyncio.sleep(0)
+        told.append(response)
+
+    gemini_emulator.faults = lambda call: Fault.SAFETY if call.text == PIECES[2].utterance.text else None
+    _, error = await listen(serve().stream_audio(REQUEST, on_done=on_done))
+    (response,) = told
+    assert (response.success, response.error, response.error_code) == (False, str(error), ErrorCode.CONTENT_BLOCKED)
+    assert response.usage.audio_tokens > 0
+
+
+@pytest.mark.parametrize("way", ["close", "cancel"])
+async def test_whoever_leaves_is_told_what_it_cost_so_far(serve: Serve, way: str) -> None:
+    """That is no error of anybody's, and no success either."""
+    told: list[AudioResponse] = []
+    heard = asyncio.Event()
+
+    async def hear_one() -> None:
+        async with aclosing(serve().stream_audio(REQUEST, on_done=told.append)) as stream:
+            await anext(stream)
+            heard.set()
+            if way == "cancel":
+                await asyncio.Event().wait()
+
+    task = asyncio.create_task(hear_one())
+    await heard.wait()
+    if way == "cancel":
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    (response,) = told
+    assert (response.success, response.error_code, response.retryable) == (False, None, False)
+    assert re.fullmatch(r"the listener left after \d\.\d s of sound", str(response.error))
+    assert response.attempts >= 1
+
+
 # --- into a file ---------------------------------------------------------------------------------------------------
 
 

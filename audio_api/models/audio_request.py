@@ -291,13 +291,14 @@ class AudioResponse(_Model):
     """What became of one request.
 
     Attributes:
-        success: Whether ``file_path`` is a complete, playable WAV of the whole text.
+        success: Whether ``file_path`` is a complete, playable WAV of the whole text; of ``stream_audio``, which writes
+            none, whether all of it was handed over.
         message: One sentence for people.
-        file_path: The absolute path of the WAV; ``None`` on failure.
+        file_path: The absolute path of the WAV; ``None`` on failure, and of ``stream_audio``.
         duration: Seconds of audio; ``None`` on failure.
         subtitle_paths: The absolute paths of the subtitles asked for.
         error: What happened; ``None`` on success.
-        error_code: Its stable name; ``None`` on success.
+        error_code: Its stable name; ``None`` on success, and when the listener of ``stream_audio`` left.
         retryable: Whether the same request may succeed later.
         retry_after_s: Seconds to wait before that; ``None`` when unknown.
         reset_at: When the used-up quota comes back; ``None`` for every other failure, and when waiting does not help.

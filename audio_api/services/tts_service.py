@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 ProgressCallback = Callable[[int, int, AudioResponse], Awaitable[None] | None]
 """Called after each request of a batch with: requests finished, requests in all, this request's response."""
 
+ResponseCallback = Callable[[AudioResponse], Awaitable[None] | None]
+"""Called with what became of a request."""
+
 SpeechCallback = Callable[[SpeechProgress], Awaitable[None] | None]
 """Called after each piece of a request."""
 
@@ -130,7 +133,9 @@ class TTSService:
         """
         return await self._respond(request, partial(self._write_growing, on_progress=on_progress))
 
-    async def stream_audio(self, request: AudioRequest) -> AsyncGenerator[bytes, None]:
+    async def stream_audio(
+        self, request: AudioRequest, on_done: ResponseCallback | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """Speak one request as sound that can be played at once: the first sentence as the model makes it.
 
         The following pieces are made and verified meanwhile. Leaving the loop, closing the generator or cancelling ends
@@ -138,6 +143,11 @@ class TTSService:
 
         Args:
             request: What to speak.
+            on_done: Called once, when the sound has ended in whatever way, with the attempts, the usage, the cost and
+                the warnings. It is a success, without a file, when all was handed over; an error that is raised here is
+                in it, too. When the listener left, its ``error`` says so, its ``error_code`` is ``None``, and calls
+                that were ended may be billed beyond its cost. A coroutine function is awaited. ``None``: nobody is
+                told.
 
         Yields:
             Signed 16-bit little-endian samples of one channel, 24,000 a second, whole samples only.
@@ -145,12 +155,26 @@ class TTSService:
         Raises:
             AudioAPIError: Nothing can be said, or the sound cannot go on; then the text says how much was handed over.
         """
+        started_s = self._clock.monotonic()
         runtime = self._current_runtime()
-        bill = Bill(runtime.config, self._clock)
-        pieces = await runtime.plan(_read(request, runtime.config), bill, FIRST_CHARS)
-        async with aclosing(stream_pieces(pieces, runtime, bill, cached=request.cache, live=Live(Joint()))) as blocks:
-            async for block in blocks:
-                yield block
+        bill, live = Bill(runtime.config, self._clock), Live(Joint())
+        response: AudioResponse | None = None
+        try:
+            pieces = await runtime.plan(_read(request, runtime.config), bill, FIRST_CHARS)
+            async with aclosing(stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)) as blocks:
+                async for block in blocks:
+                    yield block
+            response = _success(f"{live.seconds:.2f} s of speech", live.joint.model, live.seconds, bill)
+        except AudioAPIError as error:
+            response = _failure(error, bill)
+            raise
+        except (GeneratorExit, asyncio.CancelledError):
+            left = AudioAPIError(f"the listener left after {live.seconds:.1f} s of sound")
+            response = _failure(left, bill).model_copy(update={"error_code": None})
+            raise
+        finally:
+            if response is not None:
+                await self._account(request, response, started_s, on_done)
 
     async def generate_batch(
         self,
@@ -259,23 +283,23 @@ class TTSService:
             recording = await write(request, runtime, bill)
             subtitle_paths = await write_subtitles(recording, request)
         except AudioAPIError as error:
-            response = _failure(error, bill, self._clock.monotonic() - started_s)
+            response = _failure(error, bill)
         else:
-            response = AudioResponse(
-                success=True,
-                message=f"{recording.duration_s:.2f} s of speech in {recording.path.name}",
-                file_path=str(recording.path),
-                duration=recording.duration_s,
-                subtitle_paths=tuple(map(str, subtitle_paths)),
-                processing_time=self._clock.monotonic() - started_s,
-                model=recording.model,
-                attempts=bill.attempts,
-                cached_pieces=bill.cached_pieces,
-                usage=bill.usage,
-                cost_usd=bill.cost_usd,
-                warnings=bill.all_warnings(),
-            )
+            message = f"{recording.duration_s:.2f} s of speech in {recording.path.name}"
+            response = _success(message, recording.model, recording.duration_s, bill, recording.path, subtitle_paths)
+        return await self._account(request, response, started_s)
+
+    async def _account(
+        self,
+        request: AudioRequest,
+        response: AudioResponse,
+        started_s: float,
+        on_done: ResponseCallback | None = None,
+    ) -> AudioResponse:
+        response = response.model_copy(update={"processing_time": self._clock.monotonic() - started_s})
         _report(request, response)
+        if on_done is not None and inspect.isawaitable(told := on_done(response)):
+            await told
         return response
 
     async def _write(
@@ -356,7 +380,30 @@ async def _tell(listener: SpeechCallback | None, progress: SpeechProgress) -> No
         await told
 
 
-def _failure(error: AudioAPIError, bill: Bill | None, elapsed_s: float) -> AudioResponse:
+def _success(
+    message: str,
+    model: str,
+    duration_s: float,
+    bill: Bill,
+    path: Path | None = None,
+    subtitle_paths: Iterable[Path] = (),
+) -> AudioResponse:
+    return AudioResponse(
+        success=True,
+        message=message,
+        file_path=None if path is None else str(path),
+        duration=duration_s,
+        subtitle_paths=tuple(map(str, subtitle_paths)),
+        model=model,
+        attempts=bill.attempts,
+        cached_pieces=bill.cached_pieces,
+        usage=bill.usage,
+        cost_usd=bill.cost_usd,
+        warnings=bill.all_warnings(),
+    )
+
+
+def _failure(error: AudioAPIError, bill: Bill | None) -> AudioResponse:
     return AudioResponse(
         success=False,
         message=f"no speech: {error}",
@@ -365,7 +412,6 @@ def _failure(error: AudioAPIError, bill: Bill | None, elapsed_s: float) -> Audio
         retryable=error.retryable,
         retry_after_s=error.retry_after_s,
         reset_at=error.reset_at if isinstance(error, TTSQuotaError) else None,
-        processing_time=elapsed_s,
         attempts=bill.attempts if bill else 0,
         cached_pieces=bill.cached_pieces if bill else 0,
         usage=bill.usage if bill else TokenUsage(),
