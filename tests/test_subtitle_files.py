@@ -126,6 +126,22 @@ async def test_a_taken_name_is_refused_before_any_call(
     assert [(await tts.generate_audio(unnamed)).success for _ in range(2)] == [True, True]
 
 
+async def test_a_folder_in_the_way_is_found_before_any_call(
+    tts: TTSService, gemini_emulator: Emulator, folder: Path
+) -> None:
+    """It cannot be overwritten; a link to one can."""
+    (folder / "book.vtt").mkdir(parents=True)
+    request = REQUEST.model_copy(update={"overwrite": True})
+    refused = await tts.generate_audio(request)
+    assert (refused.error_code, gemini_emulator.calls) == (ErrorCode.OUTPUT_FAILED, [])
+    assert refused.error == "book.vtt is a folder; choose another name"
+    (folder / "book.vtt").rename(folder / "elsewhere")
+    (folder / "book.vtt").symlink_to(folder / "elsewhere")
+    assert (await tts.generate_audio(request)).success
+    assert (folder / "book.vtt").is_file()
+    assert list((folder / "elsewhere").iterdir()) == []
+
+
 async def test_subtitles_may_be_read_by_whoever_reads_the_sound(tts: TTSService) -> None:
     """They are as private as the file beside them."""
     response = (await tts.generate_audio(REQUEST)).raise_for_error()
@@ -153,8 +169,7 @@ async def test_subtitles_that_cannot_be_written_do_not_lose_the_sound(
 
 
 async def test_a_broken_write_leaves_no_draft(tts: TTSService, folder: Path) -> None:
-    """A folder stands at the name: the other format is there, and nothing unfinished."""
-    (folder / "book.vtt").mkdir(parents=True)
-    response = await tts.generate_audio(REQUEST.model_copy(update={"overwrite": True}))
+    """A folder comes to stand at the name: the other format is there, and nothing unfinished."""
+    response = await tts.generate_audio(REQUEST, lambda _: (folder / "book.vtt").mkdir(exist_ok=True))
     assert response.error_code is ErrorCode.OUTPUT_FAILED
     assert visible_files(folder) == ["book.srt", "book.vtt", "book.wav"]

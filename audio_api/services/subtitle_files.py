@@ -22,13 +22,21 @@ async def check_subtitles(wav: Path, request: AudioRequest, overwrite: bool) -> 
     """Find out before anything is paid for whether a name is taken.
 
     Raises:
-        TTSOutputError: It is, and may not be overwritten.
+        TTSOutputError: It is, and may not be overwritten, or it is a folder's.
     """
-    for path in () if overwrite else [wav.with_suffix(f".{kind}") for kind in request.subtitles]:
-        if await asyncio.to_thread(os.path.lexists, path):
+    if request.subtitles:
+        await asyncio.to_thread(_check_all, [wav.with_suffix(f".{kind}") for kind in request.subtitles], overwrite)
+
+
+def _check_all(paths: Iterable[Path], overwrite: bool) -> None:
+    for path in paths:
+        if not overwrite and os.path.lexists(path):
             raise TTSOutputError(
                 f"{path.name} exists; choose another name or pass overwrite=True", code=ErrorCode.OUTPUT_EXISTS
             )
+        # A link to a folder is replaced like any other file.
+        if path.is_dir() and not path.is_symlink():
+            raise TTSOutputError(f"{path.name} is a folder; choose another name")
 
 
 async def write_subtitles(recording: Recording, request: AudioRequest) -> tuple[Path, ...]:
