@@ -9,15 +9,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from audio_api.config import AudioConfig, get_config, reload_config
-from audio_api.errors import AudioAPIError, ConfigurationError, TTSValidationError
+from audio_api.errors import AudioAPIError, ConfigurationError, TTSOutputError, TTSValidationError
 from audio_api.logging_config import setup_logging
 from audio_api.models.languages import Language
 from audio_api.models.speech_models import DEFAULT_MODEL, VoiceModel, model_spec
@@ -45,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except AudioAPIError as error:
         _complain(str(error))
+        if isinstance(error, TTSOutputError) and error.audio:
+            _rescue(error.audio)
         if isinstance(error, ConfigurationError | TTSValidationError):
             return WRONG
         return TRY_LATER if error.retryable else FAILED
@@ -97,6 +102,28 @@ def _explain(error: ValidationError) -> str:
 
 def _complain(text: str) -> None:
     print(f"audio-api: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _rescue(wav: bytes) -> None:
+    """Put sound that may have been paid for into the temporary folder, and say where."""
+    try:
+        path = _write_temporary(wav)
+    except OSError as error:
+        _complain(f"nor can it be written to the temporary folder: {error.strerror}")
+    else:
+        _complain(f"the sound is complete in {str(path)!r}")
+
+
+def _write_temporary(wav: bytes) -> Path:
+    number, name = tempfile.mkstemp(".wav", "audio-api-")
+    os.close(number)
+    path = Path(name)
+    try:
+        path.write_bytes(wav)
+    except OSError:
+        path.unlink()
+        raise
+    return path
 
 
 def _log(config: AudioConfig) -> None:

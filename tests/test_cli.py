@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import subprocess
 import sys
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -290,3 +291,31 @@ def test_both_names_of_the_program(command: list[str]) -> None:
     assert done.stdout.startswith("zephyr")
     done = subprocess.run([*command, "say", "..."], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_sound_that_could_not_be_saved_is_put_where_there_is_room(
+    tmp_path: Path, mount: Callable[..., Path], has_room: bool
+) -> None:
+    """A disk that fills up costs the name, not the sound; where there is no room either, that is said."""
+    full = mount("size=8k")
+    rescue = tmp_path if has_room else full
+    done = subprocess.run(
+        [sys.executable, "-m", "audio_api", "say", "Hello there.", "--offline", "-o", str(full / "robot.wav")],
+        env={**os.environ, "TMPDIR": str(rescue)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    error, rescued = done.stderr.splitlines()
+    assert "robot.wav': No space left on device" in error
+    assert not (full / "robot.wav").exists()
+    if not has_room:
+        assert rescued == "audio-api: nor can it be written to the temporary folder: No space left on device"
+        assert list(full.iterdir()) == []
+        return
+    (file,) = tmp_path.glob("audio-api-*.wav")
+    assert rescued == f"audio-api: the sound is complete in {str(file)!r}"
+    with wave.open(str(file)) as sound:
+        assert sound.getnframes() > 10_000
