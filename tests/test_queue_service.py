@@ -25,7 +25,15 @@ from audio_api.errors import (
     QueueUnavailableError,
     TaskNotFoundError,
 )
-from audio_api.models.audio_request import AudioRequest, AudioResponse, BatchAudioRequest
+from audio_api.models.audio_request import (
+    AudioRequest,
+    AudioResponse,
+    BatchAudioRequest,
+    SpeakerConfig,
+    SpeakerMode,
+    VoiceConfig,
+)
+from audio_api.models.voices import VoiceName
 from audio_api.queues.base import Job, JobState
 from audio_api.queues.memory import MemoryBackend
 from audio_api.services.queue_service import QueueService, decode_request
@@ -238,6 +246,7 @@ BAD_PAYLOADS: list[Any] = [
     b"{}",
     {"v": 2, "request": {"text": "SECRET text"}},
     {"v": None, "request": {"text": "SECRET text"}},
+    {"request": {"text": "SECRET text"}},
     {"v": 1},
     {"v": 1, "request": None},
     {"v": 1, "request": {"text": ""}},
@@ -249,7 +258,7 @@ BAD_PAYLOADS: list[Any] = [
 
 
 async def test_what_cannot_be_read_is_buried_with_its_reason(queue: QueueService) -> None:
-    """Fifteen payloads as a stranger may write them: each is a dead letter, the good one behind them is served."""
+    """Sixteen payloads as a stranger may write them: each is a dead letter, the good one behind them is served."""
     payloads = [bad if isinstance(bad, bytes) else json.dumps(bad).encode() for bad in BAD_PAYLOADS]
     jobs = [Job(f"bad-{number}", payload) for number, payload in enumerate(payloads)]
     await queue.backend.enqueue(jobs)
@@ -265,6 +274,38 @@ async def test_what_cannot_be_read_is_buried_with_its_reason(queue: QueueService
     assert result
     assert result.error_code is ErrorCode.TASK_DEAD
     assert "the payload is not valid" in (result.error or "")
+
+
+CAST = (
+    SpeakerConfig(speaker_name="Alice", voice_name=VoiceName.KORE, speed=1.5),
+    SpeakerConfig(speaker_name="Bob", voice_name=VoiceName.PUCK, style="calm"),
+)
+
+
+@pytest.mark.parametrize(
+    ("request_", "fields"),
+    [
+        (AudioRequest(text="Hello."), {"text"}),
+        (
+            AudioRequest(text="Hallo.", voice_config=VoiceConfig(pitch=1.2), priority=3),
+            {"text", "voice_config", "priority"},
+        ),
+        (
+            AudioRequest(text="Alice: Hi.\nBob: Ho.", speaker_mode=SpeakerMode.MULTIPLE, cast=CAST),
+            {"text", "speaker_mode", "cast"},
+        ),
+    ],
+    ids=["plain", "voice", "cast"],
+)
+async def test_a_payload_holds_what_differs_from_the_defaults(
+    request_: AudioRequest, fields: set[str], queue: QueueService
+) -> None:
+    """A worker of an earlier version can read it unless it uses something new; the request is the same afterwards."""
+    await queue.enqueue_single_task(request_)
+    (lease,) = await queue.backend.lease(1, 30)
+    document = json.loads(lease.payload)
+    assert (document["v"], set(document["request"])) == (1, fields)
+    assert decode_request(lease.payload) == request_
 
 
 @given(st.binary(max_size=200))

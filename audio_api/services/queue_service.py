@@ -47,7 +47,7 @@ BatchProgressCallback = Callable[[int, int], Awaitable[None] | None]
 class _Versioned(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    v: Literal[1] = 1
+    v: Literal[1]
 
 
 class _Payload(_Versioned):
@@ -62,7 +62,9 @@ _Document = TypeVar("_Document", bound=_Versioned)
 
 
 def _encode(document: _Versioned) -> bytes:
-    return document.model_dump_json(exclude_none=True).encode()
+    # Without defaults, so that a worker of an earlier version can read what uses no field that is new to it. A default
+    # may therefore only change together with the version.
+    return document.model_dump_json(exclude_defaults=True).encode()
 
 
 def decode_request(payload: bytes) -> AudioRequest:
@@ -76,7 +78,7 @@ def decode_request(payload: bytes) -> AudioRequest:
 
 def encode_result(response: AudioResponse) -> bytes:
     """The response as a job's result."""
-    return _encode(_Result(response=response))
+    return _encode(_Result(v=1, response=response))
 
 
 def _decode(kind: type[_Document], content: bytes, what: str) -> _Document:
@@ -492,7 +494,7 @@ def _batch_state(
 
 
 def _job(task_id: str, request: AudioRequest, not_before: float | None = None) -> Job:
-    return Job(task_id, _encode(_Payload(request=request)), request.priority, not_before)
+    return Job(task_id, _encode(_Payload(v=1, request=request)), request.priority, not_before)
 
 
 def _id_in_batch(batch_id: str, index: int) -> str:
