@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from audio_api.audio import cache as cache_module
 from audio_api.audio.cache import CachedPiece, PieceCache
+from audio_api.audio.large_sounds import few_at_once
 from audio_api.models.audio_request import TokenUsage
 
 KEY, OTHER_KEY = "0f" * 32, "1e" * 32
@@ -408,6 +409,7 @@ import asyncio, hashlib, random, sys
 from datetime import datetime, UTC
 from pathlib import Path
 from audio_api.audio.cache import CachedPiece, PieceCache
+from audio_api.audio.large_sounds import few_at_once
 from audio_api.models.audio_request import TokenUsage
 
 folder, max_bytes, seed, rounds, keys, repeats = sys.argv[1], *map(int, sys.argv[2:])
@@ -482,3 +484,14 @@ def torn_drafts(folder: Path) -> list[Path]:
     with suppress(FileNotFoundError):
         return list(folder.glob(".*.tmp"))
     return []
+
+
+async def test_a_piece_is_loaded_only_with_a_permit(tmp_path: Path) -> None:
+    """One that is not here needs none: nobody waits to learn that there is nothing."""
+    cache, permits = PieceCache(tmp_path, PLENTY_BYTES), asyncio.Semaphore(1)
+    await cache.put(KEY, made())
+    with few_at_once(permits):
+        assert await cache.get(OTHER_KEY) is None
+        assert not permits.locked()
+        assert same(await cache.get(KEY), made())
+        assert permits.locked()

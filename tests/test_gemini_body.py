@@ -98,13 +98,14 @@ async def test_text_that_looks_like_sound_stays_text() -> None:
 
 
 async def test_damaged_base64_is_unreadable() -> None:
-    """What is no base64 is left for the SDK to refuse, also beside a good sound."""
+    """Whether it is so from its beginning or only later, alone or beside a good sound."""
     damaged = sound(PCM)
-    damaged["inlineData"]["data"] = "*" * 2_000_000
-    for parts in ([damaged], [sound(PCM), damaged]):
-        error = await heard(reply(*parts))
-        assert isinstance(error, AudioAPIError)
-        assert error.code is ErrorCode.UNREADABLE_REPLY
+    for data in ("*" * 2_000_000, damaged["inlineData"]["data"][:2_000_000] + "*" * 4, "A" * 2_000_001):
+        damaged["inlineData"]["data"] = data
+        for parts in ([damaged], [sound(PCM), damaged]):
+            error = await heard(reply(*parts))
+            assert isinstance(error, AudioAPIError)
+            assert error.code is ErrorCode.UNREADABLE_REPLY
 
 
 async def test_a_large_reply_that_is_cut_is_unreadable_and_leaves_no_file() -> None:
@@ -147,21 +148,12 @@ async def test_a_large_reply_waits_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_
         assert list(tmp_path.iterdir()) == []
 
 
+_SOUNDS = st.binary(max_size=64).map(lambda data: base64.b64encode(data).decode())
 _VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.text()
-    | st.binary(max_size=64).map(lambda data: base64.b64encode(data).decode()),
+    st.none() | st.booleans() | st.integers() | st.text() | _SOUNDS,
     lambda inner: (
         st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(
-                ["data", "text", 'x"data'],
-            ),
-            inner,
-            max_size=3,
-        )
+        | st.fixed_dictionaries({}, optional={"data": _SOUNDS | st.none(), "text": inner, 'quoted"data': inner})
     ),
     max_leaves=20,
 )
@@ -180,7 +172,7 @@ def test_nothing_is_changed_on_the_way(document: Any, cuts: list[int], indent: i
             return await growing.unpack()
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"_IN_MEMORY_BYTES": 20, "_STEP_BYTES": 7, "_SOUND_FROM_BYTES": 8}.items():
+        for name, value in {"_IN_MEMORY_BYTES": 20, "_STEP_BYTES": 8, "_SOUND_FROM_BYTES": 8}.items():
             patch.setattr(gemini_body, name, value)
         unpacked = asyncio.run(unpack())
 

@@ -34,14 +34,17 @@ from books import (
 from scripted import USAGE, ScriptedEngine, speech
 from sound import RATE, loudness_db, read_wav
 
+from audio_api.audio.large_sounds import few_at_once, take_permit
+from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator, Fault
 from audio_api.emulator.control import Call
 from audio_api.emulator.speech import synthesize
-from audio_api.engines.base import SpeechAudio
+from audio_api.engines.base import SpeechAudio, Utterance
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSContentBlockedError
 from audio_api.models.audio_request import AudioRequest, SpeakerConfig, SpeakerMode, SpeechProgress, TokenUsage
 from audio_api.services.narration import Narration
 from audio_api.services.planning import PlannedPiece
+from audio_api.services.synthesis import Bill, Synthesis
 from audio_api.services.tts_service import TTSService
 
 TEXT = book(4_500)
@@ -122,6 +125,56 @@ async def test_pieces_are_handed_over_in_the_order_of_the_text() -> None:
     speaker.gates[0].set()
     assert await hearing == PIECES
     assert speaker.started == list(range(TOTAL))
+
+
+async def test_few_pieces_are_in_memory_however_many_are_in_progress() -> None:
+    """Two at a time are loaded, checked and kept; one whose call takes long holds nobody up."""
+    speaker = Speaker()
+    loaded, most, finished = 0, 0, 0
+
+    async def speak(piece: PlannedPiece) -> SpeechAudio:
+        nonlocal loaded, most, finished
+        audio = await speaker(piece)
+        await take_permit()
+        loaded += 1
+        most = max(most, loaded)
+        await _some_time()
+        loaded -= 1
+        finished += 1
+        return audio
+
+    hearing = asyncio.create_task(heard(Narration(PIECES, speak, at_once=TOTAL)))
+    for gate in speaker.gates[1:]:
+        gate.set()
+    await until(lambda: finished == TOTAL - 1)
+    speaker.let_all()
+    assert await hearing == PIECES
+    assert most == 2
+
+
+async def test_a_piece_that_waits_for_its_next_attempt_takes_no_memory(tmp_path: Path) -> None:
+    """Its permit is another's between two attempts, and its own again for the second."""
+    permits = asyncio.Semaphore(1)
+    locked: list[bool] = []
+
+    class Loading(ScriptedEngine):
+        async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+            await take_permit()
+            return await super().synthesize(utterance)
+
+    async def sleep(seconds: float) -> None:
+        locked.append(permits.locked())
+
+    def silence(utterance: Utterance) -> SpeechAudio:
+        return speech(utterance, pcm=bytes(100_000))
+
+    config = AudioConfig(output_dir=tmp_path, tts_engine="offline")
+    clock = replace(CLOCK, sleep=sleep)
+    synthesis = Synthesis(Loading([silence]), config, clock, Bill(config, clock))
+    with few_at_once(permits):
+        await synthesis.run(PIECES[0].utterance)
+        locked.append(permits.locked())
+    assert locked == [False, True]
 
 
 @pytest.mark.parametrize("room", [True, False])

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from audio_api.audio.large_sounds import take_permit
 from audio_api.audio.wav import HEADER_BYTES, decode_wav, save_wav, wav_header
 from audio_api.errors import TTSOutputError
 from audio_api.models.audio_request import TokenUsage
@@ -98,7 +99,11 @@ class PieceCache:
         Raises:
             ValueError: The key is none.
         """
-        return await asyncio.to_thread(self._read, key, self._path(key))
+        path = self._path(key)
+        if not await asyncio.to_thread(os.path.lexists, path):
+            return None
+        await take_permit()
+        return await asyncio.to_thread(self._read, key, path)
 
     async def put(self, key: str, piece: CachedPiece) -> bool:
         """Keep a piece, replacing an older one. Cancelled, the piece, being paid for, is kept nevertheless.

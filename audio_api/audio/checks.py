@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_api.audio.sound_thread import in_sound_thread
+from audio_api.audio.large_sounds import in_sound_thread
 from audio_api.errors import ErrorCode
 from audio_api.text.pace import least_seconds, most_seconds
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import binascii
 import mmap
+import os
 import re
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import FileIO
 
-from audio_api.audio.sound_thread import in_sound_thread
+from audio_api.audio.large_sounds import in_sound_thread, take_permit
 
 # Parsing takes four times the size of a body in memory, and many may come in at once. 8 seconds of speech are less.
 _IN_MEMORY_BYTES = 2**19
+# A multiple of four, as base64 is.
 _STEP_BYTES = 2**18
 _SOUND_FROM_BYTES = 2**16
-_DATA = re.compile(rb'"data" *: *"')
+_DATA = re.compile(rb'(?<!\\)"data" *: *"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,14 @@ class Body:
             await asyncio.to_thread(self._set_aside)
 
     async def unpack(self) -> Unpacked:
-        """The whole of it; blocks a thread for about a millisecond per second of speech when it is large."""
+        """The whole of it.
+
+        Raises:
+            ValueError: A large sound is no base64.
+        """
         if self._file is None:
             return Unpacked(bytes(self._tail))
+        await take_permit()
         return await in_sound_thread(self._unpack, self._file)
 
     def close(self) -> None:
@@ -73,32 +79,37 @@ class Body:
         if self._tail:
             file.seek(0)
             return Unpacked(file.readall() + self._tail)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as body:
-            return _without_sounds(body)
+        with mmap.mmap(file.fileno(), 0) as body:
+            json, extents = _decoded_in_place(body)
+        return Unpacked(json, {mark: os.pread(file.fileno(), size, start) for mark, (start, size) in extents.items()})
 
 
-def _without_sounds(body: mmap.mmap) -> Unpacked:
-    sounds: dict[bytes, bytes] = {}
+def _decoded_in_place(body: mmap.mmap) -> tuple[bytes, dict[bytes, tuple[int, int]]]:
+    """The JSON with marks for sounds, and by its mark where each sound begins now and how long it is."""
+    extents: dict[bytes, tuple[int, int]] = {}
     json = bytearray()
     copied = 0
-    for start, end in _sounds(body):
-        try:
-            with memoryview(body) as view, view[start:end] as encoded:
-                sound = binascii.a2b_base64(encoded, strict_mode=True)
-        except binascii.Error:
-            # The parser has the say on what is wrong with it.
-            continue
-        mark = b"sound %d" % len(sounds)
-        sounds[mark] = sound
-        json += body[copied:start] + binascii.b2a_base64(mark, newline=False)
-        copied = end
-    return Unpacked(bytes(json + body[copied:]), sounds)
-
-
-def _sounds(body: mmap.mmap) -> Iterator[tuple[int, int]]:
-    """Where the base64 of every large sound begins and ends."""
     found = _DATA.search(body)
-    while found and (end := body.find(b'"', found.end())) >= 0:
-        if end - found.end() >= _SOUND_FROM_BYTES:
-            yield found.span()[1], end
+    while found:
+        start = end = found.end()
+        if body.find(b'"', start, start + _SOUND_FROM_BYTES) < 0:
+            end, size = _decode(body, start)
+            mark = b"sound %d" % len(extents)
+            extents[mark] = start, size
+            json += body[copied:start] + binascii.b2a_base64(mark, newline=False)
+            copied = end
         found = _DATA.search(body, end)
+    return bytes(json + body[copied:]), extents
+
+
+def _decode(body: mmap.mmap, start: int) -> tuple[int, int]:
+    """Put a sound in the place of its base64. Returns where that ended, and the size of the sound."""
+    end = written = start
+    while encoded := body[end : end + _STEP_BYTES].partition(b'"')[0]:
+        sound = binascii.a2b_base64(encoded, strict_mode=True)
+        body[written : written + len(sound)] = sound
+        # What lies behind is in the file, and needs no memory.
+        body.madvise(mmap.MADV_DONTNEED)
+        written += len(sound)
+        end += len(encoded)
+    return end, written - start

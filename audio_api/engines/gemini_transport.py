@@ -80,8 +80,6 @@ class _SpeechTransport(httpx2.AsyncBaseTransport):
 
     def __init__(self, lanes: _Lanes) -> None:
         self._lanes = lanes
-        # It takes twice the memory of a sound.
-        self._unpacking = asyncio.Lock()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         timeout = request.extensions["timeout"]
@@ -99,8 +97,10 @@ class _SpeechTransport(httpx2.AsyncBaseTransport):
             with closing(Body()) as body:
                 async for part in stream:
                     await body.add(part)
-                async with self._unpacking:
+                try:
                     unpacked = await body.unpack()
+                except ValueError as error:
+                    raise httpx2.DecodingError(str(error)) from None
             wire.sounds = unpacked.sounds
             return respond(content=unpacked.json)
 

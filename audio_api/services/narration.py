@@ -13,10 +13,13 @@ from itertools import islice
 from types import TracebackType
 from typing import Self
 
-from audio_api.audio.sound_thread import in_sound_thread
+from audio_api.audio.large_sounds import few_at_once, in_sound_thread
 from audio_api.engines.base import SpeechAudio
 from audio_api.errors import AudioAPIError
 from audio_api.services.planning import PlannedPiece
+
+# Between the end of its call and its turn to be heard a piece is checked and kept, which takes far less than a call.
+_MOST_IN_MEMORY = 2
 
 Speak = Callable[[PlannedPiece], Awaitable[SpeechAudio]]
 
@@ -71,6 +74,7 @@ class Narration:
         self._waiting = iter(pieces)
         self._speak = speak
         self._at_once = at_once
+        self._permits = asyncio.Semaphore(_MOST_IN_MEMORY)
         self._begun: deque[asyncio.Task[Narrated | _Aside]] = deque()
 
     async def __aenter__(self) -> Self:
@@ -122,12 +126,13 @@ class Narration:
         return made if isinstance(made, Narrated) else await in_sound_thread(made.take)
 
     async def _make(self, piece: PlannedPiece) -> Narrated | _Aside:
-        narrated = Narrated(piece, await self._speak(piece))
-        if self._begun[0] is not asyncio.current_task():
-            # Without room on disk it stays in memory.
-            with suppress(OSError):
-                return await in_sound_thread(_Aside, narrated)
-        return narrated
+        with few_at_once(self._permits):
+            narrated = Narrated(piece, await self._speak(piece))
+            if self._begun[0] is not asyncio.current_task():
+                # Without room on disk it stays in memory.
+                with suppress(OSError):
+                    return await in_sound_thread(_Aside, narrated)
+            return narrated
 
     async def _settle(self) -> list[Narrated | _Aside | BaseException]:
         return await asyncio.gather(*self._begun, return_exceptions=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audio_api.audio.sound_thread import in_sound_thread
+from audio_api.audio.large_sounds import in_sound_thread
 from audio_api.audio.wav import SAMPLE_RATE, WavWriter, encode_wav, write_wav
 from audio_api.engines.base import SpeechAudio, Utterance, WordTime
 from audio_api.errors import ErrorCode, TTSAudioError, TTSOutputError

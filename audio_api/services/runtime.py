@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from audio_api.audio.cache import CachedPiece, PieceCache
+from audio_api.audio.large_sounds import give_permit_back
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import ErrorCode, TTSAudioError, TTSModelNotFoundError
@@ -102,6 +103,7 @@ class Runtime:
     async def _speak(self, piece: PlannedPiece, bill: Bill, cached: bool, halvings: int) -> SpeechAudio:
         if cached and (audio := await self.recall(piece.utterance, bill)):
             return audio
+        give_permit_back()
         speak = partial(self.speak, bill=bill, cached=cached)
         try:
             audio = await self._make(piece.utterance, bill)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from audio_api.audio.large_sounds import give_permit_back
 from audio_api.audio.wav import SAMPLE_RATE
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
@@ -118,10 +119,15 @@ class Synthesis:
 
     async def _attempt(self, utterance: Utterance) -> SpeechAudio:
         self._bill.attempts += 1
-        with self._charged(utterance):
-            audio = await self._engine.synthesize(utterance)
-        self._bill.charge(utterance.model, audio.usage)
-        return await self._verify(utterance, audio)
+        try:
+            with self._charged(utterance):
+                audio = await self._engine.synthesize(utterance)
+            self._bill.charge(utterance.model, audio.usage)
+            return await self._verify(utterance, audio)
+        except AudioAPIError:
+            # Others go on while this one waits for its next attempt.
+            give_permit_back()
+            raise
 
     async def open_stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
         """Try until a stream yields its first sound, and return the stream from that sound on.
