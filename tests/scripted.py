@@ -28,7 +28,7 @@ class ScriptedEngine(SpeechEngine):
     def __init__(self, outcomes: Iterable[Outcome] = ()) -> None:
         self._outcomes = list(outcomes)
         self.asked: list[Utterance] = []
-        self.closed = False
+        self.warm = self.closed = False
         self.refusal: AudioAPIError | None = None
 
     def preflight(self, utterance: Utterance) -> None:
@@ -46,6 +46,12 @@ class ScriptedEngine(SpeechEngine):
 
     async def health_check(self, model: str) -> None:
         """Refuse when told to."""
+        if self.refusal:
+            raise self.refusal
+
+    async def warm_up(self, model: str) -> None:
+        """Refuse when told to."""
+        self.warm = True
         if self.refusal:
             raise self.refusal
 

@@ -230,6 +230,14 @@ async def test_health_of_an_unknown_model(subject: Subject) -> None:
         await subject.engine.health_check("gemini-9-tts")
 
 
+async def test_warming_up_costs_nothing_and_changes_nothing(subject: Subject) -> None:
+    """As often as one likes, and without an attempt."""
+    for _ in range(2):
+        await subject.engine.warm_up(subject.model)
+    assert subject.attempts() == 0
+    assert (await synthesize(subject, subject.utterance())).duration_s > 1
+
+
 async def test_closing_twice(subject: Subject) -> None:
     """Before the first call and after the last one, as often as one likes."""
     await subject.engine.close()

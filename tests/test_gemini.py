@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from base64 import b64encode
 from types import SimpleNamespace
@@ -337,6 +339,31 @@ async def test_health_check_is_free_and_tells_a_bad_key(gemini_emulator: Emulato
         await engine.health_check(MODEL)
     await engine.close()
     assert {(call.method, call.path) for call in gemini_emulator.calls} == {("GET", f"/v1beta/models/{MODEL}")}
+
+
+REHEARSE = f"""
+import asyncio
+from audio_api.engines.gemini import GeminiEngine
+
+engine = GeminiEngine("any", base_url="http://127.0.0.1:1", timeout_s=5, max_connections=1)
+asyncio.run(engine.warm_up("{MODEL}"))
+from google.genai import types
+used = types.GenerateContentConfig, types.GenerateContentResponse
+print(*(each.__pydantic_complete__ for each in used))
+"""
+
+
+def test_warming_up_builds_what_the_sdk_puts_off() -> None:
+    """In a new process, and with nobody to call."""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", REHEARSE], capture_output=True, text=True, check=True)
+    assert (done.stdout.split(), done.stderr) == (["True", "True"], "")
+
+
+async def test_warming_up_tells_what_is_wrong_and_leaves_injected_clients_alone() -> None:
+    """Without a key nothing can be said; what an injected client needs, its owner knows."""
+    with pytest.raises(ConfigurationError, match="no Gemini API key"):
+        await GeminiEngine(timeout_s=5, max_connections=1).warm_up(MODEL)
+    await injected(object()).warm_up(MODEL)
 
 
 async def test_a_404_may_mean_the_custom_voice(gemini_emulator: Emulator) -> None:

@@ -313,6 +313,8 @@ async def test_a_paced_engine_is_the_engine_otherwise(limits: MemoryLimits, time
         wrapped.preflight(UTTERANCE)
     with pytest.raises(TTSUnavailableError):
         await wrapped.health_check(MODEL)
+    with pytest.raises(TTSUnavailableError):
+        await wrapped.warm_up(MODEL)
     await wrapped.close()
     assert engine.closed
 

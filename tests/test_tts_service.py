@@ -576,6 +576,23 @@ async def test_health_is_the_engines_health(serve: Serve) -> None:
     assert (health.engine, health.error, health.error_code) == ("scripted", "no route", ErrorCode.CONNECTION_FAILED)
 
 
+async def test_a_factory_is_asked_once_for_each_settings(config: AudioConfig) -> None:
+    """What it makes speaks and is closed with the service."""
+    made: list[ScriptedEngine] = []
+
+    def make(given: AudioConfig) -> ScriptedEngine:
+        assert given is config
+        made.append(ScriptedEngine())
+        return made[-1]
+
+    async with TTSService(config, engine_factory=make) as service:
+        await service.warm_up()
+        assert (await service.generate_audio(AudioRequest(text="Made to order."))).success
+    (engine,) = made
+    assert engine.warm
+    assert engine.closed
+
+
 async def test_an_injected_engine_is_not_closed(config: AudioConfig) -> None:
     """Whoever opens a thing closes it; after ``close`` the service says that it is closed."""
     engine = ScriptedEngine()

@@ -190,12 +190,12 @@ async def test_a_quota_is_kept_by_three_processes(tmp_path: Path, redis_url: str
         calls = [call for call in gemini_emulator.calls if call.status in {200, 429} and call.action]
     refused = [call for call in calls if call.status == 429]
     assert len(calls) - len(refused) == 40
-    # None on an idle machine, see benchmarks/chaos.py; on a busy one calls are late, and a window may be lost.
-    assert len(refused) <= 10
+    # None on an idle machine, see benchmarks/chaos.py; on a busy one a call is late, and a window may be lost.
+    assert len(refused) <= 2
     # Forty calls need three whole windows after the first ten.
     used = 15 / (calls[-1].time_s - calls[0].time_s)
     print(f"{len(refused)} refused, {used:.1%} of the quota used")
-    assert used >= 0.6
+    assert used >= 0.75
 
 
 async def test_without_the_setting_a_429_is_heard_by_all(

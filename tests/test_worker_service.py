@@ -180,6 +180,21 @@ async def test_a_worker_of_its_own_makes_what_it_needs(config: AudioConfig, gemi
     await worker.stop_worker()
 
 
+async def test_an_engine_is_warm_before_the_first_task(
+    config: AudioConfig, queue: QueueService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Calls keep their turns from the first one on; an engine that cannot be made ready is only late."""
+    engine = ScriptedEngine()
+    engine.refusal = TTSUnavailableError("not yet")
+    worker = worker_with(engine, config, queue)
+    await worker.start_worker()
+    assert engine.warm
+    assert "the first calls will be late" in caplog.text
+    engine.refusal = None
+    assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 10)).success
+    await worker.stop_worker()
+
+
 async def test_stopping_finishes_what_runs(config: AudioConfig, queue: QueueService) -> None:
     """Nothing new is taken, the task at hand is finished, the next one still waits."""
     engine = HangingEngine()

@@ -172,6 +172,16 @@ class SpeechEngine(ABC):
             AudioAPIError: It cannot; the text says why.
         """
 
+    async def warm_up(self, model: str) -> None:  # noqa: B027 - nothing is what most engines have to do
+        """Do now, without billing, what would make the first call late; most engines have nothing to do.
+
+        Args:
+            model: The id of the model that will probably speak.
+
+        Raises:
+            AudioAPIError: As ``synthesize``; the engine may be used all the same.
+        """
+
     @abstractmethod
     async def close(self) -> None:
         """End connections and processes that this engine opened. May be called twice."""

@@ -17,7 +17,7 @@ from unicodedata import east_asian_width
 from pydantic import SecretStr
 
 from audio_api.config import GEMINI_URL, NO_KEY
-from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
+from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
 from audio_api.engines.gemini_errors import classify, unreadable
 from audio_api.engines.gemini_reply import Reading, Wire, current_wire, read_reply
 from audio_api.engines.gemini_request import build_request, speakers_of
@@ -30,6 +30,7 @@ from audio_api.errors import (
     TTSUnavailableError,
     TTSValidationError,
 )
+from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.speech_models import model_spec
 from audio_api.models.voices import VoiceName
 
@@ -187,6 +188,25 @@ class GeminiEngine(SpeechEngine):
         timeout_s = min(self._timeout_s, _HEALTH_TIMEOUT_S)
         await self._call("get", {"model": model}, timeout_s, Wire())
 
+    async def warm_up(self, model: str) -> None:
+        """Rehearse a call whose reply comes from here: the SDK is imported, and builds its classes, at their first use.
+
+        Raises:
+            AudioAPIError: The key, the proxy or the environment is wrong.
+        """
+        self._check_key()
+        if self._injected is None:
+            await asyncio.to_thread(lambda: asyncio.run(self._rehearse(model)))
+
+    async def _rehearse(self, model: str) -> None:
+        import httpx2
+
+        reply = {"candidates": [{"content": {"parts": [{"inlineData": {"mimeType": "audio/l16", "data": ""}}]}}]}
+        here = httpx2.MockTransport(lambda _: httpx2.Response(200, json=reply))
+        async with httpx2.AsyncClient(transport=here) as http:
+            call = _speech_call(Utterance((Turn("Hello.", VoiceConfig()),), model, "en-US"))
+            await self._connect(http).sdk.aio.models.generate_content(**call)
+
     async def close(self) -> None:
         """Close the connections of every event loop that still runs."""
         here = asyncio.get_running_loop()
@@ -215,23 +235,23 @@ class GeminiEngine(SpeechEngine):
         return connection.sdk
 
     def _connect_once(self, loop: asyncio.AbstractEventLoop) -> _Connection:
+        from audio_api.engines.gemini_transport import open_http_client
+
         with self._connecting:
             for ended in [other for other in self._connections if other.is_closed()]:
                 del self._connections[ended]
             if loop not in self._connections:
-                self._connections[loop] = self._connect()
+                http = open_http_client(self._base_url, max_connections=self._max_connections)
+                self._connections[loop] = self._connect(http)
             return self._connections[loop]
 
-    def _connect(self) -> _Connection:
+    def _connect(self, http: httpx2.AsyncClient) -> _Connection:
         import httpx2
         from google.genai import Client, types
         from google.genai.client import DebugConfig
 
-        from audio_api.engines.gemini_transport import open_http_client
-
         # A finish reason that the SDK does not know is reported with the reply.
         warnings.filterwarnings("ignore", r".* is not a valid \w+$", UserWarning, r"google\.genai\._common$")
-        http = open_http_client(self._base_url, max_connections=self._max_connections)
         options = types.HttpOptions(
             base_url=self._base_url,
             # The SDK's default, v1, does not take the fields of speech.

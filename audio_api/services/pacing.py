@@ -226,6 +226,10 @@ class PacedEngine(SpeechEngine):
         """As the engine itself: it costs nothing and needs no turn."""
         await self._engine.health_check(model)
 
+    async def warm_up(self, model: str) -> None:
+        """As the engine itself: it needs no turn, and spares the first one."""
+        await self._engine.warm_up(model)
+
     async def close(self) -> None:
         """As the engine itself."""
         await self._engine.close()

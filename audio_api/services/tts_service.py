@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -76,6 +77,8 @@ class TTSService:
         gemini_client: Anything shaped like ``google.genai.Client``, used instead of one made here and never closed
             here; ``None``: one is made from the settings.
         engine: The source of speech, never closed here; ``None``: what the settings say.
+        engine_factory: Makes the source of speech from settings, once for each that take effect; what it made is closed
+            here. ``None``: ``make_engine`` with the client. Not asked when there is an ``engine``.
         clock: Time and chance; ``None``: the real ones.
     """
 
@@ -85,11 +88,12 @@ class TTSService:
         gemini_client: object | None = None,
         engine: SpeechEngine | None = None,
         *,
+        engine_factory: Callable[[AudioConfig], SpeechEngine] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._config = config
-        self._gemini_client = gemini_client
         self._engine = engine
+        self._engine_factory = engine_factory or partial(make_engine, gemini_client=gemini_client)
         self._clock = clock or Clock()
         self._runtime: Runtime | None = None
         self._own_engines: list[SpeechEngine] = []
@@ -232,6 +236,17 @@ class TTSService:
             return ServiceHealth(healthy=False, engine=name, error=str(error), error_code=error.code)
         return ServiceHealth(healthy=True, engine=name)
 
+    async def warm_up(self) -> None:
+        """Do now, without billing, what would make the first call late; for programs that must keep a pace.
+
+        Raises:
+            AudioAPIError: The engine will not be able to speak as things are. The service may be used all the same.
+        """
+        # numpy, which else would be imported between a call and its checks.
+        await asyncio.to_thread(import_module, "audio_api.audio.checks")
+        runtime = self._current_runtime()
+        await runtime.engine.warm_up(str(runtime.config.default_tts_model))
+
     async def close(self) -> None:
         """End the connections and processes that this service opened. May be called twice."""
         self._closed = True
@@ -246,31 +261,12 @@ class TTSService:
             raise RuntimeError("this TTSService is closed")
         config = self._settings()
         if self._runtime is None or self._runtime.config is not config:
-            engine = self._engine or self._make_engine(config)
+            engine = self._engine
+            if engine is None:
+                engine = self._engine_factory(config)
+                self._own_engines.append(engine)
             self._runtime = Runtime(config, engine, self._clock)
         return self._runtime
-
-    def _make_engine(self, config: AudioConfig) -> SpeechEngine:
-        engine: SpeechEngine
-        if config.tts_engine == "offline" and self._gemini_client is None:
-            from audio_api.engines.offline import OfflineEngine  # an optional extra
-
-            logger.warning("speech is made offline: a robotic voice, not Gemini", extra={"engine": "offline"})
-            engine = OfflineEngine()
-        else:
-            from audio_api.engines.gemini import GeminiEngine  # its SDK takes 0.8 s to import
-
-            engine = GeminiEngine(
-                config.gemini_api_key.get_secret_value() if config.gemini_api_key else None,
-                base_url=config.gemini_base_url,
-                timeout_s=config.request_timeout,
-                stall_timeout_s=config.stream_stall_timeout,
-                max_connections=config.max_concurrency,
-                max_input_tokens=config.max_context_tokens,
-                client=self._gemini_client,
-            )
-        self._own_engines.append(engine)
-        return engine
 
     async def _respond(
         self, request: AudioRequest, write: Callable[[AudioRequest, Runtime, Bill], Awaitable[Recording]]
@@ -364,6 +360,31 @@ class TTSService:
             yield
         finally:
             self._being_written.discard(path)
+
+
+def make_engine(config: AudioConfig, gemini_client: object | None = None) -> SpeechEngine:
+    """The source of speech that the settings name; whoever asked for it closes it.
+
+    Args:
+        config: The settings.
+        gemini_client: As ``TTSService``; makes it Gemini, whatever the settings say.
+    """
+    if config.tts_engine == "offline" and gemini_client is None:
+        from audio_api.engines.offline import OfflineEngine  # an optional extra
+
+        logger.warning("speech is made offline: a robotic voice, not Gemini", extra={"engine": "offline"})
+        return OfflineEngine()
+    from audio_api.engines.gemini import GeminiEngine  # its SDK takes 0.8 s to import
+
+    return GeminiEngine(
+        config.gemini_api_key.get_secret_value() if config.gemini_api_key else None,
+        base_url=config.gemini_base_url,
+        timeout_s=config.request_timeout,
+        stall_timeout_s=config.stream_stall_timeout,
+        max_connections=config.max_concurrency,
+        max_input_tokens=config.max_context_tokens,
+        client=gemini_client,
+    )
 
 
 def _read(request: AudioRequest, config: AudioConfig) -> Utterance:

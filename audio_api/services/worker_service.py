@@ -11,18 +11,16 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from importlib import import_module
 from types import TracebackType
 from typing import Any, Self
 
 from audio_api.config import AudioConfig, get_config
-from audio_api.engines.base import SpeechEngine
 from audio_api.errors import ErrorCode, QueueClosedError, QueueUnavailableError, WorkerServiceError, error_class
 from audio_api.queues.base import MAX_DELIVERIES, Lease
 from audio_api.services.pacing import PacedEngine, Pacer
 from audio_api.services.queue_service import QueueService
 from audio_api.services.task_run import Ending, Premises, TaskRun
-from audio_api.services.tts_service import TTSService
+from audio_api.services.tts_service import TTSService, make_engine
 
 logger = logging.getLogger(__name__)
 
@@ -68,22 +66,6 @@ class WorkerStatus:
     tasks_per_minute: int
     uptime_s: float
     restarts: int
-
-
-class PacedTTSService(TTSService):
-    """Speech at the pace that all workers of a queue keep together.
-
-    Args:
-        config: As ``TTSService``.
-        pacer: Keeps the pace.
-    """
-
-    def __init__(self, config: AudioConfig | None, pacer: Pacer) -> None:
-        super().__init__(config)
-        self._pacer = pacer
-
-    def _make_engine(self, config: AudioConfig) -> SpeechEngine:
-        return PacedEngine(super()._make_engine(config), self._pacer)
 
 
 def _settings_of(config: AudioConfig | None) -> Callable[[], AudioConfig]:
@@ -141,12 +123,20 @@ class WorkerService:
             self._queue = await self._own.enter_async_context(QueueService(config=self._config))
         if self._makes_tts:
             self._tts = await self._own.enter_async_context(make_tts(self._config, self._queue))
+        await self._warm_up()
         self._premises = Premises.of(self._queue)
         self._worker_id, self._started_at = worker_id, time.monotonic()
         self._stopping.clear()
         self._hurry.clear()
         self._loop_task = asyncio.create_task(self._supervise(), name=worker_id)
         logger.info("worker begins", extra={"worker_id": worker_id})
+
+    async def _warm_up(self) -> None:
+        """A call that leaves long after its turn may arrive in a later minute, next to that minute's own calls."""
+        try:
+            await self._tts.warm_up()
+        except Exception as error:  # whatever it is, the first task will tell, and the others may do without
+            logger.warning("the first calls will be late", extra={"error": type(error).__name__})
 
     async def stop_worker(self, grace_s: float | None = None) -> None:
         """Take no more tasks, finish those at hand, and hand back what is not finished in time. May be called twice.
@@ -331,13 +321,12 @@ def make_tts(config: AudioConfig | None, queue: QueueService) -> TTSService:
         config: The settings; ``None``: ``get_config()`` at every request.
         queue: The queue whose workers share the pace.
     """
-    return PacedTTSService(config, Pacer(queue.backend.limits, _settings_of(config)))
+    pacer = Pacer(queue.backend.limits, _settings_of(config))
+    return TTSService(config, engine_factory=lambda config: PacedEngine(make_engine(config), pacer))
 
 
 async def _check_start(queue: QueueService, tts: TTSService) -> None:
-    """Refuse what waiting does not mend, and load what would make the first calls late."""
-    # numpy, which else would block the event loop between a call's turn and the call.
-    await asyncio.to_thread(import_module, "audio_api.audio.checks")
+    """Refuse what waiting does not mend."""
     for health in (await queue.health_check(), await tts.health_check()):
         if health.error_code in {ErrorCode.CONFIGURATION, ErrorCode.AUTHENTICATION}:
             raise error_class(health.error_code)(health.error or "")
