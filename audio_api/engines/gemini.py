@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 # Whether the API is there must be known sooner than a speech is made.
 _HEALTH_TIMEOUT_S = 10.0
 
+# A character is half a token or three of sound at most: most texts are short enough at a glance.
+_MOST_TOKENS_PER_CHAR = 3
+
 _CoroutineFunction = Callable[..., Awaitable[Any]]
 
 
@@ -360,8 +363,10 @@ def _check_voices(utterance: Utterance) -> None:
 def _check_length(utterance: Utterance, max_input_tokens: int | None) -> None:
     spec = model_spec(utterance.model)
     limit = min(spec.input_tokens, max_input_tokens or spec.input_tokens)
-    style = "".join(turn.style or "" for turn in utterance.turns)
-    tokens, audio_tokens = _input_tokens(utterance.text + style), _least_audio_tokens(utterance.text)
+    text, style = utterance.text, "".join(turn.style or "" for turn in utterance.turns)
+    if _MOST_TOKENS_PER_CHAR * (len(text) + len(style)) <= min(limit, spec.output_tokens):
+        return
+    tokens, audio_tokens = _input_tokens(text + style), _least_audio_tokens(text)
     if tokens <= limit and audio_tokens <= spec.output_tokens:
         return
     size = f"about {tokens:,} tokens" if tokens > limit else f"more than {audio_tokens // 25:,} seconds of speech"
