@@ -50,9 +50,6 @@ SCENARIOS: dict[str, Scenario] = {
 OPTIONS = {"quota": [str(scenes.WINDOW_S)]}
 SETTINGS: dict[str, dict[str, Any]] = {
     "quota": {"rate_limit_rpm": scenes.QUOTA},
-    # A job that is hit three times is a dead letter, whoever is to blame. With four slots each, every tenth delivery
-    # would be hit, and two or three jobs of 2,000 three times.
-    "kill": {"num_workers": 1, "worker_concurrency": 1},
 }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from chaos_stage import LEASE_S, SLOTS, Figure, Stage, seconds_since
@@ -27,13 +28,17 @@ async def kill(stage: Stage) -> list[Figure]:
     stage.emulator.latency_s = 0.1
     await stage.enqueue(stage.limits.jobs(2_000))
     async with stage.witness() as witness:
-        stage.start(2 * PROCESSES)
-        kills = await stage.strike(signal.SIGKILL, EVERY_S)
+        stage.start(PROCESSES)
+        kills = await stage.strike(signal.SIGKILL, EVERY_S, PROCESSES)
+    verdict = await stage.verdict()
+    hits = Counter(verdict.deliveries.values())
     return [
-        *await stage.basic_figures(await stage.verdict()),
+        *await stage.basic_figures(verdict),
         Figure("kills", kills),
+        Figure("jobs delivered twice", hits[2]),
+        Figure("jobs delivered three times (a third hit is the last)", hits[3]),
         Figure("announced more than once", sum(count > 1 for count in witness.announced.values()), 0),
-        Figure("calls again (one for each kill is allowed)", stage.calls_again(), kills),
+        Figure("calls again (kills × slots are allowed)", stage.calls_again(), kills * SLOTS),
         Figure("longest time to the call again, s", max(stage.redeliveries_s(), default=0), LEASE_S + 1),
     ]
 
@@ -43,7 +48,7 @@ async def stop(stage: Stage) -> list[Figure]:
     stage.emulator.latency_s = 0.2
     await stage.enqueue(stage.limits.jobs(2_000))
     stage.start(PROCESSES)
-    stops = await stage.strike(signal.SIGTERM, EVERY_S)
+    stops = await stage.strike(signal.SIGTERM, EVERY_S, PROCESSES)
     await stage.all_ready(1)
     codes = stage.site.stop()
     return [
@@ -280,7 +285,7 @@ async def batches(stage: Stage) -> list[Figure]:
             await queue.enqueue_batch_tasks(BatchAudioRequest(requests=requests, batch_id=f"batch-{batch}"))
             stage.texts |= {f"batch-{batch}-{number}": request.text for number, request in enumerate(requests)}
     stage.start(PROCESSES)
-    kills = await stage.strike(signal.SIGKILL, 2 * EVERY_S)
+    kills = await stage.strike(signal.SIGKILL, 2 * EVERY_S, PROCESSES)
     verdict = await stage.verdict()
     found = [await stage.batch(f"batch-{number}") for number in range(count)]
     wrong = sum(

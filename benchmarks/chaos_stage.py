@@ -206,11 +206,13 @@ class Stage:
             self.site.start(1, [str(HERE / "chaos_worker.py"), number, *self._options])
 
     def ready(self) -> list[int]:
-        """The numbers of the processes that run and take tasks."""
+        """The numbers of the processes that take tasks, without those that were told to end."""
         return [
             number
             for number, process in enumerate(self.site.processes)
-            if process.poll() is None and READY in (self.site.folder / f"worker-{number}.log").read_text()
+            if process.poll() is None
+            and str(number) not in self.struck
+            and READY in (self.site.folder / f"worker-{number}.log").read_text()
         ]
 
     async def all_ready(self, count: int) -> None:
@@ -290,12 +292,17 @@ class Stage:
                 over.set()
                 await listening
 
-    async def strike(self, how: signal.Signals, every_s: float) -> int:
-        """Send the signal to a random process and start another one, again and again until all jobs have ended."""
+    async def strike(self, how: signal.Signals, every_s: float, among: int) -> int:
+        """Send the signal to one of so many processes and start another, again and again until all jobs have ended.
+
+        On a machine that needs longer than the interval to start a process, the next strike waits for it. Or else
+        there would be one process left, which is always the victim.
+        """
         ending = asyncio.create_task(self.all_ended())
         strikes = 0
         while not (await asyncio.wait([ending], timeout=every_s))[0]:
-            if not (ready := self.ready()):
+            await self.until(lambda: ending.done() or len(self.ready()) >= among)
+            if ending.done() or not (ready := self.ready()):
                 continue
             victim = self.chance.choice(ready)
             self.site.processes[victim].send_signal(how)

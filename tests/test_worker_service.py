@@ -195,6 +195,35 @@ async def test_an_engine_is_warm_before_the_first_task(
     await worker.stop_worker()
 
 
+async def test_what_is_told_to_stop_while_it_begins_stops(
+    config: AudioConfig, queue: QueueService, gemini_emulator: Emulator
+) -> None:
+    """A worker and a manager, between their start and their first task: neither is left running on closed services."""
+
+    class Cold(ScriptedEngine):
+        """Takes its time."""
+
+        go_on = asyncio.Event()
+
+        async def warm_up(self, model: str) -> None:
+            """Wait to be told."""
+            await self.go_on.wait()
+
+    worker = worker_with(engine := Cold(), config, queue)
+    starting = asyncio.create_task(worker.start_worker())
+    stopping = asyncio.create_task(worker.stop_worker())
+    await asyncio.wait([stopping], timeout=0.1)
+    engine.go_on.set()
+    await asyncio.gather(starting, stopping)
+    assert worker.get_status().state is WorkerState.STOPPED
+    manager = WorkerManager(config.model_copy(update={"gemini_base_url": gemini_emulator.url}))
+    starting = asyncio.create_task(manager.start_workers())
+    await until(lambda: bool(gemini_emulator.calls))
+    await manager.stop_workers()
+    assert starting.done()
+    assert {status.state for status in manager.get_worker_status().values()} == {WorkerState.STOPPED}
+
+
 async def test_stopping_finishes_what_runs(config: AudioConfig, queue: QueueService) -> None:
     """Nothing new is taken, the task at hand is finished, the next one still waits."""
     engine = HangingEngine()

@@ -94,6 +94,7 @@ class GeminiEngine(SpeechEngine):
         self._now = now
         self._connections: dict[asyncio.AbstractEventLoop, _Connection] = {}
         self._connecting = threading.Lock()
+        self._rehearsed = False
 
     def preflight(self, utterance: Utterance) -> None:
         """Check the key, the voices and the length.
@@ -198,8 +199,9 @@ class GeminiEngine(SpeechEngine):
             AudioAPIError: The key, the proxy or the environment is wrong.
         """
         self._check_key()
-        if self._injected is None:
+        if self._injected is None and not self._rehearsed:
             await asyncio.to_thread(lambda: asyncio.run(self._rehearse(model)))
+            self._rehearsed = True
 
     async def _rehearse(self, model: str) -> None:
         import httpx2

@@ -96,6 +96,7 @@ class WorkerService:
         if tts_service is not None:
             self._tts = tts_service
         self._own = AsyncExitStack()
+        self._starting = asyncio.Lock()
         self._worker_id = ""
         self._loop_task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -117,6 +118,10 @@ class WorkerService:
             WorkerServiceError: It runs already.
             ConfigurationError: The queue or the engine cannot be made from the settings.
         """
+        async with self._starting:
+            await self._start(worker_id)
+
+    async def _start(self, worker_id: str) -> None:
         if self._loop_task is not None:
             raise WorkerServiceError(f"{self._worker_id} runs already; make another WorkerService", retryable=False)
         if self._makes_queue:
@@ -145,6 +150,8 @@ class WorkerService:
             grace_s: How many seconds the tasks at hand may take; ``None``: the setting ``WORKER_GRACE``. A second call
                 with 0 ends the grace of the first.
         """
+        async with self._starting:
+            pass  # what is about to begin would not be ended
         if self._loop_task is None:
             return
         if grace_s == 0:
@@ -351,6 +358,7 @@ class WorkerManager:
         self._config = config
         self._make_queue = queue_service_factory or partial(QueueService, config=config)
         self._own = AsyncExitStack()
+        self._starting = asyncio.Lock()
         self._workers: dict[str, WorkerService] = {}
 
     async def __aenter__(self) -> Self:
@@ -374,6 +382,10 @@ class WorkerManager:
             ConfigurationError: The queue or the engine cannot be made from the settings.
             TTSAuthenticationError: The API refuses the key.
         """
+        async with self._starting:
+            await self._start()
+
+    async def _start(self) -> None:
         if any(status.state is not WorkerState.STOPPED for status in self.get_worker_status().values()):
             raise WorkerServiceError("the workers run already; stop_workers() first", retryable=False)
         self._workers.clear()
@@ -392,6 +404,8 @@ class WorkerManager:
         Args:
             grace_s: As ``WorkerService.stop_worker``.
         """
+        async with self._starting:
+            pass  # as a worker does
         await asyncio.gather(*(worker.stop_worker(grace_s) for worker in self._workers.values()))
         await self._own.aclose()
 
