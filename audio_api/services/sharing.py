@@ -71,6 +71,7 @@ class Sharing:
                 self._forget(key, making)
                 making.task.cancel()
                 await asyncio.wait([making.task])
+                making.charge(bill)
 
     def _forget(self, key: str, making: _Making) -> None:
         if self._in_progress.get(key) is making:
