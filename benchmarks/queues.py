@@ -40,7 +40,7 @@ def print_systems(results: dict[str, list[Figures]]) -> None:
     for name, rounds in results.items():
         of_bare = [ours.jobs_per_s / bare.jobs_per_s for ours, bare in zip(rounds, bare, strict=True)]
         middle, late = waits_ms(rounds)
-        trips = f"{middle_of(rounds, 'enqueue_trips'):.1f} + {middle_of(rounds, 'run_trips'):.1f}"
+        trips = f"{middle_of(rounds, 'enqueue_trips'):.1f} + {middle_of(rounds, 'run_trips'):.2f}"
         commands = f"{middle_of(rounds, 'enqueue_commands'):.0f} + {middle_of(rounds, 'run_commands'):.1f}"
         print(
             f"{name:<14} {middle_of(rounds, 'enqueue_per_s'):>9,.0f} {middle_of(rounds, 'bulk_per_s'):>7,.0f}"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from audio_api.queues.redis_streams import ACCESS
+from audio_api.queues.redis_client import ACCESS
 
 USER, PASSWORD = "audio", "CANARY-redis-password"
 ENV_URL = "AUDIO_API_TEST_REDIS_URL"

@@ -44,7 +44,7 @@ ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "httpx2": ("engines.gemini", "doctor"),
     "soxr": "engines.espeak_process",
     "espeakng_loader": ("engines.espeak_process", "engines.offline"),
-    "redis": "queues.redis_streams",
+    "redis": "queues.redis_client",
     "starlette": "emulator",
     "uvicorn": "emulator",
     "tenacity": "retry",

@@ -24,8 +24,8 @@ from audio_api.doctor.live_facts import FACTS, LiveReport, check_live
 from audio_api.emulator import Emulator, Fault
 from audio_api.errors import ConfigurationError
 from audio_api.models.speech_models import model_spec
-from audio_api.queues import redis_streams
-from audio_api.queues.redis_streams import ping
+from audio_api.queues import redis_client
+from audio_api.queues.redis_client import ping
 from audio_api.retry import Clock
 
 KEY = "canary-key-never-shown"
@@ -235,7 +235,7 @@ async def test_ping_of_a_dead_socket(tmp_path: Path) -> None:
 
 async def test_ping_of_a_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes the connection and says nothing is given up on."""
-    monkeypatch.setattr(redis_streams, "_PING_LIMIT_S", 0.05)
+    monkeypatch.setattr(redis_client, "_PING_LIMIT_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert "TimeoutError" in await refusal_of(f"redis://127.0.0.1:{listener.getsockname()[1]}")
 

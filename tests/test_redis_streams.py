@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 from redis_server import PASSWORD, USER, RedisSentinel, RedisServer, free_port, until
 
 from audio_api.errors import ConfigurationError, QueueServiceError, QueueUnavailableError
-from audio_api.queues import redis_streams
+from audio_api.queues import redis_client
 from audio_api.queues.base import Job, JobState, Lease
 from audio_api.queues.redis_streams import RedisBackend
 
@@ -326,14 +326,14 @@ async def test_nothing_is_asked_that_only_a_cloud_knows(
 ) -> None:
     """redis-py logs what a server refuses when a connection is made; it finds nothing to log."""
     caplog.set_level(logging.DEBUG, "redis")
-    await redis_streams.ping(shared.url)
+    await redis_client.ping(shared.url)
     await connect(shared.url).health()
     assert [record for record in caplog.records if record.name.startswith("redis")] == []
 
 
 async def test_the_access_list_is_minimal_and_enough(shared: RedisServer, connect: Connect) -> None:
     """Other keys, other channels and everything dangerous are denied to the user all these tests run as."""
-    user = redis_streams._Server(shared.url, 1)
+    user = redis_client.Server(shared.url, 1)
     denied = ["GET other", "CONFIG GET save", "KEYS *", "FLUSHALL", "INFO", "SUBSCRIBE other"]
     denied += ["CLIENT KILL TYPE normal", "SCRIPT FLUSH", "ACL LIST", "EXPIRE audio_api:x 1"]
     for command in denied:
@@ -355,7 +355,7 @@ async def test_a_wrong_password(shared: RedisServer, connect: Connect, user: str
 
 async def test_a_user_who_may_not_subscribe(shared: RedisServer, connect: Connect) -> None:
     """Results are heard of nevertheless, a little later."""
-    rules = ["on", f">{PASSWORD}", *redis_streams.ACCESS.split(), "-subscribe"]
+    rules = ["on", f">{PASSWORD}", *redis_client.ACCESS.split(), "-subscribe"]
     await shared.admin("ACL", "SETUSER", "deaf", *rules)
     queue = connect(f"redis://deaf:{PASSWORD}@127.0.0.1:{shared.port}")
     await queue.enqueue(jobs(1))
@@ -627,7 +627,7 @@ async def test_sentinels(tmp_path: Path, connect: Connect) -> None:
         sentinel.start()
         places = f"127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}"
         queue = connect(f"redis+sentinel://{USER}:{PASSWORD}@{places}/queues/0")
-        assert await redis_streams.ping(f"redis+sentinel://{USER}:{PASSWORD}@{places}/queues") == await queue.health()
+        assert await redis_client.ping(f"redis+sentinel://{USER}:{PASSWORD}@{places}/queues") == await queue.health()
         await queue.enqueue(jobs(2))
         lease = await one(queue)
 
@@ -662,7 +662,7 @@ async def test_no_sentinel_answers(connect: Connect) -> None:
     url = f"redis+sentinel://127.0.0.1:{free_port()}/queues"
     await refusal(connect(url).enqueue(jobs(1)))
     with pytest.raises(ConfigurationError, match="start it, or correct REDIS_URL"):
-        await redis_streams.ping(url)
+        await redis_client.ping(url)
 
 
 async def test_a_socket(tmp_path: Path, connect: Connect) -> None:
@@ -681,7 +681,7 @@ async def test_a_subscription_is_asked_whether_it_stands(
     server: RedisServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Silence is no proof: one that answers stays, one that does not is made anew, and no result is missed."""
-    monkeypatch.setattr(redis_streams, "_QUIET_S", 0.05)
+    monkeypatch.setattr(redis_client, "_QUIET_S", 0.05)
     queue, worker = connect(server.url), connect(server.url)
     await queue.enqueue(jobs(2))
     first, second = await worker.lease(2, LONG_S)
@@ -715,7 +715,7 @@ async def test_a_password_that_crosses_a_network_openly(
     url: str, open_: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One warning for each place, and the password is not in it."""
-    redis_streams._warn_once.cache_clear()
+    redis_client._warn_once.cache_clear()
     for _ in range(2):
         await RedisBackend(url.format(PASSWORD)).close()
     assert ["travels openly: use rediss://" in text for text in _ours(caplog)] == [True] * open_
@@ -738,5 +738,5 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pauses_grow_to_five_seconds() -> None:
     """Workers look for a server after 0.1 s, and then ever more rarely, but never more rarely than every 5 s."""
-    pauses = redis_streams._pauses()
+    pauses = redis_client.backoff()
     assert [next(pauses) for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]

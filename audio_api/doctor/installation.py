@@ -17,7 +17,7 @@ from audio_api.doctor.live_calls import api_client, error_text, one_line
 from audio_api.engines.base import Turn, Utterance
 from audio_api.errors import AudioAPIError, ConfigurationError
 from audio_api.models.audio_request import VoiceConfig
-from audio_api.queues.redis_streams import ping
+from audio_api.queues.redis_client import ping
 
 PACKAGES = ("audio-api", "google-genai")
 EXTRAS = {

@@ -1,30 +1,23 @@
-"""Jobs that wait in Redis: streams with a consumer group, on any number of machines. The only file that imports redis.
+"""Jobs that wait in Redis: streams with a consumer group, on any number of machines.
 
-Redis 6.2 or newer, or Valkey. The user that the URL names needs no more than ``ACCESS``.
+Redis 6.2 or newer, or Valkey. The user that the URL names needs no more than ``redis_client.ACCESS``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
-import re
 import secrets
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import chain
 from math import inf
 from typing import Any, TypeVar, cast
-from urllib.parse import SplitResult, parse_qs, urlsplit, urlunsplit
 
-from audio_api.config import is_loopback
 from audio_api.errors import (
     ConfigurationError,
-    QueueClosedError,
     QueueServiceError,
     QueueUnavailableError,
     TaskNotFoundError,
@@ -48,471 +41,21 @@ from audio_api.queues.base import (
     full,
 )
 from audio_api.queues.limits import CallLimits, RedisLimits
+from audio_api.queues.redis_client import ANSWER_LIMIT_S, Script, Server, answer_limit_s, as_text, backoff
 
 _logger = logging.getLogger(__name__)
-_Answer = TypeVar("_Answer")
 _Status = TypeVar("_Status", JobStatus, BatchStatus)
 
-ACCESS = (
-    "resetchannels ~audio_api:* &audio_api:* -@all +@connection +@stream +@sortedset +@hash +@string +@list +eval "
-    "+evalsha +time +pexpire +persist +del +exists +publish +subscribe -@dangerous"
-)
-"""All that ``ACL SETUSER`` must allow; add ``on`` and a password. ``+config|get`` lets a wrong server be warned of."""
-
-# A server on the same network answers within milliseconds; one that speaks another protocol never does.
-_PING_LIMIT_S = 5.0
-_URL_FORM = (
-    "redis://[user][:password]@host[:port][,host[:port]...][/database] with special characters percent-encoded "
-    "(rediss:// for TLS, unix://path for a socket, redis+sentinel://host[:port],.../service for sentinels)"
-)
-
-
-async def ping(url: str) -> str:
-    """Connect, log in, and ask the server who it is.
-
-    Args:
-        url: As ``REDIS_URL``.
-
-    Returns:
-        The server's name and version, such as ``"valkey 9.1.2"``.
-
-    Raises:
-        ConfigurationError: No usable server is there, or the extra is missing. The text never holds the password.
-    """
-    try:
-        from redis.asyncio import Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-        from redis.exceptions import AuthenticationError, RedisError
-    except ModuleNotFoundError:
-        raise ConfigurationError("redis is not installed: pip install 'audio-api[redis]'") from None
-    address = _address(url)
-    if "," in address or "+sentinel" in url:
-        return await _ping_one_of_several(url)
-    try:
-        # HELLO rather than INFO: an access list for the queue need not allow INFO.
-        async with (
-            asyncio.timeout(_PING_LIMIT_S),
-            # The older protocol, because in the newer one redis-py asks for notices that only a cloud's servers know.
-            Redis.from_url(url, protocol=2, decode_responses=True, retry=Retry(NoBackoff(), 0)) as client,
-        ):
-            answer = await cast(Any, client).execute_command("HELLO")  # redis-py leaves it untyped
-    except AuthenticationError:
-        raise ConfigurationError(f"the Redis server at {address} refuses REDIS_URL's user or password") from None
-    except (RedisError, OSError, TypeError, ValueError) as error:  # the last two: an option redis does not take
-        raise ConfigurationError(
-            f"no Redis server can be used at {address} ({type(error).__name__}): start it, or correct REDIS_URL"
-        ) from None
-    known = dict(zip(answer[::2], answer[1::2], strict=True))
-    return f"{known['server']} {known['version']}"
-
-
-async def _ping_one_of_several(url: str) -> str:
-    server = _Server(url, pool_size=1)
-    try:
-        return await server.introduce()
-    except QueueServiceError as error:
-        raise ConfigurationError(f"{error}: start it, or correct REDIS_URL") from None
-    finally:
-        await server.close()
-
-
-def _address(url: str) -> str:
-    """Where the URL leads, without user and password, once nothing in it is dangerous or ambiguous."""
-    parts = urlsplit(url)
-    _refuse_unverified_tls(parts)
-    # An unencoded "/", "?" or "#" in the password ends the host part early, and takes the password for host and port.
-    ambiguous = "@" in parts.path + parts.query + parts.fragment
-    try:
-        hosts = [f"{host}:{port}" for host, port in _hosts(parts)]
-    except ValueError:
-        ambiguous = True
-    if ambiguous:
-        raise ConfigurationError(f"REDIS_URL cannot be read: it must be {_URL_FORM}")
-    return parts.path if parts.scheme == "unix" else ",".join(hosts)
-
-
-def _hosts(parts: SplitResult) -> list[tuple[str, int]]:
-    standard = 26379 if parts.scheme.endswith("+sentinel") else 6379
-    each = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
-    return [(host.hostname or "localhost", host.port or standard) for host in each]
-
-
-def _places(url: str) -> tuple[str, deque[tuple[str, int]], str]:
-    """The URL for one host, as redis-py reads it; all hosts; and the service that sentinels know, or nothing."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return url, deque([("", 1)]), ""
-    scheme, _, sentinel = parts.scheme.partition("+")
-    path, service = parts.path, ""
-    if sentinel:
-        service, _, database = parts.path.strip("/").partition("/")
-        path = f"/{database}"
-    user, at, hosts = parts.netloc.rpartition("@")
-    one = parts._replace(scheme=scheme, netloc=f"{user}{at}{hosts.split(',')[0]}", path=path)
-    return urlunsplit(one), deque(_hosts(parts)), service
-
-
-def _host_and_port(place: tuple[str, int]) -> dict[str, Any]:
-    """Nothing for a socket's path, which has neither."""
-    return {"host": place[0], "port": place[1]} if place[0] else {}
-
-
-def _travels_openly(parts: SplitResult) -> bool:
-    """Whether the password crosses a network without TLS."""
-    hosts = _hosts(parts) if parts.scheme in {"redis", "redis+sentinel"} else []
-    return bool(parts.password) and not all(is_loopback(host) for host, _ in hosts)
-
-
-def _refuse_unverified_tls(parts: SplitResult) -> None:
-    options = parse_qs(parts.query)
-    verified = all(value == "required" for value in options.get("ssl_cert_reqs", []))
-    named = not {"0", "f", "false", "n", "no"} & {value.lower() for value in options.get("ssl_check_hostname", [])}
-    if not (verified and named):
-        raise ConfigurationError(
-            "REDIS_URL switches the check of the server's certificate off (ssl_cert_reqs, ssl_check_hostname), so that "
-            "anybody in between could read the jobs: leave these options out"
-        )
-
-
-# Producers hear within a second that the server does not answer.
-_ANSWER_LIMIT_S = 0.9
-# A thousand jobs or a megabyte take well under a tenth of a second; a hundred times slower is no answer.
-_LIMIT_PER_JOB_S, _LIMIT_PER_BYTE_S = 1e-3, 1e-6
 # Most steps of one kind that share a round trip; other steps need not wait for them longer than a few milliseconds.
 _MOST_TOGETHER = 100
 # Longest blocking read. Shorter than any timeout of a proxy in between, and still a third of a command per second.
 _LONGEST_BLOCK_S = 4.0
-# Seconds of silence after which the server is asked whether the subscription still stands.
-_QUIET_S = 10.0
-# A sentinel that does not answer at once must leave time to ask the others.
-_SENTINEL_LIMIT_S = 0.25
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-
-# What Redis says first in an error that passes by itself.
-_PASSING = {
-    "OOM": "is out of memory (maxmemory)",
-    "READONLY": "is a read-only replica",
-    "LOADING": "is still loading its data",
-    "MISCONF": "cannot save its data",
-    "MASTERDOWN": "is a replica without its master",
-    "NOREPLICAS": "misses replicas",
-    "BUSY": "is busy with a script",
-    "CLUSTERDOWN": "is a cluster that is down",
-    "TRYAGAIN": "moves its data",
-    "UNBLOCKED": "became a replica",
-}
-# redis-py takes some of these words for a class and strips them.
-_WORD_OF_CLASS = {
-    "OutOfMemoryError": "OOM",
-    "ReadOnlyError": "READONLY",
-    "BusyLoadingError": "LOADING",
-    "MasterDownError": "MASTERDOWN",
-    "ClusterDownError": "CLUSTERDOWN",
-    "TryAgainError": "TRYAGAIN",
-    "AskError": "TRYAGAIN",
-    "MovedError": "TRYAGAIN",
-}
-_PASSING_WORD = re.compile(rf"\b({'|'.join(_PASSING)})\b")
-
-
-@cache
-def _warn_once(message: str, *details: str) -> None:
-    _logger.warning(message, *details)
-
-
-_Place = tuple[str, int]
-_NOWHERE: _Place = ("", 0)
-"""The place of a master before any sentinel was asked."""
-
-
-def _limit_s(jobs: int, size_bytes: int) -> float:
-    return _ANSWER_LIMIT_S + jobs * _LIMIT_PER_JOB_S + size_bytes * _LIMIT_PER_BYTE_S
-
-
-def _pauses() -> Iterator[float]:
-    pause_s = _FIRST_PAUSE_S
-    while True:
-        yield pause_s
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
-
-def _ours(error: Exception, address: str) -> QueueServiceError | ConfigurationError:
-    """The error of ours that says what this one of redis-py means."""
-    from redis import exceptions
-
-    denied = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
-    if isinstance(error, denied):
-        return ConfigurationError(
-            f"the Redis server at {address} refuses REDIS_URL's user or password, or an access the queue needs: "
-            f"its ACL must allow {ACCESS}"
-        )
-    word = _PASSING_WORD.search(_WORD_OF_CLASS.get(type(error).__name__) or str(error))
-    if word:
-        return QueueUnavailableError(f"the Redis server at {address} {_PASSING[word[0]]}")
-    if isinstance(error, exceptions.ResponseError):
-        return QueueServiceError(f"the Redis server at {address} refuses a step of the queue: {str(error)[:200]}")
-    return QueueUnavailableError(f"the Redis server at {address} does not answer ({type(error).__name__})")
-
-
-@dataclass(frozen=True, slots=True)
-class _Script:
-    text: str
-    sha: str
-
-    @classmethod
-    def of(cls, body: str, queue: str) -> _Script:
-        text = scripts.script(body, queue)
-        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-class _Server:
-    """The connections to one server, and the only place that meets redis-py's errors.
-
-    ``_quick`` serves commands that are answered at once; ``_patient`` has a connection for blocking reads and one for
-    the subscription.
-    """
-
-    def __init__(self, url: str, pool_size: int) -> None:
-        try:
-            import redis.asyncio
-            from redis.asyncio.connection import parse_url
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
-        except ModuleNotFoundError:
-            raise ConfigurationError("redis is not installed: pip install 'audio-api[redis]'") from None
-        self._redis: Any = redis.asyncio  # which redis-py types in parts
-        self.address = _address(url)
-        if _travels_openly(urlsplit(url)):
-            _warn_once("the password for the Redis server at %s travels openly: use rediss://", self.address)
-        plain, self._hosts, self._service = _places(url)
-        self._pool_size = pool_size
-        try:
-            self._options: dict[str, Any] = {
-                **parse_url(plain),
-                "retry": Retry(NoBackoff(), 0),
-                "protocol": 2,
-                "socket_timeout": None,
-                "socket_connect_timeout": _ANSWER_LIMIT_S,
-            }
-            self._place = _NOWHERE if self._service else self._hosts[0]
-            self._quick, self._patient = self._clients()
-        except (TypeError, ValueError):
-            raise ConfigurationError(f"REDIS_URL for {self.address} holds an option redis does not take") from None
-        self._free = asyncio.Semaphore(pool_size)
-        self._reader = asyncio.Lock()
-        self._answered_at = self.failed_at = -inf
-        self.closing = asyncio.Event()
-
-    def _clients(self) -> list[Any]:
-        """For commands that are answered at once, and for a blocking read and a subscription."""
-        options = {**self._options, **_host_and_port(self._place)}
-        pools = [self._redis.ConnectionPool(max_connections=size, **options) for size in (self._pool_size, 2)]
-        pools[0].make_connection()  # or else the first command would stumble over an option
-        return [self._redis.Redis.from_pool(pool) for pool in pools]
-
-    async def _move(self, place: _Place) -> None:
-        if place == self._place:
-            return
-        _logger.info("the queue at %s moves to %s", self.address, place)
-        old, self._place = (self._quick, self._patient), place
-        self._quick, self._patient = self._clients()
-        await _hang_up(*old)
-
-    async def _follow(self, error: Exception, failed: _Place) -> None:
-        """Find the server that takes commands now: as a cluster says, as sentinels say, or the next of several."""
-        from redis.exceptions import MovedError
-
-        if isinstance(error, MovedError):
-            await self._move((error.host or failed[0], error.port))
-        elif self._service:
-            await self._move(await self._master())
-        elif failed == self._place and len(self._hosts) > 1:
-            self._hosts.rotate(-1)
-            await self._move(self._hosts[0])
-
-    async def _master(self) -> _Place:
-        from redis.exceptions import ConnectionError as CutError
-        from redis.exceptions import RedisError
-
-        own = {name: value for name, value in self._options.items() if name not in {"username", "password", "db"}}
-        own |= {"socket_connect_timeout": _SENTINEL_LIMIT_S, "socket_timeout": _SENTINEL_LIMIT_S}
-        for place in self._hosts:
-            with suppress(RedisError, OSError):
-                pool = self._redis.ConnectionPool(**{**own, **_host_and_port(place)})
-                async with self._redis.Redis.from_pool(pool) as sentinel:
-                    found = await sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
-                if found:
-                    return _text(found[0]), int(found[1])
-        raise CutError("no sentinel knows the master")
-
-    def refuse_if_closed(self) -> None:
-        if self.closing.is_set():
-            raise QueueClosedError("this queue was closed; make another RedisBackend")
-
-    @asynccontextmanager
-    async def _answering(self, limit_s: float) -> AsyncIterator[None]:
-        """Turn whatever goes wrong within into an error of ours."""
-        from redis import exceptions
-
-        clock = asyncio.get_running_loop().time
-        self.refuse_if_closed()
-        try:
-            async with asyncio.timeout(limit_s):
-                yield
-            self._answered_at = clock()
-        except (exceptions.RedisError, OSError) as error:
-            self.refuse_if_closed()
-            ours = _ours(error, self.address)
-            if isinstance(ours, QueueUnavailableError):
-                self.failed_at = clock()
-            raise ours from None
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[None]:
-        """Wait for a free connection, as long as the server answers those who have one."""
-        clock = asyncio.get_running_loop().time
-        while True:
-            try:
-                async with asyncio.timeout(_ANSWER_LIMIT_S):
-                    await self._free.acquire()
-                break
-            except TimeoutError:
-                if clock() - self._answered_at > _ANSWER_LIMIT_S:
-                    raise QueueUnavailableError(f"the Redis server at {self.address} does not answer") from None
-        try:
-            yield
-        finally:
-            self._free.release()
-
-    async def command(self, *args: Any) -> Any:
-        """Send one command, which may be repeated."""
-        return await self._reliably(lambda: self._execute(*args), _ANSWER_LIMIT_S)
-
-    async def run(
-        self, script: _Script, key: str, args: Sequence[Any], *, if_unknown: Sequence[Any], limit_s: float
-    ) -> Any:
-        """Run a script; a server that does not know it is sent its text, with ``if_unknown`` as its arguments."""
-        from redis.exceptions import NoScriptError
-
-        async def evaluate() -> Any:
-            try:
-                return await self._execute("EVALSHA", script.sha, 1, key, *args)
-            except NoScriptError:
-                return await self._execute("EVAL", script.text, 1, key, *if_unknown)
-
-        return await self._reliably(evaluate, limit_s)
-
-    async def _reliably(self, attempt: Callable[[], Awaitable[_Answer]], limit_s: float) -> _Answer:
-        from redis.exceptions import AuthenticationError, BusyLoadingError, MovedError, ReadOnlyError
-        from redis.exceptions import ConnectionError as CutError
-
-        async with self._connection(), self._answering(limit_s):
-            for _ in range(2):
-                failed = self._place
-                try:
-                    return await attempt()
-                except (AuthenticationError, BusyLoadingError):  # connection errors for redis-py, but no cuts
-                    raise
-                except (CutError, MovedError, ReadOnlyError) as error:
-                    # A connection may also have been cut long ago, while it was idle, or by our own end.
-                    self.refuse_if_closed()
-                    await self._follow(error, failed)
-            return await attempt()
-
-    async def _execute(self, *args: Any) -> Any:
-        if self._place == _NOWHERE:
-            await self._move(await self._master())
-        return await self._quick.execute_command(*args)
-
-    async def pop(self, key: str, limit_s: float) -> None:
-        """Return when the list has an item, which is taken, or after ``limit_s``. Callers take turns."""
-        clock = asyncio.get_running_loop().time
-        give_up = clock() + limit_s
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._reader.acquire()
-        except TimeoutError:
-            return
-        try:
-            block_s = max(give_up - clock(), 0.001)
-            async with self._answering(block_s + _ANSWER_LIMIT_S):
-                await self._patient.execute_command("BLPOP", key, f"{block_s:.3f}")
-        finally:
-            self._reader.release()
-
-    async def subscribe(self, channel: str) -> AsyncGenerator[str]:
-        """What is published, preceded by an empty string as soon as nothing can be missed any more.
-
-        Raises:
-            QueueUnavailableError: The subscription broke, also by silence.
-        """
-        async with self._patient.pubsub() as channels:
-            async with self._answering(_ANSWER_LIMIT_S):
-                await channels.subscribe(channel)
-            asked = False
-            while True:
-                async with self._answering(_QUIET_S + _ANSWER_LIMIT_S):
-                    message = await channels.get_message(timeout=_QUIET_S)
-                    if message is None and asked:
-                        raise TimeoutError
-                    if message is None:
-                        await channels.ping()
-                asked = message is None
-                if message and message["type"] == "subscribe":
-                    yield ""
-                elif message and message["type"] == "message":
-                    yield message["data"].decode()
-
-    async def introduce(self) -> str:
-        """Ask for the server's name and version; HELLO is allowed where INFO is not."""
-        answer = await self.command("HELLO")
-        known = dict(zip(answer[::2], answer[1::2], strict=True))
-        return f"{_text(known[b'server'])} {_text(known[b'version'])}"
-
-    async def inspect(self) -> bool:
-        """Warn once of settings that lose jobs, where the access list lets us see them."""
-        from redis.exceptions import ResponseError
-
-        found: dict[bytes, bytes] = {}
-
-        async def look() -> None:
-            with suppress(ResponseError):
-                for name in ("maxmemory-policy", "appendonly", "save"):
-                    key, value = await self._execute("CONFIG", "GET", name)
-                    found[key] = value
-
-        await self._reliably(look, _ANSWER_LIMIT_S)
-        risks = []
-        if found.get(b"maxmemory-policy", b"noeviction") != b"noeviction":
-            risks.append("maxmemory-policy is not noeviction: a full server throws jobs away")
-        if (found.get(b"appendonly"), found.get(b"save")) == (b"no", b""):
-            risks.append("neither appendonly nor save is set: a restart loses every job")
-        if risks:
-            _warn_once("the Redis server at %s may lose jobs: %s", self.address, "; ".join(risks))
-        return True
-
-    async def pause(self, pause_s: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(pause_s):
-                await self.closing.wait()
-        self.refuse_if_closed()
-
-    async def close(self) -> None:
-        self.closing.set()
-        await _hang_up(self._quick, self._patient)
-
-
-async def _hang_up(*clients: Any) -> None:
-    for client in clients:
-        await client.connection_pool.disconnect(inuse_connections=True)
-        await client.aclose()
 
 
 class _News:
     """Wakes those who wait for a job or a batch to end; one subscription for all of them, while there are any."""
 
-    def __init__(self, server: _Server, channel: str) -> None:
+    def __init__(self, server: Server, channel: str) -> None:
         self._server = server
         self._channel = channel
         self._bells: dict[str, set[asyncio.Event]] = {}
@@ -532,12 +75,12 @@ class _News:
                 del self._bells[topic]
 
     async def _listen(self) -> None:
-        pauses = _pauses()
+        pauses = backoff()
         while self._bells:
             try:
                 async with aclosing(self._server.subscribe(self._channel)) as topics:
                     async for topic in topics:
-                        pauses = _pauses()
+                        pauses = backoff()
                         self._ring(topic)
                         if not self._bells:
                             break
@@ -618,10 +161,10 @@ class RedisBackend(QueueBackend):
         max_size: int | None = None,
         result_ttl_s: float = DEFAULT_RESULT_TTL_S,
     ) -> None:
-        self._server = _Server(url, pool_size)
+        self._server = Server(url, pool_size)
         self._key = f"audio_api:{{{check_id(queue)}}}"
         self._news = _News(self._server, f"{self._key}:done")
-        self._scripts = {name: _Script.of(body, queue) for name, body in scripts.STEPS.items()}
+        self._scripts = {name: Script.of(scripts.script(body, queue)) for name, body in scripts.STEPS.items()}
         self._together = {step: _Together(partial(self._run_all, step)) for step in ("finish", "release", "bury")}
         self._limits = RedisLimits(self._run)
         self._max_size = max_size
@@ -635,17 +178,17 @@ class RedisBackend(QueueBackend):
         args: list[Any] = [batch_id or "", "" if self._max_size is None else self._max_size]
         for job in jobs:
             args += (job.id, job.payload, job.priority, "" if job.not_before is None else _ms(job.not_before))
-        limit_s = _limit_s(len(jobs), sum(len(job.payload) for job in jobs))
+        limit_s = answer_limit_s(len(jobs), sum(len(job.payload) for job in jobs))
         answer, *details = await self._run("enqueue", *args, limit_s=limit_s)
         if answer == b"full":
             raise full(details[0], details[1], self._max_size or 0)
         if answer == b"batch":
             raise conflict(f"batch {batch_id} is known with other jobs")
         if answer == b"job":
-            raise conflict(f"job {_text(details[0])} is known with another payload or in another batch")
+            raise conflict(f"job {as_text(details[0])} is known with another payload or in another batch")
 
     async def _run(
-        self, step: str, *args: Any, if_unknown: Sequence[Any] | None = None, limit_s: float = _ANSWER_LIMIT_S
+        self, step: str, *args: Any, if_unknown: Sequence[Any] | None = None, limit_s: float = ANSWER_LIMIT_S
     ) -> Any:
         if not self._inspected:
             self._inspected = await self._server.inspect()
@@ -658,7 +201,7 @@ class RedisBackend(QueueBackend):
     ) -> list[Lease]:
         clock = asyncio.get_running_loop().time
         give_up = clock() + wait_s
-        pauses = _pauses()
+        pauses = backoff()
         while True:
             last = clock() >= give_up
             try:
@@ -669,7 +212,7 @@ class RedisBackend(QueueBackend):
                 await self._server.pop(
                     f"{self._key}:wake", min(give_up - clock(), due_s, lease_s / 2, _LONGEST_BLOCK_S)
                 )
-                pauses = _pauses()
+                pauses = backoff()
             except QueueUnavailableError:
                 if last:
                     raise
@@ -707,7 +250,7 @@ class RedisBackend(QueueBackend):
 
     async def _insist(self, step: str, lease: Lease, *args: Any) -> bool:
         """Run a step until the server answers. It is told which call this is, so that a lost reply does not matter."""
-        this_call, pauses = secrets.token_hex(8), _pauses()
+        this_call, pauses = secrets.token_hex(8), backoff()
         while True:
             try:
                 return bool(await self._together[step].call(lease.job_id, lease.token, this_call, *args))
@@ -718,7 +261,7 @@ class RedisBackend(QueueBackend):
 
     async def _run_all(self, step: str, calls: Sequence[Sequence[Any]]) -> Sequence[Any]:
         args = list(chain.from_iterable(calls))
-        limit_s = _limit_s(len(calls), sum(len(arg) for arg in args if isinstance(arg, bytes)))
+        limit_s = answer_limit_s(len(calls), sum(len(arg) for arg in args if isinstance(arg, bytes)))
         return cast("Sequence[Any]", await self._run(step, self._ttl_ms, *args, limit_s=limit_s))
 
     async def finish(self, lease: Lease, result: bytes, *, success: bool) -> bool:
@@ -802,7 +345,7 @@ class RedisBackend(QueueBackend):
         return status
 
     async def _patiently(self, look: Callable[[], Awaitable[_Status]], give_up: float) -> _Status:
-        clock, pauses = asyncio.get_running_loop().time, _pauses()
+        clock, pauses = asyncio.get_running_loop().time, backoff()
         while True:
             try:
                 return await look()
@@ -855,10 +398,6 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _text(value: bytes) -> str:
-    return value.decode(errors="replace")
-
-
 def _seconds(value: bytes | None) -> float | None:
     return None if value is None else int(value) / 1000
 
@@ -870,10 +409,10 @@ def _note(value: bytes | None) -> Mapping[str, Any] | None:
 def _lease(values: Sequence[Any], lease_s: float) -> Lease:
     job_id, payload, priority, batch_id, token, deliveries, progress = values
     return Lease(
-        job_id=_text(job_id),
+        job_id=as_text(job_id),
         payload=payload,
         priority=int(priority),
-        batch_id=_text(batch_id) or None,
+        batch_id=as_text(batch_id) or None,
         token=int(token),
         deliveries=int(deliveries),
         lease_s=lease_s,
@@ -884,27 +423,27 @@ def _lease(values: Sequence[Any], lease_s: float) -> Lease:
 def _status(job_id: bytes, values: Sequence[Any]) -> JobStatus:
     state, priority, batch_id, deliveries, enqueued, started, finished, result, progress, reason = values
     return JobStatus(
-        job_id=_text(job_id),
-        state=JobState(_text(state)),
+        job_id=as_text(job_id),
+        state=JobState(as_text(state)),
         priority=int(priority or 0),
-        batch_id=_text(batch_id) if batch_id else None,
+        batch_id=as_text(batch_id) if batch_id else None,
         deliveries=int(deliveries or 0),
         enqueued_at=int(enqueued) / 1000,
         started_at=_seconds(started),
         finished_at=_seconds(finished),
         result=result,
         progress=_note(progress),
-        reason=_text(reason) if reason else None,
+        reason=as_text(reason) if reason else None,
     )
 
 
 def _dead_letter(job_id: bytes, values: Sequence[Any]) -> DeadLetter:
     payload, reason, deliveries, batch_id, buried = values
     return DeadLetter(
-        job_id=_text(job_id),
+        job_id=as_text(job_id),
         payload=payload,
-        reason=_text(reason),
+        reason=as_text(reason),
         deliveries=int(deliveries or 0),
-        batch_id=_text(batch_id) if batch_id else None,
+        batch_id=as_text(batch_id) if batch_id else None,
         buried_at=int(buried) / 1000,
     )

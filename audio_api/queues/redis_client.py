@@ -1,0 +1,440 @@
+"""A Redis server: its connections, its moves, and what its errors mean. The only file that imports redis."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from math import inf
+from typing import Any, Self, TypeVar, cast
+
+from audio_api.errors import ConfigurationError, QueueClosedError, QueueServiceError, QueueUnavailableError
+from audio_api.queues.redis_url import Place, address, places, travels_openly
+
+_logger = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer")
+
+ACCESS = (
+    "resetchannels ~audio_api:* &audio_api:* -@all +@connection +@stream +@sortedset +@hash +@string +@list +eval "
+    "+evalsha +time +pexpire +persist +del +exists +publish +subscribe -@dangerous"
+)
+"""All that ``ACL SETUSER`` must allow; add ``on`` and a password. ``+config|get`` lets a wrong server be warned of."""
+
+# A server on the same network answers within milliseconds; one that speaks another protocol never does.
+_PING_LIMIT_S = 5.0
+# Producers hear within a second that the server does not answer.
+ANSWER_LIMIT_S = 0.9
+# A thousand jobs or a megabyte take well under a tenth of a second; a hundred times slower is no answer.
+_LIMIT_PER_JOB_S, _LIMIT_PER_BYTE_S = 1e-3, 1e-6
+# Seconds of silence after which the server is asked whether the subscription still stands.
+_QUIET_S = 10.0
+# A sentinel that does not answer at once must leave time to ask the others.
+_SENTINEL_LIMIT_S = 0.25
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+
+# What Redis says first in an error that passes by itself.
+_PASSING = {
+    "OOM": "is out of memory (maxmemory)",
+    "READONLY": "is a read-only replica",
+    "LOADING": "is still loading its data",
+    "MISCONF": "cannot save its data",
+    "MASTERDOWN": "is a replica without its master",
+    "NOREPLICAS": "misses replicas",
+    "BUSY": "is busy with a script",
+    "CLUSTERDOWN": "is a cluster that is down",
+    "TRYAGAIN": "moves its data",
+    "UNBLOCKED": "became a replica",
+}
+# redis-py takes some of these words for a class and strips them.
+_WORD_OF_CLASS = {
+    "OutOfMemoryError": "OOM",
+    "ReadOnlyError": "READONLY",
+    "BusyLoadingError": "LOADING",
+    "MasterDownError": "MASTERDOWN",
+    "ClusterDownError": "CLUSTERDOWN",
+    "TryAgainError": "TRYAGAIN",
+    "AskError": "TRYAGAIN",
+    "MovedError": "TRYAGAIN",
+}
+_PASSING_WORD = re.compile(rf"\b({'|'.join(_PASSING)})\b")
+
+
+@cache
+def _warn_once(message: str, *details: str) -> None:
+    _logger.warning(message, *details)
+
+
+_NOWHERE: Place = ("", 0)
+"""The place of a master before any sentinel was asked."""
+
+
+def answer_limit_s(jobs: int, size_bytes: int) -> float:
+    """Seconds after which a server that was sent so many jobs, of this size together, does not answer."""
+    return ANSWER_LIMIT_S + jobs * _LIMIT_PER_JOB_S + size_bytes * _LIMIT_PER_BYTE_S
+
+
+def backoff() -> Iterator[float]:
+    """Seconds to wait for a server that does not answer, ever longer."""
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        yield pause_s
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _ours(error: Exception, where: str) -> QueueServiceError | ConfigurationError:
+    """The error of ours that says what this one of redis-py means."""
+    from redis import exceptions
+
+    denied = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
+    if isinstance(error, denied):
+        return ConfigurationError(
+            f"the Redis server at {where} refuses REDIS_URL's user or password, or an access the queue needs: "
+            f"its ACL must allow {ACCESS}"
+        )
+    word = _PASSING_WORD.search(_WORD_OF_CLASS.get(type(error).__name__) or str(error))
+    if word:
+        return QueueUnavailableError(f"the Redis server at {where} {_PASSING[word[0]]}")
+    if isinstance(error, exceptions.ResponseError):
+        return QueueServiceError(f"the Redis server at {where} refuses a step of the queue: {str(error)[:200]}")
+    return QueueUnavailableError(f"the Redis server at {where} does not answer ({type(error).__name__})")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script.
+
+    Attributes:
+        text: The script.
+        sha: By which a server knows it that has run it before.
+    """
+
+    text: str
+    sha: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """The script with this text."""
+        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+class Server:
+    """The connections to one server, and the only place that meets redis-py's errors.
+
+    ``_quick`` serves commands that are answered at once; ``_patient`` has a connection for blocking reads and one for
+    the subscription.
+
+    Args:
+        url: As ``REDIS_URL``.
+        pool_size: Connections for commands.
+
+    Attributes:
+        address: Where the URL leads, without user and password.
+        failed_at: When, by the event loop's clock, the server last took no commands.
+        closing: Set by ``close``.
+
+    Raises:
+        ConfigurationError: The URL is wrong or the extra is missing.
+    """
+
+    def __init__(self, url: str, pool_size: int) -> None:
+        try:
+            import redis.asyncio
+            from redis.asyncio.connection import parse_url
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
+        except ModuleNotFoundError:
+            raise ConfigurationError("redis is not installed: pip install 'audio-api[redis]'") from None
+        self._redis: Any = redis.asyncio  # which redis-py types in parts
+        self.address = address(url)
+        if travels_openly(url):
+            _warn_once("the password for the Redis server at %s travels openly: use rediss://", self.address)
+        plain, self._hosts, self._service = places(url)
+        self._pool_size = pool_size
+        try:
+            self._options: dict[str, Any] = {
+                **parse_url(plain),
+                "retry": Retry(NoBackoff(), 0),
+                "protocol": 2,
+                "socket_timeout": None,
+                "socket_connect_timeout": ANSWER_LIMIT_S,
+            }
+            self._place = _NOWHERE if self._service else self._hosts[0]
+            self._quick, self._patient = self._clients()
+        except (TypeError, ValueError):
+            raise ConfigurationError(f"REDIS_URL for {self.address} holds an option redis does not take") from None
+        self._free = asyncio.Semaphore(pool_size)
+        self._reader = asyncio.Lock()
+        self._answered_at = self.failed_at = -inf
+        self.closing = asyncio.Event()
+
+    def _clients(self) -> list[Any]:
+        """For commands that are answered at once, and for a blocking read and a subscription."""
+        options = {**self._options, **_host_and_port(self._place)}
+        pools = [self._redis.ConnectionPool(max_connections=size, **options) for size in (self._pool_size, 2)]
+        pools[0].make_connection()  # or else the first command would stumble over an option
+        return [self._redis.Redis.from_pool(pool) for pool in pools]
+
+    async def _move(self, place: Place) -> None:
+        if place == self._place:
+            return
+        _logger.info("the queue at %s moves to %s", self.address, place)
+        old, self._place = (self._quick, self._patient), place
+        self._quick, self._patient = self._clients()
+        await _hang_up(*old)
+
+    async def _follow(self, error: Exception, failed: Place) -> None:
+        """Find the server that takes commands now: as a cluster says, as sentinels say, or the next of several."""
+        from redis.exceptions import MovedError
+
+        if isinstance(error, MovedError):
+            await self._move((error.host or failed[0], error.port))
+        elif self._service:
+            await self._move(await self._master())
+        elif failed == self._place and len(self._hosts) > 1:
+            self._hosts.rotate(-1)
+            await self._move(self._hosts[0])
+
+    async def _master(self) -> Place:
+        from redis.exceptions import ConnectionError as CutError
+        from redis.exceptions import RedisError
+
+        own = {name: value for name, value in self._options.items() if name not in {"username", "password", "db"}}
+        own |= {"socket_connect_timeout": _SENTINEL_LIMIT_S, "socket_timeout": _SENTINEL_LIMIT_S}
+        for place in self._hosts:
+            with suppress(RedisError, OSError):
+                pool = self._redis.ConnectionPool(**{**own, **_host_and_port(place)})
+                async with self._redis.Redis.from_pool(pool) as sentinel:
+                    found = await sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+                if found:
+                    return as_text(found[0]), int(found[1])
+        raise CutError("no sentinel knows the master")
+
+    def refuse_if_closed(self) -> None:
+        """Raise ``QueueClosedError`` after ``close``."""
+        if self.closing.is_set():
+            raise QueueClosedError("this queue was closed; make another RedisBackend")
+
+    @asynccontextmanager
+    async def _answering(self, limit_s: float) -> AsyncIterator[None]:
+        """Turn whatever goes wrong within into an error of ours."""
+        from redis import exceptions
+
+        clock = asyncio.get_running_loop().time
+        self.refuse_if_closed()
+        try:
+            async with asyncio.timeout(limit_s):
+                yield
+            self._answered_at = clock()
+        except (exceptions.RedisError, OSError) as error:
+            self.refuse_if_closed()
+            ours = _ours(error, self.address)
+            if isinstance(ours, QueueUnavailableError):
+                self.failed_at = clock()
+            raise ours from None
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[None]:
+        """Wait for a free connection, as long as the server answers those who have one."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            try:
+                async with asyncio.timeout(ANSWER_LIMIT_S):
+                    await self._free.acquire()
+                break
+            except TimeoutError:
+                if clock() - self._answered_at > ANSWER_LIMIT_S:
+                    raise QueueUnavailableError(f"the Redis server at {self.address} does not answer") from None
+        try:
+            yield
+        finally:
+            self._free.release()
+
+    async def command(self, *args: Any) -> Any:
+        """Send one command, which may be repeated."""
+        return await self._reliably(lambda: self._execute(*args), ANSWER_LIMIT_S)
+
+    async def run(
+        self, script: Script, key: str, args: Sequence[Any], *, if_unknown: Sequence[Any], limit_s: float
+    ) -> Any:
+        """Run a script; a server that does not know it is sent its text, with ``if_unknown`` as its arguments."""
+        from redis.exceptions import NoScriptError
+
+        async def evaluate() -> Any:
+            try:
+                return await self._execute("EVALSHA", script.sha, 1, key, *args)
+            except NoScriptError:
+                return await self._execute("EVAL", script.text, 1, key, *if_unknown)
+
+        return await self._reliably(evaluate, limit_s)
+
+    async def _reliably(self, attempt: Callable[[], Awaitable[_Answer]], limit_s: float) -> _Answer:
+        from redis.exceptions import AuthenticationError, BusyLoadingError, MovedError, ReadOnlyError
+        from redis.exceptions import ConnectionError as CutError
+
+        async with self._connection(), self._answering(limit_s):
+            for _ in range(2):
+                failed = self._place
+                try:
+                    return await attempt()
+                except (AuthenticationError, BusyLoadingError):  # connection errors for redis-py, but no cuts
+                    raise
+                except (CutError, MovedError, ReadOnlyError) as error:
+                    # A connection may also have been cut long ago, while it was idle, or by our own end.
+                    self.refuse_if_closed()
+                    await self._follow(error, failed)
+            return await attempt()
+
+    async def _execute(self, *args: Any) -> Any:
+        if self._place == _NOWHERE:
+            await self._move(await self._master())
+        return await self._quick.execute_command(*args)
+
+    async def pop(self, key: str, limit_s: float) -> None:
+        """Return when the list has an item, which is taken, or after ``limit_s``. Callers take turns."""
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + limit_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._reader.acquire()
+        except TimeoutError:
+            return
+        try:
+            block_s = max(give_up - clock(), 0.001)
+            async with self._answering(block_s + ANSWER_LIMIT_S):
+                await self._patient.execute_command("BLPOP", key, f"{block_s:.3f}")
+        finally:
+            self._reader.release()
+
+    async def subscribe(self, channel: str) -> AsyncGenerator[str]:
+        """What is published, preceded by an empty string as soon as nothing can be missed any more.
+
+        Raises:
+            QueueUnavailableError: The subscription broke, also by silence.
+        """
+        async with self._patient.pubsub() as channels:
+            async with self._answering(ANSWER_LIMIT_S):
+                await channels.subscribe(channel)
+            asked = False
+            while True:
+                async with self._answering(_QUIET_S + ANSWER_LIMIT_S):
+                    message = await channels.get_message(timeout=_QUIET_S)
+                    if message is None and asked:
+                        raise TimeoutError
+                    if message is None:
+                        await channels.ping()
+                asked = message is None
+                if message and message["type"] == "subscribe":
+                    yield ""
+                elif message and message["type"] == "message":
+                    yield message["data"].decode()
+
+    async def introduce(self) -> str:
+        """Ask for the server's name and version; HELLO is allowed where INFO is not."""
+        answer = await self.command("HELLO")
+        known = dict(zip(answer[::2], answer[1::2], strict=True))
+        return f"{as_text(known[b'server'])} {as_text(known[b'version'])}"
+
+    async def inspect(self) -> bool:
+        """Warn once of settings that lose jobs, where the access list lets us see them."""
+        from redis.exceptions import ResponseError
+
+        found: dict[bytes, bytes] = {}
+
+        async def look() -> None:
+            with suppress(ResponseError):
+                for name in ("maxmemory-policy", "appendonly", "save"):
+                    key, value = await self._execute("CONFIG", "GET", name)
+                    found[key] = value
+
+        await self._reliably(look, ANSWER_LIMIT_S)
+        risks = []
+        if found.get(b"maxmemory-policy", b"noeviction") != b"noeviction":
+            risks.append("maxmemory-policy is not noeviction: a full server throws jobs away")
+        if (found.get(b"appendonly"), found.get(b"save")) == (b"no", b""):
+            risks.append("neither appendonly nor save is set: a restart loses every job")
+        if risks:
+            _warn_once("the Redis server at %s may lose jobs: %s", self.address, "; ".join(risks))
+        return True
+
+    async def pause(self, pause_s: float) -> None:
+        """Wait, but not beyond ``close``."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self.closing.wait()
+        self.refuse_if_closed()
+
+    async def close(self) -> None:
+        """End every call with ``QueueClosedError``, and the connections."""
+        self.closing.set()
+        await _hang_up(self._quick, self._patient)
+
+
+def as_text(value: bytes) -> str:
+    """What the server sent, also when it is not UTF-8."""
+    return value.decode(errors="replace")
+
+
+async def _hang_up(*clients: Any) -> None:
+    for client in clients:
+        await client.connection_pool.disconnect(inuse_connections=True)
+        await client.aclose()
+
+
+def _host_and_port(place: Place) -> dict[str, Any]:
+    """Nothing for a socket's path, which has neither."""
+    return {"host": place[0], "port": place[1]} if place[0] else {}
+
+
+async def ping(url: str) -> str:
+    """Connect, log in, and ask the server who it is.
+
+    Args:
+        url: As ``REDIS_URL``.
+
+    Returns:
+        The server's name and version, such as ``"valkey 9.1.2"``.
+
+    Raises:
+        ConfigurationError: No usable server is there, or the extra is missing. The text never holds the password.
+    """
+    try:
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+        from redis.exceptions import AuthenticationError, RedisError
+    except ModuleNotFoundError:
+        raise ConfigurationError("redis is not installed: pip install 'audio-api[redis]'") from None
+    where = address(url)
+    if "," in where or "+sentinel" in url:
+        return await _ping_one_of_several(url)
+    try:
+        # HELLO rather than INFO: an access list for the queue need not allow INFO.
+        async with (
+            asyncio.timeout(_PING_LIMIT_S),
+            # The older protocol, because in the newer one redis-py asks for notices that only a cloud's servers know.
+            Redis.from_url(url, protocol=2, decode_responses=True, retry=Retry(NoBackoff(), 0)) as client,
+        ):
+            answer = await cast(Any, client).execute_command("HELLO")  # redis-py leaves it untyped
+    except AuthenticationError:
+        raise ConfigurationError(f"the Redis server at {where} refuses REDIS_URL's user or password") from None
+    except (RedisError, OSError, TypeError, ValueError) as error:  # the last two: an option redis does not take
+        raise ConfigurationError(
+            f"no Redis server can be used at {where} ({type(error).__name__}): start it, or correct REDIS_URL"
+        ) from None
+    known = dict(zip(answer[::2], answer[1::2], strict=True))
+    return f"{known['server']} {known['version']}"
+
+
+async def _ping_one_of_several(url: str) -> str:
+    server = Server(url, pool_size=1)
+    try:
+        return await server.introduce()
+    except QueueServiceError as error:
+        raise ConfigurationError(f"{error}: start it, or correct REDIS_URL") from None
+    finally:
+        await server.close()
