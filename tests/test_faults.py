@@ -274,7 +274,6 @@ async def test_the_key_appears_nowhere(
 ) -> None:
     """Through all faults at DEBUG, no log, repr, JSON, pickle, traceback or file holds the key."""
     tts = TTSService(settings(gemini_emulator, tmp_path / "out", request_timeout=0.5), clock=CLOCK)
-    logging.getLogger().setLevel(logging.DEBUG)
     caplog.set_level(logging.DEBUG)
     seen: list[str | bytes] = []
     for fault in [*FAILURES, *SUCCESSES]:
