@@ -24,6 +24,7 @@ from audio_api.audio.wav import encode_wav
 from audio_api.engines import gemini_body
 from audio_api.engines.base import SpeechAudio
 from audio_api.engines.gemini_body import Body
+from audio_api.engines.gemini_transport import open_http_client
 from audio_api.errors import AudioAPIError, ErrorCode
 
 # 50 seconds, no two of which are alike; of a size that no padding of base64 fits by chance.
@@ -116,6 +117,13 @@ async def test_a_large_reply_that_is_cut_is_unreadable_and_leaves_no_file() -> N
     assert isinstance(error, AudioAPIError)
     assert error.code is ErrorCode.UNREADABLE_REPLY
     assert len(open_files()) == before
+
+
+async def test_who_calls_without_the_engine_gets_the_reply_as_it_came() -> None:
+    """The doctor reads replies by itself."""
+    body = reply(sound(PCM))
+    async with raw_server(answering(body)) as server, open_http_client(server.url, max_connections=1) as client:
+        assert same((await client.post(server.url)).content, body)
 
 
 async def test_without_a_folder_for_temporary_files_it_stays_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

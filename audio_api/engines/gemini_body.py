@@ -48,8 +48,12 @@ class Body:
         if self._has_room and len(self._tail) >= (_STEP_BYTES if self._file else _IN_MEMORY_BYTES):
             await asyncio.to_thread(self._set_aside)
 
+    async def read(self) -> bytes:
+        """The whole of it, as it came."""
+        return bytes(self._tail) if self._file is None else await asyncio.to_thread(self._read, self._file)
+
     async def unpack(self) -> Unpacked:
-        """The whole of it.
+        """The whole of it, with a large sound apart from the rest.
 
         Raises:
             ValueError: A large sound is no base64.
@@ -74,11 +78,14 @@ class Body:
             # Without room on disk it stays in memory.
             self._has_room = False
 
+    def _read(self, file: FileIO) -> bytes:
+        file.seek(0)
+        return file.readall() + self._tail
+
     def _unpack(self, file: FileIO) -> Unpacked:
         self._set_aside()
         if self._tail:
-            file.seek(0)
-            return Unpacked(file.readall() + self._tail)
+            return Unpacked(self._read(file))
         with mmap.mmap(file.fileno(), 0) as body:
             json, extents = _decoded_in_place(body)
         return Unpacked(json, {mark: os.pread(file.fileno(), size, start) for mark, (start, size) in extents.items()})

@@ -84,7 +84,7 @@ class _SpeechTransport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         timeout = request.extensions["timeout"]
         timeout["connect"] = min(timeout["connect"] or _CONNECT_TIMEOUT_S, _CONNECT_TIMEOUT_S)
-        wire = current_wire.get(Wire())
+        wire = current_wire.get(None)
         async with AsyncExitStack() as call:
             lane = await call.enter_async_context(self._lanes.lane())
             reply = await lane.handle_async_request(request)
@@ -97,15 +97,22 @@ class _SpeechTransport(httpx2.AsyncBaseTransport):
             with closing(Body()) as body:
                 async for part in stream:
                     await body.add(part)
-                try:
-                    unpacked = await body.unpack()
-                except ValueError as error:
-                    raise httpx2.DecodingError(str(error)) from None
-            wire.sounds = unpacked.sounds
-            return respond(content=unpacked.json)
+                return respond(content=await _content(body, wire))
 
     async def aclose(self) -> None:
         await self._lanes.aclose()
+
+
+async def _content(body: Body, wire: Wire | None) -> bytes:
+    """What the caller is given of a reply; only who knows the wire finds large sounds there."""
+    if wire is None:
+        return await body.read()
+    try:
+        unpacked = await body.unpack()
+    except ValueError as error:
+        raise httpx2.DecodingError(str(error)) from None
+    wire.sounds = unpacked.sounds
+    return unpacked.json
 
 
 _STREAM_METHOD = ":streamGenerateContent"
@@ -116,7 +123,7 @@ _WIRE_ONLY = {b"content-encoding", b"content-length", b"transfer-encoding"}
 class _BoundedStream(httpx2.AsyncByteStream):
     """The decoded body of a reply as it comes in; a small one is kept for the engine."""
 
-    def __init__(self, reply: httpx2.Response, wire: Wire, call: AsyncExitStack) -> None:
+    def __init__(self, reply: httpx2.Response, wire: Wire | None, call: AsyncExitStack) -> None:
         self._reply = reply
         self._wire = wire
         self._call = call
@@ -135,7 +142,8 @@ class _BoundedStream(httpx2.AsyncByteStream):
             size += len(part)
             if size > MAX_REPLY_BYTES:
                 raise _too_large()
-            self._wire.body = self._wire.body + part if size <= _SMALL_REPLY_BYTES else b""
+            if self._wire:
+                self._wire.body = self._wire.body + part if size <= _SMALL_REPLY_BYTES else b""
             yield part
 
     async def aclose(self) -> None:
