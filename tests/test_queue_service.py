@@ -36,7 +36,8 @@ from audio_api.models.audio_request import (
 from audio_api.models.voices import VoiceName
 from audio_api.queues.base import Job, JobState
 from audio_api.queues.memory import MemoryBackend
-from audio_api.services.queue_service import QueueService, decode_request
+from audio_api.services.queue_service import QueueService
+from audio_api.services.tasks import decode_request, id_in_batch
 
 HELLO = AudioRequest(text="Hello there, my friend.", priority=3, style="calm")
 DONE = AudioResponse(success=True, message="1.00 s of speech", file_path="/srv/a.wav", duration=1.0, cost_usd=0.01)
@@ -189,9 +190,7 @@ async def test_a_batch_without_any_success_failed(queue: QueueService) -> None:
 
 
 def _ids_of(batch_id: str) -> list[str]:
-    from audio_api.services.queue_service import _id_in_batch
-
-    return [_id_in_batch(batch_id, index) for index in range(2)]
+    return [id_in_batch(batch_id, index) for index in range(2)]
 
 
 async def test_waiting_is_woken(queue: QueueService, config: AudioConfig) -> None:

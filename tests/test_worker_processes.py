@@ -20,7 +20,8 @@ from audio_api.emulator import Emulator, Fault
 from audio_api.emulator.control import Call
 from audio_api.models.audio_request import AudioRequest
 from audio_api.queues.base import JobState
-from audio_api.services.queue_service import QueueService, TaskResult
+from audio_api.services.queue_service import QueueService
+from audio_api.services.tasks import TaskResult
 
 pytestmark = pytest.mark.slow
 

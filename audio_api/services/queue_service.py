@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any, Self
 
 from audio_api.config import AudioConfig, get_config
 from audio_api.errors import AudioAPIError, ErrorCode, QueueClosedError, QueueServiceError
@@ -22,14 +18,10 @@ from audio_api.models.audio_request import (
     AudioResponse,
     BatchAudioRequest,
     BatchAudioResponse,
-    SpeechProgress,
 )
 from audio_api.queues.base import (
     BatchStatus,
     DeadLetter,
-    Job,
-    JobState,
-    JobStatus,
     Lease,
     QueueBackend,
     QueueStats,
@@ -37,109 +29,19 @@ from audio_api.queues.base import (
 )
 from audio_api.queues.memory import MemoryBackend
 from audio_api.services.heartbeat import Heartbeat, HeldLease
-
-logger = logging.getLogger(__name__)
+from audio_api.services.tasks import (
+    Task,
+    TaskResult,
+    batch_response,
+    decode_request,
+    encode_result,
+    id_in_batch,
+    job_of,
+    task_result,
+)
 
 BatchProgressCallback = Callable[[int, int], Awaitable[None] | None]
 """Called with how many requests of a batch are finished, and how many there are."""
-
-
-class _Versioned(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    v: Literal[1]
-
-
-class _Payload(_Versioned):
-    request: AudioRequest
-
-
-class _Result(_Versioned):
-    response: AudioResponse
-
-
-_Document = TypeVar("_Document", bound=_Versioned)
-
-
-def _encode(document: _Versioned) -> bytes:
-    # Without defaults, so that a worker of an earlier version can read what uses no field that is new to it. A default
-    # may therefore only change together with the version.
-    return document.model_dump_json(exclude_defaults=True).encode()
-
-
-def decode_request(payload: bytes) -> AudioRequest:
-    """The request in a job's payload, checked as if a stranger had written it.
-
-    Raises:
-        QueueServiceError: It is none of this version; the text names the place and the rule, never the content.
-    """
-    return _decode(_Payload, payload, "payload").request
-
-
-def encode_result(response: AudioResponse) -> bytes:
-    """The response as a job's result."""
-    return _encode(_Result(v=1, response=response))
-
-
-def _decode(kind: type[_Document], content: bytes, what: str) -> _Document:
-    try:
-        return kind.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_context=False, include_url=False)[0]
-        # An unknown field's name is somebody's text, too.
-        place = first["loc"][:-1] if first["type"] == "extra_forbidden" else first["loc"]
-        where = ".".join(str(part)[:40] for part in place[:3]) or "as a whole"
-        raise QueueServiceError(f"the {what} is not valid: {where}: {first['type']}") from None
-
-
-class TaskResult(AudioResponse):
-    """What is known about a task: its response, once there is one, and where it is.
-
-    Until then ``success`` is false and ``error_code`` is ``task_pending``.
-
-    Attributes:
-        task_id: The task.
-        state: Where it is; ``state.final`` tells whether the response is there to stay.
-        batch_id: The batch it belongs to; ``None``: it stands alone.
-        priority: As asked for.
-        deliveries: How often a worker took it up.
-        enqueued_at: When it was accepted, in Unix seconds by the queue's clock.
-        started_at: When a worker last took it up; ``None``: never.
-        finished_at: When it was finished; ``None``: not yet.
-        progress: How far a long text is; ``None``: not begun, or a single piece.
-    """
-
-    task_id: str
-    state: JobState
-    batch_id: str | None = None
-    priority: int = 0
-    deliveries: int = 0
-    enqueued_at: float
-    started_at: float | None = None
-    finished_at: float | None = None
-    progress: SpeechProgress | None = None
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing more will happen to it by itself."""
-        return self.state.final
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A task that ``dequeue_task`` handed out.
-
-    Attributes:
-        task_id: The task.
-        request: What to speak.
-        batch_id: The batch it belongs to; ``None``: it stands alone.
-        deliveries: How often it was handed out, this time included.
-    """
-
-    task_id: str
-    request: AudioRequest
-    batch_id: str | None
-    deliveries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +114,7 @@ class QueueService:
                 the same ``task_id``.
         """
         task_id = task_id or uuid.uuid4().hex
-        await self.backend.enqueue([_job(task_id, request, not_before)])
+        await self.backend.enqueue([job_of(task_id, request, not_before)])
         return task_id
 
     async def enqueue_many(self, requests: Sequence[AudioRequest]) -> list[str]:
@@ -224,7 +126,7 @@ class QueueService:
         Raises:
             QueueServiceError: As ``enqueue_single_task``; also when there are no requests.
         """
-        jobs = [_job(uuid.uuid4().hex, request) for request in requests]
+        jobs = [job_of(uuid.uuid4().hex, request) for request in requests]
         await self.backend.enqueue(jobs)
         return [job.id for job in jobs]
 
@@ -238,7 +140,7 @@ class QueueService:
             QueueServiceError: As ``enqueue_single_task``.
         """
         batch_id = batch.batch_id or uuid.uuid4().hex
-        jobs = [_job(_id_in_batch(batch_id, index), request) for index, request in enumerate(batch.requests)]
+        jobs = [job_of(id_in_batch(batch_id, index), request) for index, request in enumerate(batch.requests)]
         await self.backend.enqueue(jobs, batch_id)
         return batch_id
 
@@ -296,7 +198,7 @@ class QueueService:
             QueueUnavailableError: The queue does not answer: nothing is known about the task.
         """
         status = await self.backend.status(check_id(task_id))
-        return None if status is None else _task_result(status)
+        return None if status is None else task_result(status)
 
     async def get_batch_status(self, batch_id: str) -> BatchAudioResponse | None:
         """What is known about a batch now; cancelled and dead tasks count as failed.
@@ -329,7 +231,7 @@ class QueueService:
         status = await self.backend.wait_result(check_id(task_id), timeout)
         if not status.state.final:
             raise TimeoutError(f"after {timeout:g} s task {task_id} is still {status.state}")
-        return _task_result(status)
+        return task_result(status)
 
     async def wait_for_batch(
         self,
@@ -472,73 +374,4 @@ class QueueService:
         return MemoryBackend(settings.queue_name, **sizes)
 
     async def _batch_response(self, status: BatchStatus) -> BatchAudioResponse:
-        tasks = await self.backend.batch_jobs(status.batch_id)
-        results = tuple(_task_result(task) for task in tasks if task.state.final)
-        succeeded = sum(result.success for result in results)
-        return BatchAudioResponse(
-            batch_id=status.batch_id,
-            total_requests=status.total,
-            completed=succeeded,
-            failed=len(results) - succeeded,
-            results=results,
-            status=_batch_state(status, len(results), succeeded),
-        )
-
-
-def _batch_state(
-    status: BatchStatus, finished: int, succeeded: int
-) -> Literal["pending", "processing", "completed", "failed"]:
-    if finished < status.total:
-        return "processing" if status.started or finished else "pending"
-    return "completed" if succeeded else "failed"
-
-
-def _job(task_id: str, request: AudioRequest, not_before: float | None = None) -> Job:
-    return Job(task_id, _encode(_Payload(v=1, request=request)), request.priority, not_before)
-
-
-def _id_in_batch(batch_id: str, index: int) -> str:
-    # Ids have 64 characters at most, and a batch 100 requests.
-    stem = batch_id if len(batch_id) <= 61 else hashlib.sha256(batch_id.encode()).hexdigest()[:32]
-    return f"{stem}-{index}"
-
-
-_UNFINISHED: dict[JobState, tuple[ErrorCode, str]] = {
-    JobState.QUEUED: (ErrorCode.TASK_PENDING, "waits for a worker"),
-    JobState.DELAYED: (ErrorCode.TASK_PENDING, "waits for its time"),
-    JobState.LEASED: (ErrorCode.TASK_PENDING, "is being worked on"),
-    JobState.CANCELLED: (ErrorCode.TASK_CANCELLED, "was cancelled"),
-    JobState.DEAD: (ErrorCode.TASK_DEAD, "is among the dead letters"),
-}
-
-
-def _task_result(status: JobStatus) -> TaskResult:
-    return TaskResult(
-        task_id=status.job_id,
-        state=status.state,
-        batch_id=status.batch_id,
-        priority=status.priority,
-        deliveries=status.deliveries,
-        enqueued_at=status.enqueued_at,
-        started_at=status.started_at,
-        finished_at=status.finished_at,
-        progress=_progress(status.progress or {}),
-        **dict(_response(status)),
-    )
-
-
-def _progress(note: Mapping[str, Any]) -> SpeechProgress | None:
-    try:
-        return SpeechProgress.model_validate({name: note[name] for name in SpeechProgress.model_fields})
-    except (KeyError, ValidationError):
-        return None
-
-
-def _response(status: JobStatus) -> AudioResponse:
-    if status.result is not None:
-        return _decode(_Result, status.result, f"result of task {status.job_id}").response
-    code, text = _UNFINISHED[status.state]
-    error = f"task {status.job_id} {text}{f': {status.reason}' if status.reason else ''}"
-    return AudioResponse(
-        success=False, message=error, error=error, error_code=code, retryable=code is ErrorCode.TASK_PENDING
-    )
+        return batch_response(status, await self.backend.batch_jobs(status.batch_id))

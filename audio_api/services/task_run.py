@@ -25,7 +25,8 @@ from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechPr
 from audio_api.models.filenames import safe_filename
 from audio_api.queues.base import MAX_DELIVERIES, Lease
 from audio_api.services.pacing import task_deadline
-from audio_api.services.queue_service import QueueService, decode_request, encode_result
+from audio_api.services.queue_service import QueueService
+from audio_api.services.tasks import decode_request, encode_result
 from audio_api.services.tts_service import TTSService
 
 logger = logging.getLogger(__name__)
