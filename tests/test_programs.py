@@ -19,10 +19,10 @@ from audio_api.emulator import Emulator
 setup = program("setup")
 
 
-def run(name: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a program in the current folder and let it end by itself."""
     return subprocess.run(
-        [sys.executable, ROOT / name],
+        [sys.executable, ROOT / name, *arguments],
         env=os.environ | variables,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -194,6 +194,14 @@ def test_run_all_tests_reports_each_step_and_pytest_last(capfd: pytest.CaptureFi
         "=== no tests ran in 0.01s ===",
     ):
         assert runner.PYTEST_SUMMARY.findall(f"noise\n{line}\n") == [line]
+
+
+@pytest.mark.parametrize("name", ["example", "languages", "voice_options", "multi_speaker", "tts_service"])
+def test_the_users_tests_run_as_scripts(name: str) -> None:
+    """Python runs each of them without pytest on the command line, from any folder; arguments go to pytest."""
+    done = run(f"tests/test_{name}.py", "--collect-only", "--quiet")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"test_{name}.py::" in done.stdout
 
 
 def test_ci_runs_the_command_of_the_readme() -> None:

@@ -7,6 +7,7 @@ wire, the faults of the API and the disk have tests of their own with real parts
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import wave
 from collections.abc import AsyncIterator, Callable
@@ -657,4 +658,4 @@ async def test_say_raises_what_went_wrong(config: AudioConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "-v"]))
+    sys.exit(subprocess.call([sys.executable, "-m", "pytest", __file__, *sys.argv[1:]]))
