@@ -305,6 +305,13 @@ async def test_a_stall_ends_the_stream() -> None:
         await asyncio.wait_for(script.gone.wait(), 10)
 
 
+async def test_without_a_limit_of_its_own_a_pause_may_last_as_long_as_the_call() -> None:
+    """An engine that is told nothing of pauses has one limit: that of the call."""
+    async with scripted_stream(event(b"ab"), timeout_s=0.2) as (engine, _):
+        blocks, error = await asyncio.wait_for(listen(engine), 10)
+    assert (joined(blocks), error.code) == (b"ab", ErrorCode.TIMEOUT)
+
+
 async def test_thinking_is_no_stall(gemini_emulator: Emulator) -> None:
     """Before its first piece a model may take as long as a call may take: some speak all before they send any."""
     gemini_emulator.latency_s = 0.3

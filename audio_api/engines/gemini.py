@@ -61,7 +61,7 @@ class GeminiEngine(SpeechEngine):
         api_key: The Gemini API key; ``None`` is enough for an injected client only.
         base_url: Where the API is; variables such as ``GOOGLE_GEMINI_BASE_URL`` have no effect.
         timeout_s: Seconds one call may take in total.
-        stall_timeout_s: Seconds a stream may pause once it has begun.
+        stall_timeout_s: Seconds a stream may pause once it has begun; ``None``: as long as the call may take.
         max_connections: Calls that may be in progress at once in one event loop.
         max_input_tokens: The largest input of one call; ``None``: the model's own limit, which holds in any case.
         client: Anything shaped like ``google.genai.Client``, used instead of one made here and never closed here. Its
@@ -78,7 +78,7 @@ class GeminiEngine(SpeechEngine):
         *,
         base_url: str = GEMINI_URL,
         timeout_s: float,
-        stall_timeout_s: float = 30.0,
+        stall_timeout_s: float | None = None,
         max_connections: int,
         max_input_tokens: int | None = None,
         client: object | None = None,
@@ -87,7 +87,7 @@ class GeminiEngine(SpeechEngine):
         self._api_key = SecretStr((api_key or "").strip())
         self._base_url = base_url
         self._timeout_s = timeout_s
-        self._stall_timeout_s = stall_timeout_s
+        self._stall_timeout_s = timeout_s if stall_timeout_s is None else stall_timeout_s
         self._max_connections = max_connections
         self._max_input_tokens = max_input_tokens
         self._injected = client
