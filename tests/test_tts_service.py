@@ -42,6 +42,7 @@ from audio_api.models.audio_request import (
     MultiSpeakerConfig,
     SpeakerConfig,
     SpeakerMode,
+    TokenUsage,
     VoiceConfig,
 )
 from audio_api.models.speech_models import VoiceModel
@@ -309,6 +310,28 @@ async def test_calls_of_unknown_fate_are_named(serve: Serve) -> None:
     response = await serve(TTSUnavailableError("slow", code=ErrorCode.TIMEOUT)).generate_audio(AudioRequest(text=TEXT))
     assert response.success
     assert any("may have been billed" in warning for warning in response.warnings)
+
+
+async def test_an_answer_without_sound_or_usage_may_have_been_billed(serve: Serve) -> None:
+    """An empty answer that names no tokens may cost something all the same; one that names them is in the bill."""
+    service = serve(TTSAudioError("nothing"), TTSAudioError("billed", usage=USAGE), lambda u: speech(u, usage=USAGE))
+    response = await service.generate_audio(AudioRequest(text=TEXT))
+    assert response.success
+    assert response.warnings == ("1 failed call(s) may have been billed beyond this cost",)
+
+
+@pytest.mark.parametrize("is_billed", [True, False])
+async def test_sound_without_usage_costs_an_unknown_sum(config: AudioConfig, is_billed: bool) -> None:
+    """A reply that does not say what it billed makes the cost unknown rather than 0; what is free costs nothing."""
+    engine = ScriptedEngine([lambda u: speech(u, usage=TokenUsage(input_tokens=10))])
+    engine.is_billed = is_billed
+    async with TTSService(config, engine=engine, clock=CLOCK) as service:
+        unary = await service.generate_audio(AudioRequest(text=TEXT))
+        streamed = await service.stream_to_file(AudioRequest(text=TEXT, output_filename="streamed"))
+    assert unary.success
+    assert streamed.success
+    known = () if is_billed else (pytest.approx(10 * 0.50 / 1e6), 0.0)
+    assert (unary.cost_usd, streamed.cost_usd) == (known or (None, None))
 
 
 async def test_the_output_limit_is_not_met_twice(serve: Serve) -> None:

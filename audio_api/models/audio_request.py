@@ -307,7 +307,8 @@ class AudioResponse(_Model):
         attempts: API calls made.
         cached_pieces: Pieces of the text that had been made before, and cost nothing.
         usage: Tokens billed, summed over every attempt.
-        cost_usd: Their price in US dollars; ``None`` when the model's price is unknown.
+        cost_usd: Their price in US dollars; ``None`` when the model's price is unknown, or the API did not say what it
+            billed for sound.
         warnings: What a careful listener should know although the request succeeded.
         unsaved_audio: The complete verified WAV when only writing the file failed. Never serialised.
     """

@@ -32,9 +32,9 @@ class Bill:
     Attributes:
         attempts: API calls made.
         usage: Tokens billed, failed calls included.
-        cost_usd: Their price; ``None`` once a model without a known price was billed.
+        cost_usd: Their price; ``None`` once it is unknown: no price of the model, or no usage of a billed sound.
         cached_pieces: Pieces that were finished before, and cost nothing.
-        unanswered: Calls that ended without an answer, and may have been billed all the same.
+        unanswered: Calls that failed without saying what was billed, if anything was.
         warnings: Each sentence once.
     """
 
@@ -77,10 +77,10 @@ class Bill:
         self.warnings.update(dict.fromkeys(sentences))
 
     def all_warnings(self) -> tuple[str, ...]:
-        """Every sentence, and one about the calls that went unanswered."""
+        """Every sentence, and one about the calls whose bill nobody knows."""
         if not self.unanswered:
             return tuple(self.warnings)
-        return *self.warnings, f"{self.unanswered} call(s) ended without an answer and may have been billed"
+        return *self.warnings, f"{self.unanswered} failed call(s) may have been billed beyond this cost"
 
     def _price(self, model: str) -> Price | None:
         today = self._clock.now().date()
@@ -123,6 +123,7 @@ class Synthesis:
             with self._charged(utterance):
                 audio = await self._engine.synthesize(utterance)
             self._bill.charge(utterance.model, audio.usage)
+            self._settle(audio.usage)
             return await self._verify(utterance, audio)
         except AudioAPIError:
             # Others go on while this one waits for its next attempt.
@@ -154,10 +155,18 @@ class Synthesis:
         async with aclosing(stream):
             with self._charged(utterance):
                 self._bill.charge(utterance.model, first.usage)
+                usage = first.usage
                 yield first
                 async for block in stream:
                     self._bill.charge(utterance.model, block.usage)
+                    usage += block.usage
                     yield block
+                self._settle(usage)
+
+    def _settle(self, usage: TokenUsage) -> None:
+        """Sound that was billed without a word on how much costs an unknown sum, not nothing."""
+        if self._engine.is_billed and not usage.output_tokens:
+            self._bill.cost_usd = None
 
     @contextmanager
     def _charged(self, utterance: Utterance) -> Iterator[None]:
@@ -165,7 +174,8 @@ class Synthesis:
         try:
             yield
         except TTSError as error:
-            self._bill.unanswered += error.code in _PERHAPS_BILLED
+            is_unsaid = isinstance(error, TTSAudioError) and error.usage is None
+            self._bill.unanswered += is_unsaid or error.code in _PERHAPS_BILLED
             self._bill.charge(utterance.model, error.usage or TokenUsage())
             raise
 
