@@ -127,9 +127,10 @@ async def test_a_manager_beside_a_queue_serves_a_batch(
         assert (batch.status, batch.completed) == ("completed", 12)
         assert sorted(call.text for call in gemini_emulator.calls if call.text) == sorted(texts)
         assert all(Path(result.file_path or "").is_file() for result in batch.results)
+        # A result is visible a moment before its worker hears that it was stored.
+        await until(lambda: sum(each.processed for each in manager.get_worker_status().values()) == 12)
         status = manager.get_worker_status()
         assert list(status) == ["worker-1", "worker-2", "worker-3"]
-        assert sum(each.processed for each in status.values()) == 12
         assert {each.state for each in status.values()} == {WorkerState.IDLE}
         assert all(each.uptime_s > 0 and each.tasks_per_minute == each.processed for each in status.values())
         started = time.monotonic()
