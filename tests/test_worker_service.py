@@ -410,6 +410,23 @@ async def test_a_lease_outlives_a_blocked_event_loop(config: AudioConfig, queue:
     assert await state_of(queue, task_id) is JobState.SUCCEEDED
 
 
+async def test_a_result_on_its_way_is_not_a_lost_task(
+    config: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When leases are renewed between the end of a task in the queue and the answer, the task is gone, but done."""
+    finish = queue.backend.finish
+
+    async def answer_late(lease: Lease, result: bytes, *, success: bool) -> bool:
+        done = await finish(lease, result, success=success)
+        await asyncio.wait([asyncio.create_task(asyncio.sleep(config.lease_time))])
+        return done
+
+    monkeypatch.setattr(queue.backend, "finish", answer_late)
+    await queue.enqueue_single_task(HELLO)
+    (lease,) = await queue.backend.lease(1, config.lease_time)
+    assert await run_one(ScriptedEngine(), config, queue, lease) is Ending.SUCCEEDED
+
+
 async def test_a_cancelled_task_stops_and_writes_nothing(config: AudioConfig, queue: QueueService) -> None:
     """Its worker notices at the next renewal, ends the call, and takes other tasks."""
     engine = HangingEngine()

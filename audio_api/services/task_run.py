@@ -9,7 +9,7 @@ import random
 import time
 import traceback
 import wave
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -114,6 +114,7 @@ class TaskRun:
         self._task: asyncio.Task[Ending] | None = None
         self._limit: asyncio.Timeout | None = None
         self._cancelled_as: Ending | None = None
+        self._settling = False
         self._note: dict[str, object] = {}
         self._premises = Premises.of(queue)
         self._older = self._premises.enter(self)
@@ -149,7 +150,9 @@ class TaskRun:
         self._cancel(Ending.RETURNED)
 
     def _lose(self) -> None:
-        self._cancel(Ending.LOST)
+        # A task that the queue was told to end may be found gone before the answer comes, which tells whose end it was.
+        if not self._settling:
+            self._cancel(Ending.LOST)
 
     def _cancel(self, ending: Ending) -> None:
         if self._cancelled_as is None and self._task is not None:
@@ -166,16 +169,16 @@ class TaskRun:
             request = decode_request(self.lease.payload)
         except QueueServiceError as error:
             logger.warning("task is not valid", extra={"task_id": self.lease.job_id, "error": str(error)})
-            return self._or_lost(Ending.BURIED, await self._queue.backend.bury(self.lease, str(error)))
+            return await self._settle(Ending.BURIED, self._queue.backend.bury(self.lease, str(error)))
         response = await self._earlier_response(request) or await self._speak(request)
         if (wait_s := await self._deferral_s(response)) is not None:
             return await self._defer(response, wait_s)
-        done = await self._queue.backend.finish(self.lease, encode_result(response), success=response.success)
-        return self._or_lost(Ending.SUCCEEDED if response.success else Ending.FAILED, done)
+        done = self._queue.backend.finish(self.lease, encode_result(response), success=response.success)
+        return await self._settle(Ending.SUCCEEDED if response.success else Ending.FAILED, done)
 
-    @staticmethod
-    def _or_lost(ending: Ending, done: bool) -> Ending:
-        return ending if done else Ending.LOST
+    async def _settle(self, ending: Ending, done: Awaitable[bool]) -> Ending:
+        self._settling = True
+        return ending if await done else Ending.LOST
 
     async def _speak(self, request: AudioRequest) -> AudioResponse:
         limit_s = self._settings().task_timeout
@@ -228,7 +231,7 @@ class TaskRun:
             "task is deferred",
             extra={"task_id": self.lease.job_id, "error_code": response.error_code, "wait_s": round(wait_s, 1)},
         )
-        return self._or_lost(Ending.DEFERRED, await self._queue.backend.release(self.lease, wait_s))
+        return await self._settle(Ending.DEFERRED, self._queue.backend.release(self.lease, wait_s))
 
     async def _hand_back(self) -> None:
         try:
@@ -247,8 +250,8 @@ class TaskRun:
         if self.lease.deliveries < MAX_DELIVERIES:
             await self._queue.backend.release(self.lease, count_delivery=True)
             return Ending.RETURNED
-        done = await self._queue.backend.bury(self.lease, f"{reason}, in {self.lease.deliveries} deliveries")
-        return self._or_lost(Ending.BURIED, done)
+        reason = f"{reason}, in {self.lease.deliveries} deliveries"
+        return await self._settle(Ending.BURIED, self._queue.backend.bury(self.lease, reason))
 
     def _permit(self, path: Path, file: os.stat_result) -> None:
         """Let a file have its name while the lease is certainly held; called in the thread that writes it."""
