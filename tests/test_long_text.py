@@ -9,7 +9,7 @@ import asyncio
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -34,6 +34,7 @@ from books import (
 from scripted import USAGE, ScriptedEngine, speech
 from sound import RATE, loudness_db, read_wav
 
+from audio_api.audio.cache import CachedPiece, PieceCache
 from audio_api.audio.large_sounds import few_at_once, take_permit
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator, Fault
@@ -77,15 +78,16 @@ def texts(emulator: Emulator) -> list[str]:
 
 
 class Speaker:
-    """Speaks a piece when a test lets it; remembers who was started and who was ended."""
+    """Speaks a piece when a test lets it, and keeps it for as long; remembers who was started and who was ended."""
 
     def __init__(self) -> None:
         self.gates = [asyncio.Event() for _ in PIECES]
+        self.keeping: dict[int, asyncio.Event] = {}
         self.failures: dict[int, Exception] = {}
         self.started: list[int] = []
         self.cancelled: list[int] = []
 
-    async def __call__(self, piece: PlannedPiece) -> SpeechAudio:
+    async def __call__(self, piece: PlannedPiece, when_spoken: Callable[[], None]) -> SpeechAudio:
         """Speak when the piece's gate is open."""
         number = PIECES.index(piece)
         self.started.append(number)
@@ -96,6 +98,9 @@ class Speaker:
             raise
         if number in self.failures:
             raise self.failures[number]
+        when_spoken()
+        if number in self.keeping:
+            await self.keeping[number].wait()
         return speech(piece.utterance)
 
     def let_all(self) -> None:
@@ -127,14 +132,32 @@ async def test_pieces_are_handed_over_in_the_order_of_the_text() -> None:
     assert speaker.started == list(range(TOTAL))
 
 
+async def test_the_next_call_does_not_wait_until_a_piece_is_kept() -> None:
+    """Its time on the disk is used; but no more than twice as many pieces are in progress as are called for at once."""
+    speaker = Speaker()
+    speaker.keeping = {number: asyncio.Event() for number in range(TOTAL)}
+    hearing = asyncio.create_task(heard(Narration(PIECES, speaker, at_once=2)))
+    await _some_time()
+    assert speaker.started == [0, 1]
+    speaker.gates[1].set()
+    await until(lambda: len(speaker.started) == 3)
+    speaker.let_all()
+    await until(lambda: len(speaker.started) == 4)
+    await _some_time()
+    assert speaker.started == [0, 1, 2, 3]
+    for kept in speaker.keeping.values():
+        kept.set()
+    assert await hearing == PIECES
+
+
 async def test_few_pieces_are_in_memory_however_many_are_in_progress() -> None:
     """Two at a time are loaded, checked and kept; one whose call takes long holds nobody up."""
     speaker = Speaker()
     loaded, most, finished = 0, 0, 0
 
-    async def speak(piece: PlannedPiece) -> SpeechAudio:
+    async def speak(piece: PlannedPiece, when_spoken: Callable[[], None]) -> SpeechAudio:
         nonlocal loaded, most, finished
-        audio = await speaker(piece)
+        audio = await speaker(piece, when_spoken)
         await take_permit()
         loaded += 1
         most = max(most, loaded)
@@ -319,6 +342,27 @@ async def test_progress_is_told_after_every_piece(tts: TTSService) -> None:
     told.clear()
     await tts.generate_audio(AudioRequest(text="One sentence, in one call, and nothing else."), on_progress=told.append)
     assert [(one.pieces_done, one.pieces_total) for one in told] == [(1, 1)]
+
+
+async def test_calls_go_on_while_pieces_are_kept(
+    gemini_emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow disk delays no call; every piece is on it before the request is answered."""
+    disk = asyncio.Event()
+    put = PieceCache.put
+
+    async def slowly(cache: PieceCache, key: str, piece: CachedPiece) -> bool:
+        await disk.wait()
+        return await put(cache, key, piece)
+
+    monkeypatch.setattr(PieceCache, "put", slowly)
+    async with TTSService(settings(gemini_emulator, folder, piece_concurrency=2), clock=CLOCK) as tts:
+        speaking = asyncio.create_task(tts.generate_audio(REQUEST))
+        await until(lambda: len(gemini_emulator.calls) == 4)
+        assert kept_pieces(folder) == 0
+        disk.set()
+        (await speaking).raise_for_error()
+    assert kept_pieces(folder) == TOTAL
 
 
 async def test_a_bug_in_a_listener_leaves_no_file(tts: TTSService, folder: Path) -> None:

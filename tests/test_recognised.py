@@ -90,7 +90,7 @@ async def understood_whole(
 ) -> list[str]:
     """The words understood of the file into which takes are joined."""
 
-    async def take(piece: PlannedPiece) -> SpeechAudio:
+    async def take(piece: PlannedPiece, _: object) -> SpeechAudio:
         return takes[piece]
 
     async def ignore(_: float) -> None:

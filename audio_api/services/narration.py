@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from audio_api.audio.large_sounds import few_at_once, in_sound_thread
 from audio_api.engines.base import SpeechAudio
@@ -21,7 +22,8 @@ from audio_api.services.planning import PlannedPiece
 # Between the end of its call and its turn to be heard a piece is checked and kept, which takes far less than a call.
 _MOST_IN_MEMORY = 2
 
-Speak = Callable[[PlannedPiece], Awaitable[SpeechAudio]]
+Speak = Callable[[PlannedPiece, Callable[[], None]], Awaitable[SpeechAudio]]
+"""Makes the verified sound of a piece, and says with the second argument when its calls are over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,8 @@ class Narration:
 
     Args:
         pieces: In the order in which they are heard.
-        speak: Makes the verified sound of one piece.
-        at_once: The most pieces in progress; as many finished ones may wait for an earlier piece.
+        speak: Makes the verified sound of one piece. While that is kept, another piece may be called for.
+        at_once: The most pieces that are called for at a time; as many others may be kept or wait for an earlier one.
         done: Pieces of the same text that were heard before these.
 
     Attributes:
@@ -76,6 +78,7 @@ class Narration:
         self._at_once = at_once
         self._permits = asyncio.Semaphore(_MOST_IN_MEMORY)
         self._begun: deque[asyncio.Task[Narrated | _Aside]] = deque()
+        self._called_for: set[asyncio.Task[Narrated | _Aside]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,16 +93,21 @@ class Narration:
         await self._settle()
 
     def begin(self) -> None:
-        """Start as many pieces as may be in progress; ``in_order`` does so by itself."""
-        in_progress = sum(not task.done() for task in self._begun)
-        for piece in islice(self._waiting, min(self._at_once - in_progress, 2 * self._at_once - len(self._begun))):
+        """Start as many pieces as may be called for; ``in_order`` does so by itself."""
+        most = min(self._at_once - len(self._called_for), 2 * self._at_once - len(self._begun))
+        for piece in islice(self._waiting, most):
             task = asyncio.create_task(self._make(piece))
-            task.add_done_callback(self._go_on)
+            task.add_done_callback(self._end)
             self._begun.append(task)
+            self._called_for.add(task)
 
-    def _go_on(self, ended: asyncio.Task[Narrated | _Aside]) -> None:
+    def _end(self, ended: asyncio.Task[Narrated | _Aside]) -> None:
         if ended.cancelled() or ended.exception():
             self._waiting = iter(())
+        self._go_on(ended)
+
+    def _go_on(self, spoken: asyncio.Task[Narrated | _Aside]) -> None:
+        self._called_for.discard(spoken)
         self.begin()
 
     async def in_order(self) -> AsyncGenerator[Narrated, None]:
@@ -126,9 +134,10 @@ class Narration:
         return made if isinstance(made, Narrated) else await in_sound_thread(made.take)
 
     async def _make(self, piece: PlannedPiece) -> Narrated | _Aside:
+        this = cast("asyncio.Task[Narrated | _Aside]", asyncio.current_task())
         with few_at_once(self._permits):
-            narrated = Narrated(piece, await self._speak(piece))
-            if self._begun[0] is not asyncio.current_task():
+            narrated = Narrated(piece, await self._speak(piece, partial(self._go_on, this)))
+            if self._begun[0] is not this:
                 # Without room on disk it stays in memory.
                 with suppress(OSError):
                     return await in_sound_thread(_Aside, narrated)

@@ -82,12 +82,19 @@ class Runtime:
         return pieces
 
     async def speak(
-        self, piece: PlannedPiece, bill: Bill, *, cached: bool = True, halvings: int = _MOST_HALVINGS
+        self,
+        piece: PlannedPiece,
+        when_spoken: Callable[[], None] = lambda: None,
+        *,
+        bill: Bill,
+        cached: bool = True,
+        halvings: int = _MOST_HALVINGS,
     ) -> SpeechAudio:
         """Make the verified sound of a piece, or take it from the cache, or share it with who is making it right now.
 
         Args:
             piece: One call's worth.
+            when_spoken: Called when its calls are over, before it is kept; not if there are none, or if they fail.
             bill: Is charged for every attempt.
             cached: Whether a finished piece of the same content will do; a new one is kept in any case.
             halvings: How often it may be halved when the model does not get to its end.
@@ -95,12 +102,14 @@ class Runtime:
         Raises:
             AudioAPIError: There is no such sound; the class says whether trying again makes sense.
         """
+        make = partial(self._speak, piece, when_spoken, cached, halvings)
         if not (cached and self._cache):
-            return await self._speak(piece, bill, cached, halvings)
-        key = content_key(piece.utterance, self.engine.name)
-        return await self._sharing.speak(key, lambda shared: self._speak(piece, shared, cached, halvings), bill)
+            return await make(bill)
+        return await self._sharing.speak(content_key(piece.utterance, self.engine.name), make, bill)
 
-    async def _speak(self, piece: PlannedPiece, bill: Bill, cached: bool, halvings: int) -> SpeechAudio:
+    async def _speak(
+        self, piece: PlannedPiece, when_spoken: Callable[[], None], cached: bool, halvings: int, bill: Bill
+    ) -> SpeechAudio:
         if cached and (audio := await self.recall(piece.utterance, bill)):
             return audio
         give_permit_back()
@@ -109,12 +118,13 @@ class Runtime:
             audio = await self._make(piece.utterance, bill)
         except TTSModelNotFoundError:
             successors = replace(piece, utterance=self.for_successor(piece.utterance, bill))
-            return await speak(successors, halvings=halvings)
+            return await speak(successors, when_spoken, halvings=halvings)
         except TTSAudioError as error:
             halves = halve(piece) if halvings and error.code in _TOO_MUCH_AT_ONCE else None
             if halves is None:
                 raise
             audio = await self._joined(halves, partial(speak, halvings=halvings - 1))
+        when_spoken()
         await self.keep(piece.utterance, audio)
         return audio
 
