@@ -126,6 +126,9 @@ class NoSpeech(TTSService):
             await asyncio.Event().wait()
         return AudioResponse(success=True, message="nothing was spoken")
 
+    async def warm_up(self) -> None:
+        """Load no SDK that would never be called."""
+
 
 class Service(Arm):
     """``QueueService`` and ``WorkerService``, as users run them; only the speech is missing."""
