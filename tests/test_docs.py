@@ -99,7 +99,7 @@ def family(cls: type) -> list[type]:
 
 
 def test_every_voice_language_and_model_is_documented() -> None:
-    """Voices with their character, languages with their code and aliases, models with protocol and successor."""
+    """Voices with their character, languages with their code and aliases, models with all that is known of them."""
     text = page("voices-and-languages")
     for voice in VoiceName:
         assert f"`{voice.value}` | {voice.character}" in text
@@ -107,7 +107,10 @@ def test_every_voice_language_and_model_is_documented() -> None:
         assert f"`{name}` | `{language.value}`" in text or f"`{name}` (`{language.value}`)" in text
     for model in VoiceModel:
         spec = MODEL_SPECS[model]
-        assert f"| `{model.name}` | `{model.value}` | {spec.family} |" in text
+        prices = "; ".join(f"{price.input_usd:.2f} / {price.audio_usd:g} from {price.since}" for price in spec.prices)
+        successor = f"`{spec.successor}`" if spec.successor else ""
+        facts = f"{spec.family} | {prices} | {spec.shutdown or 'not announced'} | {successor} |"
+        assert f"| `{model.name}` | `{model.value}` | {facts}" in text
 
 
 def test_every_fault_of_the_emulator_is_documented() -> None:

@@ -11,6 +11,7 @@ import json
 import logging
 import pickle
 import random
+import re
 import socket
 import traceback
 import wave
@@ -169,6 +170,15 @@ def test_every_fault_is_covered() -> None:
     """A new fault of the emulator needs an expectation here; those of streams have theirs where streams are made."""
     unary = {fault for fault in Fault if not fault.startswith("stream")}
     assert unary == set(FAILURES) | set(SUCCESSES) | {Fault.RATE_16000}
+
+
+def test_the_docs_say_how_often_a_fault_is_tried() -> None:
+    """The page on errors names, for each code, the numbers of calls after which the faults of that code end."""
+    page = Path(__file__).parents[1] / "docs" / "errors.md"
+    said = dict(re.findall(r"^\| `(\w+)` \|.* \| (.+) \|$", page.read_text("utf-8"), re.MULTILINE))
+    for code in {code for code, _, _ in FAILURES.values()}:
+        calls = {str(calls) for other, calls, _ in FAILURES.values() if other is code}
+        assert set(re.findall(r"\d+", said[code].replace("no", "1"))) == calls, code
 
 
 @pytest.mark.parametrize("fault", FAILURES, ids=str)
