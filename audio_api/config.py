@@ -152,7 +152,7 @@ class AudioConfig(BaseSettings):
         default=5,
         ge=1,
         le=100,
-        description="Answers 429 (per minute) that one request waits out before giving up.",
+        description="Answers 429 (per minute) after which a request gives up; it waits between them.",
     )
     rate_limit_retry_min_wait: float = Field(
         default=10.0, ge=0, description="Shortest wait after a 429, in seconds; the server's own delay wins."
