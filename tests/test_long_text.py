@@ -303,6 +303,25 @@ async def test_a_long_text_is_one_file(tts: TTSService, gemini_emulator: Emulato
     assert visible_files(folder) == ["book.wav"]
 
 
+@pytest.mark.parametrize("sentence", ["It was late in the tower. ", "В башне было уже поздно. "], ids=["en", "ru"])
+async def test_a_small_context_makes_small_pieces(gemini_emulator: Emulator, folder: Path, sentence: str) -> None:
+    """MAX_CONTEXT_TOKENS bounds each call, not the text: in any alphabet the pieces fit into it."""
+    async with TTSService(settings(gemini_emulator, folder, max_context_tokens=150), clock=CLOCK) as service:
+        response = await service.generate_audio(AudioRequest(text=sentence * 40, cache=False))
+    response.raise_for_error()
+    assert response.attempts > 2
+    assert {call.text.strip()[-1] for call in gemini_emulator.calls} == {"."}
+    assert 200 < max(len(call.text) for call in gemini_emulator.calls) <= 300
+
+
+async def test_a_context_for_a_few_words_is_refused(gemini_emulator: Emulator, folder: Path) -> None:
+    """A context too small for a sentence makes no call, rather than hundreds for a few words each."""
+    async with TTSService(settings(gemini_emulator, folder, max_context_tokens=5), clock=CLOCK) as service:
+        response = await service.generate_audio(AudioRequest(text=TEXT))
+    assert (response.error_code, response.attempts) == (ErrorCode.TEXT_TOO_LONG, 0)
+    assert "one call takes 5 tokens" in str(response.error)
+
+
 async def test_joins_are_heard_neither_as_clicks_nor_as_jumps_in_loudness(
     tts: TTSService, gemini_emulator: Emulator
 ) -> None:

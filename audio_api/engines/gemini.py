@@ -374,8 +374,7 @@ def _check_length(utterance: Utterance, max_input_tokens: int | None) -> None:
     size = f"about {tokens:,} tokens" if tokens > limit else f"more than {audio_tokens // 25:,} seconds of speech"
     most = f"{limit:,} tokens" if tokens > limit else f"{spec.output_tokens // 25:,} seconds"
     raise TTSValidationError(
-        f"the text is {size}, and one call takes {most}: split it at ends of sentences into requests of about 2,000 "
-        "characters each",
+        f"the text is {size}, and one call takes {most}: split it at ends of sentences into shorter requests",
         code=ErrorCode.TEXT_TOO_LONG,
     )
 

@@ -33,6 +33,10 @@ _PROTOCOL_VERSION = 1
 _TOO_MUCH_AT_ONCE = {ErrorCode.AUDIO_INCOMPLETE, ErrorCode.AUDIO_TOO_SHORT}
 # A quarter of a piece is a few sentences; what cannot speak those will not speak a single one.
 _MOST_HALVINGS = 2
+# Outside of English, where it is four.
+_CHARS_PER_TOKEN = 2
+# However small a context is allowed, a text does not become hundreds of calls for a few words each.
+_LEAST_PIECE_CHARS = 200
 # Planning a text of this length takes about 10 ms.
 _THREAD_ABOVE_CHARS = 20_000
 
@@ -74,9 +78,9 @@ class Runtime:
         Raises:
             AudioAPIError: The engine cannot speak it, or its model is gone and no successor may speak.
         """
-        pieces = await _cut(utterance, first_chars)
+        pieces = await self._cut(utterance, first_chars)
         if self._is_gone(utterance.model) and not await self._has_any(pieces):
-            pieces = await _cut(self.for_successor(utterance, bill), first_chars)
+            pieces = await self._cut(self.for_successor(utterance, bill), first_chars)
         for piece in pieces:
             self.engine.preflight(piece.utterance)
         return pieces
@@ -225,6 +229,12 @@ class Runtime:
         warnings = first.warnings + second.warnings
         return replace(first, pcm=pcm, usage=first.usage + second.usage, warnings=warnings, words=())
 
+    async def _cut(self, utterance: Utterance, first_chars: int | None) -> list[PlannedPiece]:
+        most_chars = max(_CHARS_PER_TOKEN * self.config.max_context_tokens, _LEAST_PIECE_CHARS)
+        plan = plan_pieces(utterance, min(model_spec(utterance.model).piece_chars, most_chars), first_chars)
+        is_long = sum(len(turn.text) for turn in utterance.turns) > _THREAD_ABOVE_CHARS
+        return await asyncio.to_thread(list, plan) if is_long else list(plan)
+
     def _is_gone(self, model: str) -> bool:
         return model in self._lost_models or model_spec(model).is_shut_down(self._clock.now().date())
 
@@ -247,12 +257,6 @@ class Runtime:
             self._lost_models.add(model)
             logger.warning("model is gone, its successor speaks", extra={"model": model, "successor": successor.value})
         return successor.value
-
-
-async def _cut(utterance: Utterance, first_chars: int | None) -> list[PlannedPiece]:
-    plan = plan_pieces(utterance, model_spec(utterance.model).piece_chars, first_chars)
-    is_long = sum(len(turn.text) for turn in utterance.turns) > _THREAD_ABOVE_CHARS
-    return await asyncio.to_thread(list, plan) if is_long else list(plan)
 
 
 def content_key(utterance: Utterance, engine_name: str) -> str:
