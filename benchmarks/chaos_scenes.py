@@ -49,7 +49,8 @@ async def stop(stage: Stage) -> list[Figure]:
     await stage.enqueue(stage.limits.jobs(2_000))
     stage.start(PROCESSES)
     stops = await stage.strike(signal.SIGTERM, EVERY_S, PROCESSES)
-    await stage.all_ready(1)
+    # A second signal is another story.
+    await stage.until(lambda: all(stage.site.processes[int(number)].poll() is not None for number in stage.struck))
     codes = stage.site.stop()
     return [
         *await stage.basic_figures(await stage.verdict()),
