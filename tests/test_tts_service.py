@@ -665,6 +665,14 @@ def test_say_writes_where_it_is_told(tmp_path: Path) -> None:
         say("Hello again.", tmp_path / "hello.wav", config=offline)
 
 
+async def test_say_wants_a_file_where_a_folder_is(config: AudioConfig, tmp_path: Path) -> None:
+    """A folder given for a file is an error before any call, rather than a file of its name beside it."""
+    (tmp_path / "speech").mkdir()
+    with pytest.raises(TTSOutputError, match="speech' is a folder: name a file in it"):
+        await asay("Hello.", tmp_path / "speech", config=config)
+    assert [path.name for path in tmp_path.iterdir()] == ["speech"]
+
+
 async def test_say_works_inside_a_running_loop(tmp_path: Path) -> None:
     """``say`` may be called where a loop is running, as in a notebook; ``asay`` is the better choice there."""
     offline = AudioConfig(tts_engine="offline", output_dir=tmp_path, _env_file=None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from audio_api.config import AudioConfig, get_config
+from audio_api.errors import TTSOutputError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
 from audio_api.services.tts_service import TTSService
 
@@ -25,8 +26,8 @@ async def asay(
 
     Args:
         text: What is spoken.
-        path: Where the WAV goes; an existing file is an error unless ``overwrite=True``. ``None``: a name made from
-            the content, in the configured output folder.
+        path: Where the WAV goes; a folder is an error, and so is an existing file unless ``overwrite=True``. ``None``:
+            a name made from the content, in the configured output folder.
         voice: The voice's name.
         config: The settings; ``None``: ``get_config()``.
         fields: Further fields of ``AudioRequest``, such as ``language``, ``style``, ``model`` or ``overwrite``.
@@ -41,6 +42,8 @@ async def asay(
     config = config or get_config()
     if path is not None:
         path = Path(path)
+        if await asyncio.to_thread(path.is_dir):
+            raise TTSOutputError(f"{str(path)!r} is a folder: name a file in it")
         # Finished pieces stay where they always are, not beside a file that may be anywhere.
         cache_dir = config.cache_dir or config.output_dir / ".cache"
         config = config.model_copy(update={"output_dir": path.parent, "cache_dir": cache_dir})
