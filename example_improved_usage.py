@@ -268,4 +268,7 @@ def report(elapsed_s: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    try:
+        sys.exit(asyncio.run(main()))
+    except ConfigurationError as error:
+        sys.exit(f"A setting in the environment or in .env is wrong. {error}")

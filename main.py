@@ -12,6 +12,7 @@ from audio_api import (
     AudioConfig,
     AudioRequest,
     AudioResponse,
+    ConfigurationError,
     Language,
     MultiSpeakerConfig,
     SpeakerConfig,
@@ -109,4 +110,7 @@ def voices(request: AudioRequest) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    try:
+        sys.exit(asyncio.run(main()))
+    except ConfigurationError as error:
+        sys.exit(f"A setting in the environment or in .env is wrong. {error}")

@@ -77,6 +77,15 @@ def test_main_fails_loudly(tmp_path: Path) -> None:
     assert done.stdout.count("FAILED (output_failed)") == 13
 
 
+@pytest.mark.parametrize("name", ["main.py", "example_improved_usage.py"])
+def test_a_wrong_setting_is_one_sentence(name: str) -> None:
+    """It names the variable, its value and what is allowed, without a traceback; nothing is written."""
+    done = run(name, TTS_ENGINE="loud")
+    assert done.returncode == 1
+    assert re.fullmatch(r"A setting .* is wrong\. TTS_ENGINE='loud': .*'gemini' or 'offline'.*\n", done.stderr)
+    assert not Path("output").exists()
+
+
 def test_the_example_shows_every_feature() -> None:
     """It ends well, without a key; each file it names is audible and as long as it says; it ends with its figures."""
     done = run("example_improved_usage.py")
