@@ -79,7 +79,8 @@ def test_a_colon_in_a_sentence_is_no_speaker(said: str) -> None:
 @pytest.mark.parametrize(
     "end",
     ["Yes.", "Yes!", "Yes?", "Yes…", "Yes?!", 'He said "yes."', "He said “yes”", "«Yes»", "(laughs)", "[sighs]",
-     "<laugh>", "'Yes'", "I saw the drs.", "はい。", "はい！", "「はい」", "जी।", "نعم؟", "جی۔"],
+     "<laugh>", "'Yes'", "I saw the drs.", "はい。", "はい！", "「はい」", "जी।", "نعم؟", "جی۔",
+     "สวัสดีครับ", "ใช่ครับ ไปกันเถอะ", "ສະບາຍດີ"],
 )  # fmt: skip
 def test_a_name_counts_behind_the_end_of_a_sentence(end: str) -> None:
     """Of every script that marks it, quotes, brackets and stage directions included."""

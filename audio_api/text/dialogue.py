@@ -17,9 +17,10 @@ _LINE_START = rf"(?<![^{_BREAK}])(?:{_SPACE}|[\"'“”„«»‘’\ufeff\u200b
 # Behind these a sentence is over, white space or not: Chinese and Japanese have none.
 _SENTENCE_END = rf"(?<=[!?…。！？｡．।॥؟۔」』）】]){_SPACE}*"
 _TITLES = ("dr", "mr", "mrs", "ms", "prof")
-# Behind these only with white space: they also stand inside "www.bob:80", or open what they seem to close.
+# Behind these only with white space: they also stand inside "www.bob:80", or open what they seem to close. Thai and Lao
+# sentences end with nothing else, and their words have none between them.
 _BEHIND_A_TITLE = "".join(rf"(?<!\b{title}\.)" for title in _TITLES)
-_SPACED_END = rf"(?<=[.\"'”’“»«)\]>]){_BEHIND_A_TITLE}{_SPACE}+"
+_SPACED_END = rf"(?<=[.\"'”’“»«)\]>\u0e00-\u0eff]){_BEHIND_A_TITLE}{_SPACE}+"
 _STYLE = rf"(?:{_SPACE}*\[([^\[\]{_BREAK}]*)\])?"
 _WORD = re.compile(r"[^\W_]")
 
@@ -80,10 +81,10 @@ def split_turns(text: str, speakers: Sequence[str]) -> list[SpokenTurn]:
     """Split a dialogue at its speakers' names; only the given names count, so a colon elsewhere is just a colon.
 
     A name counts at the start of the text, of a line, or behind the end of a sentence, in any case, with an ASCII or a
-    full-width colon behind it. A sentence ends with its punctuation, or with a quote or bracket and white space. The
-    full stop of a title ends none: in ``"He met Dr. Bob: he was late"`` Bob is not speaking, whereas a speaker named
-    ``"Dr. Bob"`` would be. Square brackets between name and colon hold the turn's style and are never spoken. Turns
-    without a letter or digit are left out.
+    full-width colon behind it. A sentence ends with its punctuation, or with a quote or bracket and white space; in
+    Thai and Lao, with white space alone. The full stop of a title ends none: in ``"He met Dr. Bob: he was late"`` Bob
+    is not speaking, whereas a speaker named ``"Dr. Bob"`` would be. Square brackets between name and colon hold the
+    turn's style and are never spoken. Turns without a letter or digit are left out.
 
     A line that begins like the turn of somebody else is an error, since the previous speaker would read that name
     aloud. Such a line begins with one to three words, each with a capital letter (numbers may follow: ``Speaker 3``),
