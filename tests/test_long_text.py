@@ -6,6 +6,7 @@ The real engine talks to the emulator over real sockets; how pieces are started 
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
 import tempfile
@@ -478,6 +479,19 @@ async def test_a_text_of_the_longest_length(folder: Path) -> None:
         refused = await tts.generate_audio(AudioRequest(text=text + "!"))
     assert (refused.error_code, refused.attempts) == (ErrorCode.TEXT_TOO_LONG, 0)
     assert "40,001" in str(refused.error)
+
+
+@pytest.mark.parametrize("call", ["generate_audio", "stream_to_file"])
+async def test_what_no_file_could_hold_is_refused_before_any_call(folder: Path, call: str) -> None:
+    """A WAV of 4 GiB ends after a day; only the last hour of a longer book would find out, with all others paid for."""
+    engine = ScriptedEngine()
+    sentence = "川の水位が高くて橋が流された。"
+    day = AudioRequest(text=sentence * 40_000, language="ja-JP")
+    config = settings("http://127.0.0.1:1", folder, max_text_length=2_000_000, default_tts_model=MODEL)
+    async with TTSService(config, engine=engine, clock=CLOCK) as tts:
+        refused = await getattr(tts, call)(day)
+    assert (refused.error_code, refused.attempts, engine.asked) == (ErrorCode.TEXT_TOO_LONG, 0, [])
+    assert re.search(r"about \d\d\.\d hours to speak, and a WAV file holds 24\.9;", refused.error)
 
 
 def _always(engine: ScriptedEngine, take: SpeechAudio) -> Any:

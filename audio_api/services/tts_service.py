@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from audio_api.audio.wav import WavWriter, check_target
+from audio_api.audio.wav import MAX_DATA_BYTES, SAMPLE_RATE, WavWriter, check_target
 from audio_api.config import AudioConfig, get_config
 from audio_api.engines.base import SpeechEngine, Utterance
 from audio_api.errors import AudioAPIError, ErrorCode, TTSOutputError, TTSQuotaError, TTSValidationError
@@ -30,13 +30,19 @@ from audio_api.models.audio_request import (
 )
 from audio_api.retry import Clock
 from audio_api.services.narration import Narration
+from audio_api.services.planning import PlannedPiece
 from audio_api.services.recording import Joint, Recording, record
 from audio_api.services.runtime import Runtime, content_key
 from audio_api.services.streaming import FIRST_CHARS, Live, stream_pieces
 from audio_api.services.subtitle_files import check_subtitles, write_subtitles
 from audio_api.services.synthesis import Bill
+from audio_api.text.pace import spoken_s
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_FILE_S = MAX_DATA_BYTES / 2 / SAMPLE_RATE
+# None is planned to last more than two minutes.
+_SURELY_FIT = _LONGEST_FILE_S // 120
 
 ProgressCallback = Callable[[int, int, AudioResponse], Awaitable[None] | None]
 """Called after each request of a batch with: requests finished, requests in all, this request's response."""
@@ -304,6 +310,7 @@ class TTSService:
         utterance = _read(request, runtime.config)
         async with self._target(request, utterance, runtime) as (folder, name, overwrite):
             pieces = await runtime.plan(utterance, bill)
+            _check_length(pieces)
             await check_target(folder, name, overwrite=overwrite)
             speak = partial(runtime.speak, bill=bill, cached=request.cache)
             async with Narration(pieces, speak, at_once=runtime.config.piece_concurrency) as narration:
@@ -322,6 +329,7 @@ class TTSService:
         utterance = _read(request, runtime.config)
         async with self._target(request, utterance, runtime) as (folder, name, overwrite):
             pieces = await runtime.plan(utterance, bill, FIRST_CHARS)
+            _check_length(pieces)
             await check_target(folder, name, overwrite=overwrite)
             live = Live(Joint())
             blocks = stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)
@@ -394,6 +402,19 @@ def _read(request: AudioRequest, config: AudioConfig) -> Utterance:
             code=ErrorCode.TEXT_TOO_LONG,
         )
     return Utterance.from_request(request, str(request.model or config.default_tts_model))
+
+
+def _check_length(pieces: Sequence[PlannedPiece]) -> None:
+    """Refuse before any call what no WAV file could hold in the end."""
+    if len(pieces) <= _SURELY_FIT:
+        return
+    hours, most_hours = sum(spoken_s(piece.utterance.text) for piece in pieces) / 3_600, _LONGEST_FILE_S / 3_600
+    if hours > most_hours:
+        raise TTSValidationError(
+            f"the text takes about {hours:.1f} hours to speak, and a WAV file holds {most_hours:.1f}; make several "
+            "requests of it",
+            code=ErrorCode.TEXT_TOO_LONG,
+        )
 
 
 async def _tell(listener: SpeechCallback | None, progress: SpeechProgress) -> None:
