@@ -372,6 +372,15 @@ async def test_a_bug_is_never_a_response(serve: Serve) -> None:
 # --- doubtful audio ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("slip", [TEXT, {"text": TEXT}], ids=type)
+async def test_a_text_alone_is_no_request(serve: Serve, slip: Any) -> None:
+    """Whoever passes the text itself is told what is wanted, by every entry, and without the text."""
+    service = serve()
+    for speak in (service.generate_audio, service.stream_to_file, lambda text: anext(service.stream_audio(text))):
+        with pytest.raises(TypeError, match=rf"AudioRequest\(text=…\), not a {type(slip).__name__}$"):
+            await speak(slip)
+
+
 async def test_doubtful_audio_is_asked_for_again(serve: Serve) -> None:
     """A take that is probably too short is followed by another; a good one ends it without a warning."""
     response = await serve(doubtful).generate_audio(AudioRequest(text=TEXT))

@@ -396,6 +396,9 @@ def make_engine(config: AudioConfig, gemini_client: object | None = None) -> Spe
 
 
 def _read(request: AudioRequest, config: AudioConfig) -> Utterance:
+    # The likeliest slip of whoever has no type checker: generate_audio("Hello").
+    if not isinstance(request, AudioRequest):
+        raise TypeError(f"what is spoken is an AudioRequest(text=…), not a {type(request).__name__}")
     if len(request.text) > config.max_text_length:
         raise TTSValidationError(
             f"the text has {len(request.text):,} characters; MAX_TEXT_LENGTH allows {config.max_text_length:,}",
