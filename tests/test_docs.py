@@ -17,7 +17,7 @@ from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator, Fault
 from audio_api.errors import AudioAPIError, ErrorCode
 from audio_api.models.languages import Language
-from audio_api.models.speech_models import MODEL_SPECS, VoiceModel
+from audio_api.models.speech_models import DEFAULT_MODEL, MODEL_SPECS, VoiceModel, model_spec
 from audio_api.models.voices import VoiceName
 
 ROOT = Path(__file__).parents[1]
@@ -111,6 +111,12 @@ def test_every_voice_language_and_model_is_documented() -> None:
         successor = f"`{spec.successor}`" if spec.successor else ""
         facts = f"{spec.family} | {prices} | {spec.shutdown or 'not announced'} | {successor} |"
         assert f"| `{model.name}` | `{model.value}` | {facts}" in text
+
+
+def test_the_documented_size_of_pieces_is_that_of_the_models() -> None:
+    """The page on long texts names the most characters of a call, of either protocol."""
+    older, newer = (model_spec(model).piece_chars for model in (VoiceModel.GEMINI_TTS_PRO, DEFAULT_MODEL))
+    assert f"at most {older:,} characters for the older models, {newer:,} for 3.8" in page("long-texts")
 
 
 def test_every_fault_of_the_emulator_is_documented() -> None:

@@ -193,7 +193,7 @@ async def test_a_lasting_fault(tts: TTSService, gemini_emulator: Emulator, tmp_p
     assert response.attempts == calls == len(gemini_emulator.calls)
     assert response.error
     assert "\n" not in response.error
-    assert (response.file_path, response.duration) == (None, None)
+    assert (response.file_path, response.duration, response.model) == (None, None, None)
     assert contents(tmp_path / "out") == {"speech.wav": OLD}
     assert (response.usage.input_tokens > 0) == (code not in UNBILLED and fault is not Fault.EMPTY_BODY)
     with pytest.raises(error_class(code)):

@@ -303,13 +303,13 @@ class AudioResponse(_Model):
         retry_after_s: Seconds to wait before that; ``None`` when unknown.
         reset_at: When the used-up quota comes back; ``None`` for every other failure, and when waiting does not help.
         processing_time: Seconds from the call to this answer, waits included.
-        model: The model that spoke, which may be the successor of the one asked for; ``None`` when none was called.
+        model: The model that spoke, which may be the successor of the one asked for; ``None`` when none did.
         attempts: API calls made.
         cached_pieces: Pieces of the text that had been made before, and cost nothing.
         usage: Tokens billed, summed over every attempt.
         cost_usd: Their price in US dollars; ``None`` when the model's price is unknown, or the API did not say what it
             billed for sound.
-        warnings: What a careful listener should know although the request succeeded.
+        warnings: What a careful listener should know, though it is no error.
         unsaved_audio: The complete verified WAV when only writing the file failed. Never serialised.
     """
 
