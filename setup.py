@@ -1,8 +1,9 @@
 """Everything a fresh checkout needs, in one command: ``python3 setup.py``.
 
 Makes ``.venv``, installs the pinned packages into it, writes ``.env`` and runs the examples in ``main.py``. Needs
-Python 3.11 or newer and nothing else; uses uv when it is on the PATH. Not a packaging script: hatchling builds the
-package. Holds no syntax newer than Python 3.6, so that an old Python gets as far as the sentence saying what is needed.
+Python 3.11 or newer on a POSIX system, and nothing else; uses uv when it is on the PATH. Not a packaging script:
+hatchling builds the package. Holds no syntax newer than Python 3.6, so that an old Python gets as far as the sentence
+saying what is needed.
 """
 
 import hashlib
@@ -32,6 +33,8 @@ def prepare(root: Path) -> Path:
     """
     if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older Python is told here
         sys.exit(f"audio_api needs Python 3.11 or newer; this is {sys.version.split()[0]} ({sys.executable})")
+    if sys.platform == "win32":
+        sys.exit("audio_api needs a POSIX system such as Linux or macOS; on Windows, run this inside WSL")
     sources = [root / "requirements.lock", root / "pyproject.toml"]
     wanted = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     stamp = root / ".venv" / "audio-api-installed"

@@ -178,6 +178,14 @@ def test_setup_says_which_python_is_needed(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+def test_setup_says_where_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows lacks what durable files need: that is said in one sentence, before anything is made."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit, match="needs a POSIX system"):
+        setup.prepare(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_example_settings_are_the_defaults(tmp_path: Path) -> None:
     """``.env.example`` shows every setting with its default; as it is, it changes nothing."""
     example = (ROOT / ".env.example").read_text("utf-8")
