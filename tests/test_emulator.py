@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -969,6 +970,19 @@ async def test_reset_takes_everything_back(client: genai.Client, emulator: Emula
     emulator.reset()
     assert (await speak(client)).usage_metadata.candidates_token_count == round(len(GOOD) / 48_000 * 25)
     assert [(call.number, call.attempt) for call in emulator.calls] == [(1, 1)]
+
+
+def test_a_settled_server_has_heard_everybody(emulator: Emulator) -> None:
+    """Who sends a call and leaves at once is heard before a reset, not after it, by whoever comes next."""
+    host, port = emulator.url.removeprefix("http://").split(":")
+    content = json.dumps(body()).encode()
+    head = f"POST /v1beta/models/{V38}:generateContent HTTP/1.1\r\nhost: x\r\nx-goog-api-key: k\r\n"
+    clients = [socket.create_connection((host, int(port))) for _ in range(8)]
+    for client in clients:
+        client.sendall(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
+        client.close()
+    emulator.settle()
+    assert [call.text for call in emulator.calls] == [TEXT] * 8
 
 
 def test_faults_and_calls_from_outside(emulator: Emulator) -> None:

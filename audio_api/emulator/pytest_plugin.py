@@ -25,6 +25,6 @@ def _gemini_emulator_server() -> Iterator[Emulator]:
 @pytest.fixture
 def gemini_emulator(_gemini_emulator_server: Emulator) -> Iterator[Emulator]:
     """A running Gemini emulator, as it is at the start: no faults, no quotas, no calls."""
-    _gemini_emulator_server.reset()
     yield _gemini_emulator_server
+    _gemini_emulator_server.settle()
     _gemini_emulator_server.reset()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from contextlib import closing
+from http.client import HTTPConnection
 from ipaddress import ip_address
 from typing import Self
 
@@ -105,6 +107,13 @@ class Emulator(Control):
         )
         self._thread.start()
         return self
+
+    def settle(self) -> None:
+        """Wait until all calls that were sent before have arrived, also from clients that are gone by now."""
+        # Connections are accepted in order, and what they bring is read in order.
+        with closing(HTTPConnection(str(self._address), self._port)) as connection:
+            connection.request("GET", "/emulator", headers={"connection": "close"})
+            connection.getresponse().read()
 
     def stop(self) -> None:
         """Break all connections and end. May be called twice."""
