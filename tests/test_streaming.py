@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -440,8 +441,11 @@ async def test_an_error_is_told_with_its_cost_and_raised(serve: Serve, gemini_em
 
 
 @pytest.mark.parametrize("way", ["close", "cancel"])
-async def test_whoever_leaves_is_told_what_it_cost_so_far(serve: Serve, gemini_emulator: Emulator, way: str) -> None:
-    """That is no error of anybody's, and no success either. Calls that this ends are counted, too."""
+async def test_whoever_leaves_is_told_what_it_cost_so_far(
+    serve: Serve, gemini_emulator: Emulator, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That is no error of anybody's, and no success either; nobody is warned. Calls that this ends are counted, too."""
+    caplog.set_level(logging.INFO, "audio_api")
     gemini_emulator.faults = lambda call: Fault.STREAM_STALL if is_first(call) else Fault.NEVER_ANSWERS
     told: list[AudioResponse] = []
     heard = asyncio.Event()
@@ -463,6 +467,7 @@ async def test_whoever_leaves_is_told_what_it_cost_so_far(serve: Serve, gemini_e
     assert (response.success, response.error_code, response.retryable) == (False, None, False)
     assert re.fullmatch(r"the listener left after \d\.\d s of sound", str(response.error))
     assert response.attempts == len(gemini_emulator.calls)
+    assert [(record.levelname, record.message) for record in caplog.records] == [("INFO", "listener left")]
 
 
 # --- into a file ---------------------------------------------------------------------------------------------------

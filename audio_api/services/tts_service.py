@@ -481,12 +481,13 @@ def _batch_response(batch_id: str, results: Iterable[AudioResponse]) -> BatchAud
 
 def _report(request: AudioRequest, response: AudioResponse) -> None:
     """Log one event. The text itself is private: its length and a short hash are enough to recognise it."""
-    level = logging.INFO if response.success else logging.WARNING
+    # A listener may leave at any time: that has no code, and warns of nothing.
+    level = logging.WARNING if response.error_code else logging.INFO
     if not logger.isEnabledFor(level):
         return
     logger.log(
         level,
-        "speech made" if response.success else "no speech made",
+        _event(response),
         extra={
             "text_length": len(request.text),
             "text_sha256": hashlib.sha256(request.text.encode()).hexdigest()[:8],
@@ -497,3 +498,9 @@ def _report(request: AudioRequest, response: AudioResponse) -> None:
             "error_code": response.error_code,
         },
     )
+
+
+def _event(response: AudioResponse) -> str:
+    if response.success:
+        return "speech made"
+    return "no speech made" if response.error_code else "listener left"
