@@ -213,7 +213,7 @@ def test_ids_become_parts_of_keys(name: str) -> None:
 
 
 def test_jobs_outside_the_limits() -> None:
-    """Size and priority are limited, exactly."""
+    """Size, priority and time are limited, exactly."""
     assert Job("a", b"x" * MAX_PAYLOAD_BYTES, priority=-100)
     assert Job("a" * 64, b"", priority=100)
     with pytest.raises(QueueServiceError, match="262,145 bytes; 262,144 are allowed"):
@@ -221,6 +221,9 @@ def test_jobs_outside_the_limits() -> None:
     for priority in (-101, 101):
         with pytest.raises(QueueServiceError, match=f"priority {priority}"):
             Job("a", b"", priority=priority)
+    for moment in (float("nan"), float("inf"), float("-inf")):
+        with pytest.raises(QueueServiceError, match=f"not_before={moment} must be a Unix time"):
+            Job("a", b"", not_before=moment)
 
 
 async def test_enqueueing_nonsense(queue: QueueBackend) -> None:

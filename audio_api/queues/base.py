@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import isfinite
 from typing import Any, ClassVar
 
 from audio_api.errors import ErrorCode, QueueFullError, QueueServiceError
@@ -126,6 +127,8 @@ class Job:
         check_size(self.payload, f"payload of job {self.id}")
         if self.priority not in PRIORITIES:
             raise QueueServiceError(f"job {self.id}: the priority {self.priority} must be -100 to 100")
+        if self.not_before is not None and not isfinite(self.not_before):
+            raise QueueServiceError(f"job {self.id}: not_before={self.not_before} must be a Unix time in seconds")
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ class QueueService:
 
         Raises:
             QueueServiceError: The id is wrong, or known with another request (code ``task_conflict``), or the request
-                is too large.
+                is too large, or ``not_before`` is no moment.
             QueueFullError: As many tasks wait as ``QUEUE_MAX_SIZE`` allows.
             QueueUnavailableError: The queue does not answer. It may have the task all the same: enqueue it again with
                 the same ``task_id``.
