@@ -124,12 +124,14 @@ async def test_a_down_redis_is_an_error_and_not_none() -> None:
 
 
 async def test_the_same_id_with_the_same_request_is_done_once(queue: QueueService) -> None:
-    """Another request under a known id is an error, and changes nothing."""
+    """Another request under a known id is an error, as is an id that is empty, and changes nothing."""
     for _ in range(2):
         assert await queue.enqueue_single_task(HELLO, task_id="order-1") == "order-1"
     with pytest.raises(QueueServiceError) as caught:
         await queue.enqueue_single_task(AudioRequest(text="Something else."), task_id="order-1")
     assert caught.value.code is ErrorCode.TASK_CONFLICT
+    with pytest.raises(QueueServiceError, match="the id '' must be"):
+        await queue.enqueue_single_task(HELLO, task_id="")
     assert await finish_next(queue) == "order-1"
     assert await queue.dequeue_task() is None
 

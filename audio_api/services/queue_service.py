@@ -113,7 +113,8 @@ class QueueService:
             QueueUnavailableError: The queue does not answer. It may have the task all the same: enqueue it again with
                 the same ``task_id``.
         """
-        task_id = task_id or uuid.uuid4().hex
+        if task_id is None:
+            task_id = uuid.uuid4().hex
         await self.backend.enqueue([job_of(task_id, request, not_before)])
         return task_id
 
