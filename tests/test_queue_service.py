@@ -136,6 +136,20 @@ async def test_the_same_id_with_the_same_request_is_done_once(queue: QueueServic
     assert await queue.dequeue_task() is None
 
 
+async def test_what_is_no_request_is_refused(queue: QueueService) -> None:
+    """Whoever passes the text itself, or a list for a batch, is told what is wanted, and without the text."""
+    slips: list[tuple[Any, Any, str]] = [
+        (queue.enqueue_single_task, HELLO.text, r"AudioRequest\(text=…\), not a str"),
+        (queue.enqueue_many, HELLO.text, r"AudioRequest\(text=…\), not a str"),
+        (queue.enqueue_many, [HELLO, {"text": HELLO.text}], r"AudioRequest\(text=…\), not a dict"),
+        (queue.enqueue_batch_tasks, [HELLO], r"BatchAudioRequest\(requests=\[…\]\), not a list"),
+    ]
+    for enqueue, slip, wanted in slips:
+        with pytest.raises(TypeError, match=rf"{wanted}$"):
+            await enqueue(slip)
+    assert (await queue.get_queue_stats()).waiting == {}
+
+
 async def test_a_task_waits_for_its_time(queue: QueueService) -> None:
     """``not_before`` keeps it from everybody, and the statistics say so."""
     task_id = await queue.enqueue_single_task(HELLO, not_before=time.time() + 3600)

@@ -140,6 +140,8 @@ class QueueService:
         Raises:
             QueueServiceError: As ``enqueue_single_task``.
         """
+        if not isinstance(batch, BatchAudioRequest):
+            raise TypeError(f"a batch is a BatchAudioRequest(requests=[…]), not a {type(batch).__name__}")
         batch_id = batch.batch_id or uuid.uuid4().hex
         jobs = [job_of(id_in_batch(batch_id, index), request) for index, request in enumerate(batch.requests)]
         await self.backend.enqueue(jobs, batch_id)

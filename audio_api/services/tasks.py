@@ -147,7 +147,11 @@ def job_of(task_id: str, request: AudioRequest, not_before: float | None = None)
 
     Raises:
         QueueServiceError: The id is wrong or the request too large.
+        TypeError: It is no request.
     """
+    # The likeliest slip of whoever has no type checker: enqueue_single_task("Hello").
+    if not isinstance(request, AudioRequest):
+        raise TypeError(f"a task is an AudioRequest(text=…), not a {type(request).__name__}")
     return Job(task_id, _encode(_Payload(v=1, request=request)), request.priority, not_before)
 
 
