@@ -569,6 +569,20 @@ async def test_a_batch_works_on_a_few_at_a_time(
     assert highest == most
 
 
+async def test_a_bug_in_a_batchs_listener_ends_the_batch(serve: Serve) -> None:
+    """What ``on_progress`` raises comes out in a group, and no further request is made."""
+    told: list[int] = []
+
+    def broken(done: int, total: int, response: AudioResponse) -> None:
+        told.append(done)
+        raise RuntimeError("a bug")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await serve().generate_batch([AudioRequest(text=f"Request {n}.") for n in range(5)], 1, on_progress=broken)
+    assert [str(error) for error in caught.value.exceptions] == ["a bug"]
+    assert told == [1]
+
+
 @pytest.mark.parametrize("awaited", [False, True])
 async def test_progress_is_told_after_each_request(serve: Serve, awaited: bool) -> None:
     """The callback, plain or a coroutine function, hears of every finished request once."""

@@ -206,6 +206,7 @@ class TTSService:
 
         Raises:
             TTSValidationError: There are no requests, or ``max_concurrency`` is less than 1.
+            ExceptionGroup: ``on_progress`` raised; the requests in progress are ended.
         """
         batch_id = requests.batch_id if isinstance(requests, BatchAudioRequest) else None
         items = requests.requests if isinstance(requests, BatchAudioRequest) else tuple(requests)
