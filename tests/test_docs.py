@@ -19,6 +19,7 @@ from audio_api.errors import AudioAPIError, ErrorCode
 from audio_api.models.languages import Language
 from audio_api.models.speech_models import DEFAULT_MODEL, MODEL_SPECS, VoiceModel, model_spec
 from audio_api.models.voices import VoiceName
+from audio_api.queues.redis_client import ACCESS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -123,6 +124,11 @@ def test_every_fault_of_the_emulator_is_documented() -> None:
     """The page for testers names every fault."""
     missing = [fault.name for fault in Fault if f"`{fault.name}`" not in page("testing").replace("`Fault.", "`")]
     assert missing == []
+
+
+def test_the_documented_rights_are_those_the_tests_have() -> None:
+    """The page on queues shows what a Redis user must be allowed; every test on Redis runs with just that."""
+    assert f"ACL SETUSER audio on >password {ACCESS}\n" in page("queue")
 
 
 def test_every_relative_link_leads_somewhere() -> None:
