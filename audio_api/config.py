@@ -87,6 +87,8 @@ def _check_redis_url(value: str) -> str:
     except ValueError:
         # The original names the part it stumbled over, which may be the password.
         raise ValueError("is not a URL; special characters of a password must be percent-encoded") from None
+    if url.scheme.endswith("+sentinel") and not url.path.strip("/"):
+        raise ValueError("must name the service that the sentinels watch: redis+sentinel://host:26379/service")
     query = parse_qs(url.query)
     if any(mode.lower() != "required" for mode in query.get("ssl_cert_reqs", [])) or any(
         check.lower() in _FALSE for check in query.get("ssl_check_hostname", [])

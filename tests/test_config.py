@@ -480,6 +480,8 @@ def test_addresses_of_redis(url: str) -> None:
         ("REDIS://h", "must begin with redis://"),
         ("http://h", "must begin with redis://"),
         ("redis://:pa#ss@h", "must be percent-encoded"),
+        ("redis+sentinel://h1,h2:26380", "must name the service"),
+        ("rediss+sentinel://h/", "must name the service"),
         ("redis://h:port", "must be percent-encoded"),
         ("redis://h1:1,h2:port", "must be percent-encoded"),
         ("redis://[::1", "must be percent-encoded"),
