@@ -303,6 +303,12 @@ def test_a_file_name_gets_its_ending() -> None:
     assert AudioRequest(text="Hello", output_filename="chapter 1").output_filename == "chapter 1.wav"
 
 
+def test_one_kind_of_subtitles_is_a_tuple_too() -> None:
+    """The error shows how it is written."""
+    assert '("srt",)' in refusal(AudioRequest, text="Hello", subtitles="srt")
+    assert AudioRequest(text="Hello", subtitles=["srt"]).subtitles == ("srt",)
+
+
 @pytest.mark.parametrize("count", [0, 101])
 def test_a_batch_has_up_to_a_hundred_requests(count: int) -> None:
     """None is no batch; more than a hundred are several."""

@@ -212,6 +212,13 @@ class AudioRequest(_Model):
             raise ValueError(f"the speakers of a cast must have distinct names; two are {name!r}")
         return cast
 
+    @field_validator("subtitles", mode="before")
+    @classmethod
+    def _more_than_a_string(cls, subtitles: object) -> object:
+        if subtitles in ("srt", "vtt"):
+            raise ValueError('subtitles are a tuple, such as ("srt",) or ("srt", "vtt"), not a single string')
+        return subtitles
+
     @field_validator("output_filename")
     @classmethod
     def _one_safe_component(cls, name: str | None) -> str | None:
