@@ -170,7 +170,7 @@ class AudioConfig(BaseSettings):
     )
     max_concurrency: int = Field(default=10, ge=1, le=10_000, description="Requests a service works on at once.")
     piece_concurrency: int = Field(
-        default=4, ge=1, le=100, description="Pieces of one long text in progress at once, within MAX_CONCURRENCY."
+        default=4, ge=1, le=100, description="Pieces of one long text called for at once, within MAX_CONCURRENCY."
     )
     cache_dir: Path | None = Field(
         default=None, description="Folder of finished pieces, which need not be paid again; none: .cache in OUTPUT_DIR."
