@@ -572,6 +572,18 @@ async def test_tls_is_verified(certificates: Path, tls_port: int, connect: Conne
         connect(f"rediss://localhost:{tls_port}/0?ssl_cert_reqs=none")
 
 
+async def move_all(giver: RedisServer, taker: RedisServer) -> None:
+    """Hand the only queue's slot, with all that is in it, to another node of the cluster."""
+    keys: Any = await giver.admin("KEYS", "*")
+    slot = str(await giver.admin("CLUSTER", "KEYSLOT", keys[0]))
+    old, new = [redis_client.as_text(await node.admin("CLUSTER", "MYID")) for node in (giver, taker)]
+    await taker.admin("CLUSTER", "SETSLOT", slot, "IMPORTING", old)
+    await giver.admin("CLUSTER", "SETSLOT", slot, "MIGRATING", new)
+    await giver.admin("MIGRATE", "127.0.0.1", str(taker.port), "", "0", "5000", "AUTH", PASSWORD, "KEYS", *keys)
+    for node in (taker, giver):
+        await node.admin("CLUSTER", "SETSLOT", slot, "NODE", new)
+
+
 async def test_a_cluster(tmp_path: Path, connect: Connect) -> None:
     """Any node leads to the one that has the queue, also after the queue's slot has moved."""
     nodes = []
@@ -606,6 +618,11 @@ async def test_a_cluster(tmp_path: Path, connect: Connect) -> None:
         await until(enqueued)
         await queue.finish(await one(connect(first.url)), b"{}", success=True)
         assert (await waiting).complete
+        await move_all(second, first)
+        await queue.enqueue([Job("moved", b"{}")])
+        assert (await one(queue)).job_id == "moved"
+        assert await first.admin("DBSIZE")
+        assert not await second.admin("DBSIZE")
     finally:
         first.stop()
         second.stop()
