@@ -82,6 +82,7 @@ class ErrorCode(StrEnum):
     TASK_PENDING = "task_pending"
     TASK_TIMEOUT = "task_timeout"
     LEASE_LOST = "lease_lost"
+    WORKER_RUNNING = "worker_running"
 
 
 class AudioAPIError(Exception):
@@ -226,7 +227,7 @@ class TaskNotFoundError(QueueServiceError):
 
 
 class WorkerServiceError(AudioAPIError):
-    """A worker gave a job up: it took too long, or the job belongs to another worker by now."""
+    """A worker gave a job up, as it took too long or belongs to another worker by now; or a worker runs already."""
 
     default_code = ErrorCode.TASK_TIMEOUT
     default_retryable = True
@@ -263,6 +264,7 @@ _CLASS_OF_CODE: dict[ErrorCode, type[AudioAPIError]] = {
     ErrorCode.TASK_PENDING: QueueServiceError,
     ErrorCode.TASK_TIMEOUT: WorkerServiceError,
     ErrorCode.LEASE_LOST: WorkerServiceError,
+    ErrorCode.WORKER_RUNNING: WorkerServiceError,
 }
 
 

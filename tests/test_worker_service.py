@@ -160,15 +160,17 @@ async def test_a_worker_starts_once_and_stops_as_often_as_one_likes(config: Audi
     worker = worker_with(ScriptedEngine(), config, queue)
     for _ in range(2):
         await worker.start_worker()
-        with pytest.raises(WorkerServiceError, match="worker-1 runs already"):
+        with pytest.raises(WorkerServiceError, match="worker-1 runs already") as caught:
             await worker.start_worker()
+        assert caught.value.code is ErrorCode.WORKER_RUNNING
         task_id = await queue.enqueue_single_task(HELLO)
         assert (await queue.wait_for_result(task_id, 10)).success
         await worker.stop_worker()
         await worker.stop_worker()
     async with WorkerManager(config) as manager:
-        with pytest.raises(WorkerServiceError, match="run already"):
+        with pytest.raises(WorkerServiceError, match="run already") as caught:
             await manager.start_workers()
+        assert caught.value.code is ErrorCode.WORKER_RUNNING
 
 
 async def test_a_worker_of_its_own_makes_what_it_needs(config: AudioConfig, gemini_emulator: Emulator) -> None:

@@ -72,6 +72,10 @@ def _settings_of(config: AudioConfig | None) -> Callable[[], AudioConfig]:
     return get_config if config is None else lambda: config
 
 
+def _runs_already(message: str) -> WorkerServiceError:
+    return WorkerServiceError(message, code=ErrorCode.WORKER_RUNNING, retryable=False)
+
+
 class WorkerService:
     """One worker. Belongs to one event loop.
 
@@ -123,7 +127,7 @@ class WorkerService:
 
     async def _start(self, worker_id: str) -> None:
         if self._loop_task is not None:
-            raise WorkerServiceError(f"{self._worker_id} runs already; make another WorkerService", retryable=False)
+            raise _runs_already(f"{self._worker_id} runs already; make another WorkerService")
         if self._makes_queue:
             self._queue = await self._own.enter_async_context(QueueService(config=self._config))
         if self._makes_tts:
@@ -387,7 +391,7 @@ class WorkerManager:
 
     async def _start(self) -> None:
         if any(status.state is not WorkerState.STOPPED for status in self.get_worker_status().values()):
-            raise WorkerServiceError("the workers run already; stop_workers() first", retryable=False)
+            raise _runs_already("the workers run already; stop_workers() first")
         self._workers.clear()
         async with AsyncExitStack() as own:
             queue = await own.enter_async_context(self._make_queue())
