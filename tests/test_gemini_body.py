@@ -8,8 +8,10 @@ import json
 import os
 import resource
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from io import FileIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,32 @@ async def test_a_large_reply_that_is_cut_is_unreadable_and_leaves_no_file() -> N
     assert len(open_files()) == before
 
 
+async def test_a_call_that_is_cancelled_while_its_file_is_made_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that makes the file goes on; the file is closed all the same."""
+    begun, may_go_on = asyncio.Event(), threading.Event()
+    files: list[FileIO] = []
+    loop, make_file = asyncio.get_running_loop(), tempfile.TemporaryFile
+
+    def make(buffering: int) -> Any:
+        loop.call_soon_threadsafe(begun.set)
+        may_go_on.wait()
+        files.append(make_file(buffering=buffering))
+        return files[-1]
+
+    async def read() -> None:
+        with closing(Body()) as body:
+            await body.add(bytes(1_000_000))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", make)
+    reading = asyncio.create_task(read())
+    await begun.wait()
+    loop.call_soon(may_go_on.set)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert reading.cancelled()
+    assert [file.closed for file in files] == [True]
+
+
 async def test_who_calls_without_the_engine_gets_the_reply_as_it_came() -> None:
     """The doctor reads replies by itself."""
     body = reply(sound(PCM))
@@ -145,14 +173,14 @@ async def test_a_disk_that_fills_up_on_the_way_loses_nothing(room: int) -> None:
 
 
 async def test_a_large_reply_waits_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """While it comes in, all but a quarter of a megabyte is in a file without a name."""
+    """While it comes in, all but half a megabyte is in a file without a name."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     disk, body = tmp_path.stat().st_dev, reply(sound(PCM))
     with closing(Body()) as growing:
         for at in range(0, len(body), 65_536):
             await growing.add(body[at : at + 65_536])
         waiting = [status.st_size for status in open_files() if not status.st_nlink and status.st_dev == disk]
-        assert 0 <= len(body) - max(waiting) < 2**18
+        assert 0 <= len(body) - max(waiting) < 2**19
         assert list(tmp_path.iterdir()) == []
 
 
@@ -180,7 +208,7 @@ def test_nothing_is_changed_on_the_way(document: Any, cuts: list[int], indent: i
             return await growing.unpack()
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"_IN_MEMORY_BYTES": 20, "_STEP_BYTES": 8, "_SOUND_FROM_BYTES": 8}.items():
+        for name, value in {"_STEP_BYTES": 8, "_SOUND_FROM_BYTES": 8}.items():
             patch.setattr(gemini_body, name, value)
         unpacked = asyncio.run(unpack())
 

@@ -191,13 +191,13 @@ async def test_as_many_calls_at_once_as_allowed() -> None:
 async def test_further_calls_wait_for_a_free_connection() -> None:
     """Of eight calls over two connections never more than two are in progress."""
     busy, busiest = 0, 0
-    answer = answering(GOOD)
+    answer, pair = answering(GOOD), asyncio.Barrier(2)
 
     async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal busy, busiest
         busy += 1
         busiest = max(busiest, busy)
-        await asyncio.sleep(0)
+        await pair.wait()
         busy -= 1
         await answer(reader, writer)
 

@@ -61,10 +61,12 @@ def request(name: str, text: str = "The bridge was gone.", **fields: bool) -> Au
     return AudioRequest(text=text, output_filename=name, **fields)
 
 
-async def start(tts: TTSService, *requests: AudioRequest) -> list[asyncio.Task[AudioResponse]]:
-    """Begin requests, and wait until nothing more can happen before the gate opens."""
-    tasks = [asyncio.create_task(tts.generate_audio(request)) for request in requests]
-    await until(lambda: tts._runtime is not None and waiting(tts) == len(tasks))
+async def start(tts: TTSService, gate: Gate, *requests: AudioRequest) -> list[asyncio.Task[AudioResponse]]:
+    """Begin requests one after the other, and wait until nothing more can happen before the gate opens."""
+    tasks = []
+    for number, request in enumerate(requests, start=1):
+        tasks.append(asyncio.create_task(tts.generate_audio(request)))
+        await until(lambda number=number: bool(gate.asked) and waiting(tts) == number)
     return tasks
 
 
@@ -88,7 +90,7 @@ async def test_equal_books_at_the_same_moment_are_paid_for_once(gemini_emulator:
 @pytest.mark.parametrize("gone", [0, 1])
 async def test_who_leaves_takes_nothing_away(tts: TTSService, gate: Gate, gone: int) -> None:
     """Whichever of two is cancelled, the other gets the piece of the one call, and the bill."""
-    tasks = await start(tts, request("a"), request("b"))
+    tasks = await start(tts, gate, request("a"), request("b"))
     tasks[gone].cancel()
     with pytest.raises(asyncio.CancelledError):
         await tasks[gone]
@@ -100,11 +102,11 @@ async def test_who_leaves_takes_nothing_away(tts: TTSService, gate: Gate, gone: 
 
 async def test_the_last_one_who_leaves_ends_the_call(tts: TTSService, gate: Gate) -> None:
     """And who comes then is not made to wait for it."""
-    tasks = await start(tts, request("a"), request("b"))
+    tasks = await start(tts, gate, request("a"), request("b"))
     for task in tasks:
         task.cancel()
-    late = asyncio.create_task(tts.generate_audio(request("c")))
     await asyncio.gather(*tasks, return_exceptions=True)
+    late = asyncio.create_task(tts.generate_audio(request("c")))
     gate.opened.set()
     assert (await late).raise_for_error().attempts == 1
     assert (len(gate.asked), gate.cancelled) == (2, 1)
@@ -113,7 +115,7 @@ async def test_the_last_one_who_leaves_ends_the_call(tts: TTSService, gate: Gate
 async def test_an_error_reaches_everybody(tts: TTSService, gate: Gate) -> None:
     """The call is made once, and is on one bill; each error says which piece of its own request failed."""
     gate.error = TTSContentBlockedError("refused", usage=USAGE)
-    tasks = await start(tts, request("a"), request("b"))
+    tasks = await start(tts, gate, request("a"), request("b"))
     gate.opened.set()
     first, second = await asyncio.gather(*tasks)
     assert first.error_code is second.error_code is ErrorCode.CONTENT_BLOCKED
@@ -142,7 +144,7 @@ async def test_a_take_of_ones_own_is_not_shared(tts: TTSService, gate: Gate) -> 
 
 async def test_warnings_reach_everybody(tts: TTSService, gate: Gate) -> None:
     """What is to be known of a shared piece is known to all who hear it."""
-    tasks = await start(tts, request("a"), request("b"))
+    tasks = await start(tts, gate, request("a"), request("b"))
     gate.opened.set()
     first, second = await asyncio.gather(*tasks)
     assert first.warnings == second.warnings == ("half a sample was cut off",)

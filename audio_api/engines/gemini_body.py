@@ -8,15 +8,15 @@ import mmap
 import os
 import re
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from io import FileIO
 
 from audio_api.audio.large_sounds import in_sound_thread, take_permit
 
 # Parsing takes four times the size of a body in memory, and many may come in at once. 8 seconds of speech are less.
-_IN_MEMORY_BYTES = 2**19
 # A multiple of four, as base64 is.
-_STEP_BYTES = 2**18
+_STEP_BYTES = 2**19
 _SOUND_FROM_BYTES = 2**16
 _DATA = re.compile(rb'(?<!\\)"data" *: *"')
 
@@ -41,11 +41,14 @@ class Body:
         self._tail = bytearray()
         self._file: FileIO | None = None
         self._has_room = True
+        self._is_closed = False
+        # A thread goes on when who waits for it is cancelled.
+        self._in_use = threading.Lock()
 
     async def add(self, part: bytes) -> None:
         """Append the next part."""
         self._tail += part
-        if self._has_room and len(self._tail) >= (_STEP_BYTES if self._file else _IN_MEMORY_BYTES):
+        if self._has_room and len(self._tail) >= _STEP_BYTES:
             await asyncio.to_thread(self._set_aside)
 
     async def read(self) -> bytes:
@@ -64,11 +67,18 @@ class Body:
         return await in_sound_thread(self._unpack, self._file)
 
     def close(self) -> None:
-        """Forget it."""
-        if self._file is not None:
-            self._file.close()
+        """Forget it; waits the few milliseconds for a thread that a cancelled call has left behind."""
+        with self._in_use:
+            self._is_closed = True
+            if self._file is not None:
+                self._file.close()
 
     def _set_aside(self) -> None:
+        with self._in_use:
+            if not self._is_closed:
+                self._write()
+
+    def _write(self) -> None:
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by close()
@@ -79,16 +89,19 @@ class Body:
             self._has_room = False
 
     def _read(self, file: FileIO) -> bytes:
-        file.seek(0)
-        return file.readall() + self._tail
+        with self._in_use:
+            file.seek(0)
+            return file.readall() + self._tail
 
     def _unpack(self, file: FileIO) -> Unpacked:
         self._set_aside()
         if self._tail:
             return Unpacked(self._read(file))
-        with mmap.mmap(file.fileno(), 0) as body:
-            json, extents = _decoded_in_place(body)
-        return Unpacked(json, {mark: os.pread(file.fileno(), size, start) for mark, (start, size) in extents.items()})
+        with self._in_use:
+            with mmap.mmap(file.fileno(), 0) as body:
+                json, extents = _decoded_in_place(body)
+            sounds = {mark: os.pread(file.fileno(), size, start) for mark, (start, size) in extents.items()}
+        return Unpacked(json, sounds)
 
 
 def _decoded_in_place(body: mmap.mmap) -> tuple[bytes, dict[bytes, tuple[int, int]]]:
