@@ -67,14 +67,17 @@ def test_long_text_benchmark_prints_every_goal(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_chaos_loses_nothing_at_a_tiny_size(tmp_path: Path) -> None:
-    """Workers killed, connections cut, payloads that are none: seed and figures are printed; nothing is lost."""
+    """Workers killed, a server in every trouble, payloads that are none: nothing is lost, and seed and figures shown."""
     binary()  # without a server there is nothing to break
+    troubles = ["kill", "cuts", "restarts", "memory", "readonly", "loading", "frost"]
     tiny = ["--jobs=12", "--seconds=0.5", "--times=2", "--seed=7", f"--folder={tmp_path}"]
-    command = [sys.executable, ROOT / "benchmarks" / "chaos.py", "kill", "cuts", "malformed", *tiny]
+    command = [sys.executable, ROOT / "benchmarks" / "chaos.py", *troubles, "malformed", *tiny]
     done = subprocess.run(command, capture_output=True, text=True)
     assert "; seed 7" in done.stdout, done.stderr
     lost = re.findall(r"^(\w+) +not done in the end +0 +≤ 0 +met$", done.stdout, re.MULTILINE)
-    assert lost == ["kill", "cuts", "malformed"], done.stdout
+    assert lost == [*troubles, "malformed"], done.stdout
+    unharmed = re.findall(r"^(\w+) +recorded as failed +0 +≤ 0 +met$", done.stdout, re.MULTILINE)
+    assert unharmed == troubles, done.stdout
     assert "with a reason                         0  ≤ 0        met" in done.stdout, done.stdout
 
 
