@@ -131,9 +131,55 @@ def test_short_sentences_go_together() -> None:
     assert cues[-1].end_s == 5.1
 
 
+def test_short_turns_share_a_cue_a_line_each() -> None:
+    """A turn under a second joins its neighbour's, whoever comes first; one that has time for itself does not."""
+    spans = [
+        Spoken("Are you sure?", 0, 1.2, "Ann"),
+        Spoken("Yes.", 1.3, 1.7, "Bob"),
+        Spoken("No.", 1.7, 2.1, "Ann"),
+        Spoken("Well, then we must ask somebody.", 2.2, 4, "Bob"),
+        Spoken("We must.", 4.2, 5.3, "Ann"),
+    ]
+    cues = make_cues(spans)
+    assert [(cue.start_s, cue.end_s, cue.lines, cue.speaker, cue.answerer) for cue in cues] == [
+        (0, 1.7, ("Are you sure?", "Yes."), "Ann", "Bob"),
+        (1.7, 4, ("No.", "Well, then we must ask somebody."), "Ann", "Bob"),
+        (4.2, 5.3, ("We must.",), "Ann", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        Spoken("No.", 0.5, 0.9),
+        Spoken("No.", 1.6, 2.0, "Bob"),
+        Spoken("Nobody has ever been here before you came.", 0.5, 3.0, "Bob"),
+        Spoken("Nooooo.", 0.5, 7.2, "Bob"),
+    ],
+    ids=["a narrator", "a long pause", "no room", "too long"],
+)
+def test_a_short_turn_stands_alone_where_it_cannot_share(second: Spoken) -> None:
+    """Without a name for either line, over a pause, without room for a line, or for longer than 7 s."""
+    cues = make_cues([Spoken("Yes.", 0, 0.4, "Ann"), second])
+    assert cues[0].lines == ("Yes.",)
+    assert all(cue.answerer is None for cue in cues)
+
+
+TURNS = st.lists(st.sampled_from(["Yes.", "No!", "Why not?", "Oh, really?"]), min_size=2, max_size=9)
+
+
+@given(TURNS, st.floats(0.08, 0.12))
+def test_a_quick_dialogue_reads_well(texts: list[str], seconds_per_char: float) -> None:
+    """Of turns of half a second each, two at a time stay for a second, but for an odd one at the end."""
+    times = [(0.1, max(0.5, seconds_per_char * len(text))) for text in texts]
+    cues = make_cues(spans_of(texts, ["Ann", "Bob"] * 5, times))
+    assert words_of(cues) == letters("".join(texts))
+    assert all(cue.end_s - cue.start_s >= 1 - ROUNDING_S for cue in cues[:-1])
+
+
 def test_a_short_cue_stays_where_there_is_room() -> None:
     """A short turn stays up to a second, but not over the next one's start, nor over the end of the audio."""
-    turns = [("Hi!", 0, 0.4, "Bob"), ("Ho!", 3, 3.4, "Ann"), ("Oh!", 3.7, 4.1, "Bob")]
+    turns = [("Hi!", 0, 0.4, "Bob"), ("Ho!", 3, 3.4, "Ann"), ("Oh!", 3.7, 4.1, None)]
     cues = make_cues([Spoken(*turn) for turn in turns])
     assert [(cue.start_s, cue.end_s) for cue in cues] == [(0, 1), (3, 3.7), (3.7, 4.1)]
 
@@ -199,6 +245,7 @@ def test_spans_out_of_order_are_refused(times_s: tuple[float, float, float, floa
 CUES = [
     Cue(0, 1.5, ("Hello <b>there</b>,", "{\\an8} R&D --> here")),
     Cue(3_661.007, 3_662.999, ("Yes.",), "Dr. <Ann> & Co\n.", estimated=True),
+    Cue(3_663, 3_664.5, ("<i>No.", "Yes!"), "Ann", "Bob & Co"),
 ]
 
 
@@ -208,6 +255,7 @@ def test_srt() -> None:
         "1\n00:00:00,000 --> 00:00:01,500\n"
         "Hello <\u2060b>there<\u2060/b>,\n{\u2060\\an8} R&D --\u2060> here\n\n"
         "2\n01:01:01,007 --> 01:01:02,999\nDr. <\u2060Ann> & Co .: Yes.\n\n"
+        "3\n01:01:03,000 --> 01:01:04,500\nAnn: <\u2060i>No.\nBob & Co: Yes!\n\n"
     )
 
 
@@ -218,6 +266,7 @@ def test_vtt() -> None:
         "1\n00:00:00.000 --> 00:00:01.500\n"
         "Hello &lt;b&gt;there&lt;/b&gt;,\n{\\an8} R&amp;D --&gt; here\n\n"
         "2 estimated\n01:01:01.007 --> 01:01:02.999\n<v Dr. &lt;Ann&gt; &amp; Co .>Yes.\n\n"
+        "3\n01:01:03.000 --> 01:01:04.500\n<v Ann>&lt;i&gt;No.</v>\n<v Bob &amp; Co>Yes!</v>\n\n"
     )
     assert "NOTE" not in to_vtt(CUES[:1])
 
@@ -241,7 +290,7 @@ def test_files_read_back(spans: list[Spoken]) -> None:
     assert [int(block[0]) for block in blocks] == list(range(1, len(cues) + 1))
     assert srt.count("-->") == vtt.count("-->") == len(cues)
     bodies = [block.split("\n", 2)[2] for block in vtt.rstrip("\n").split("\n\n") if "-->" in block]
-    shown = [html.unescape(re.sub("^<v [^>]*>", "", body)) for body in bodies]
+    shown = [html.unescape(re.sub("^<v [^>]*>|</v>$", "", body, flags=re.MULTILINE)) for body in bodies]
     assert shown == ["\n".join(cue.lines) for cue in cues]
     assert (srt + vtt).encode().decode() == srt + vtt
 

@@ -72,6 +72,7 @@ class Cue:
         end_s: The same, never after the start of the next cue.
         lines: One or two.
         speaker: Who says it; ``None`` when there is only one voice.
+        answerer: Who says the second line; ``None`` when that is the same voice.
         estimated: Whether it begins or ends inside a measured span, where times are shared out by the letters.
     """
 
@@ -79,6 +80,7 @@ class Cue:
     end_s: float
     lines: tuple[str, ...]
     speaker: str | None = None
+    answerer: str | None = None
     estimated: bool = False
 
 
@@ -87,8 +89,8 @@ def make_cues(spans: Iterable[Spoken]) -> list[Cue]:
 
     A cue has at most two lines of 42 columns, less the name of its speaker on the first (a Chinese, Japanese or Korean
     character takes two), and lasts 7 s at most. It holds one sentence, or a part that ends where a reader would pause;
-    sentences under a second go together. A cue that is shorter still stays up to a second while nothing else is said.
-    No word is left out, and the last cue ends when the last span does.
+    sentences under a second go together, and so do those of two speakers, a line each. A cue that is shorter still
+    stays up to a second while nothing else is said. No word is left out, and the last cue ends when the last span does.
 
     Args:
         spans: What is said, in order, without overlap. Those that show nothing are left out.
@@ -97,8 +99,7 @@ def make_cues(spans: Iterable[Spoken]) -> list[Cue]:
         ValueError: A span does not end after it starts, or starts before the one before it ends.
     """
     cues = [cue for run in _runs(_in_order(spans)) for cue in _Run(run).cues()]
-    nexts = [cue.start_s for cue in cues[1:]] + [cue.end_s for cue in cues[-1:]]
-    return [_long_enough(cue, next_s) for cue, next_s in zip(cues, nexts, strict=True)]
+    return _long_enough(_answered(cues))
 
 
 def to_srt(cues: Iterable[Cue]) -> str:
@@ -130,12 +131,18 @@ def _clock(seconds: float, point: str) -> str:
 
 def _srt_text(cue: Cue) -> str:
     """SubRip has no escapes; an invisible character keeps players from seeing markup."""
-    return _MARKUP.sub(rf"\g<0>{_WORD_JOINER}", _label(cue.speaker) + "\n".join(cue.lines))
+    lines = (_label(speaker) + line for speaker, line in zip((cue.speaker, cue.answerer), cue.lines, strict=False))
+    return _MARKUP.sub(rf"\g<0>{_WORD_JOINER}", "\n".join(lines))
 
 
 def _vtt_text(cue: Cue) -> str:
-    voice = f"<v {html.escape(_one_line(cue.speaker), quote=False)}>" if cue.speaker else ""
-    return voice + "\n".join(html.escape(line, quote=False) for line in cue.lines)
+    voices = (f"<v {_escaped(_one_line(speaker))}>" if speaker else "" for speaker in (cue.speaker, cue.answerer))
+    end = "</v>" if cue.answerer else ""
+    return "\n".join(voice + _escaped(line) + end for voice, line in zip(voices, cue.lines, strict=False))
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text, quote=False)
 
 
 def _label(speaker: str | None) -> str:
@@ -287,7 +294,7 @@ class _Run:
             round(self._ends_s[end - 1], 3),
             self._lines(self._text[start:end]),
             self._speaker,
-            start not in self._measured_starts or end not in self._measured_ends,
+            estimated=start not in self._measured_starts or end not in self._measured_ends,
         )
 
     def _lines(self, text: str) -> tuple[str, ...]:
@@ -321,7 +328,36 @@ def _beside(text: str, at: int, step: Literal[-1, 1]) -> Iterator[int]:
         yield at
 
 
-def _long_enough(cue: Cue, next_s: float) -> Cue:
-    """A cue that stays for a second when the next one leaves room, and for 7 s at most."""
-    end_s = max(cue.end_s, min(cue.start_s + SHORTEST_S, next_s))
-    return replace(cue, end_s=round(min(end_s, cue.start_s + LONGEST_S), 3))
+def _answered(cues: Sequence[Cue]) -> list[Cue]:
+    """The cues, but with the words of two speakers in one where either would be gone before it is read."""
+    answered: list[Cue] = []
+    short = [cue.end_s - cue.start_s < SHORTEST_S for cue in _long_enough(cues)]
+    for number, cue in enumerate(cues):
+        both = _together(answered[-1], cue) if answered and (short[number - 1] or short[number]) else None
+        if both:
+            answered[-1] = both
+        else:
+            answered.append(cue)
+    return answered
+
+
+def _together(first: Cue, second: Cue) -> Cue | None:
+    """Two cues as one, a line each; ``None`` where there is no room or too much time for that."""
+    lines = first.lines + second.lines
+    said = [(first.speaker, first.lines[0]), (second.speaker, second.lines[0])]
+    fits = len(lines) == 2 and all(COLUMNS.total(_label(speaker) + line) <= LINE_COLUMNS for speaker, line in said)
+    near = second.start_s - first.end_s <= _LONGEST_PAUSE_S and second.end_s - first.start_s <= LONGEST_S
+    if not (fits and near and first.speaker and second.speaker not in {None, first.speaker}):
+        return None
+    estimated = first.estimated or second.estimated
+    return replace(first, end_s=second.end_s, lines=lines, answerer=second.speaker, estimated=estimated)
+
+
+def _long_enough(cues: Sequence[Cue]) -> list[Cue]:
+    """Cues that stay for a second where the next one leaves room, and for 7 s at most."""
+    nexts_s = [cue.start_s for cue in cues[1:]] + [cue.end_s for cue in cues[-1:]]
+    ends_s = (max(cue.end_s, min(cue.start_s + SHORTEST_S, next_s)) for cue, next_s in zip(cues, nexts_s, strict=True))
+    return [
+        replace(cue, end_s=round(min(end_s, cue.start_s + LONGEST_S), 3))
+        for cue, end_s in zip(cues, ends_s, strict=True)
+    ]
