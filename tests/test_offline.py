@@ -118,9 +118,10 @@ async def wait_until(condition: Callable[[], bool]) -> None:
             await asyncio.to_thread(os.sched_yield)
 
 
-def is_speaking() -> bool:
-    """Whether a call is with the child: the watch over its time limit runs just then."""
-    return any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
+def is_speaking(engine: OfflineEngine) -> bool:
+    """Whether a call is with the child: the watch over its time limit runs just then. Earlier watches may still end."""
+    watches = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    return engine._child is not None and any(watch.function.__self__._child is engine._child for watch in watches)
 
 
 async def test_what_comes_back(shared_engine: OfflineEngine) -> None:
@@ -381,7 +382,7 @@ async def test_a_text_without_sound_is_quiet(shared_engine: OfflineEngine) -> No
 async def test_a_cancelled_call_ends_at_once(fresh_engine: OfflineEngine) -> None:
     """Cancelling stops the speaking process; the next call starts another, and no process is left over."""
     call = asyncio.create_task(fresh_engine.synthesize(utterance(LONG_TEXT)))
-    await wait_until(is_speaking)
+    await wait_until(lambda: is_speaking(fresh_engine))
     pid = child_pid(fresh_engine)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -395,7 +396,7 @@ async def test_cancelling_a_waiting_call_disturbs_nobody(fresh_engine: OfflineEn
     """A call that waits behind another one can be cancelled, before or after the process has started."""
     speaking = asyncio.create_task(fresh_engine.synthesize(utterance(TEXT * 50)))
     waiting = asyncio.create_task(fresh_engine.synthesize(utterance("Yes.")))
-    await wait_until(is_speaking)
+    await wait_until(lambda: is_speaking(fresh_engine))
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -439,7 +440,7 @@ async def test_a_dead_process_is_replaced(fresh_engine: OfflineEngine) -> None:
 async def test_a_crash_while_speaking_can_be_tried_again(fresh_engine: OfflineEngine) -> None:
     """The call fails with an error that says so; the next one gets a fresh process."""
     call = asyncio.create_task(fresh_engine.synthesize(utterance(LONG_TEXT)))
-    await wait_until(is_speaking)
+    await wait_until(lambda: is_speaking(fresh_engine))
     pid = child_pid(fresh_engine)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(TTSUnavailableError, match="the process of eSpeak NG died") as caught:
