@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,6 +28,7 @@ from audio_api.queues.base import (
 )
 from audio_api.queues.memory import MemoryBackend
 from audio_api.services.heartbeat import Heartbeat, HeldLease
+from audio_api.services.listeners import tell
 from audio_api.services.tasks import (
     Task,
     TaskResult,
@@ -266,8 +266,7 @@ class QueueService:
             )
             if on_progress is not None and status.finished > told:
                 told = status.finished
-                if inspect.isawaitable(answer := on_progress(told, status.total)):
-                    await answer
+                await tell(on_progress, told, status.total)
             if status.complete:
                 return await self._batch_response(status)
             if left_s == 0:

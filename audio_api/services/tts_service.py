@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import inspect
 import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -29,6 +28,7 @@ from audio_api.models.audio_request import (
     TokenUsage,
 )
 from audio_api.retry import Clock
+from audio_api.services.listeners import tell
 from audio_api.services.narration import Narration
 from audio_api.services.planning import PlannedPiece
 from audio_api.services.recording import Joint, Recording, record
@@ -220,10 +220,7 @@ class TTSService:
         async def work() -> None:
             for index, request in waiting:
                 results[index] = response = await self.generate_audio(request)
-                if on_progress is not None and inspect.isawaitable(
-                    told := on_progress(len(results), len(items), response)
-                ):
-                    await told
+                await tell(on_progress, len(results), len(items), response)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(len(items), max_concurrency or self._settings().max_concurrency)):
@@ -301,8 +298,7 @@ class TTSService:
     ) -> AudioResponse:
         response = response.model_copy(update={"processing_time": self._clock.monotonic() - started_s})
         _report(request, response)
-        if on_done is not None and inspect.isawaitable(told := on_done(response)):
-            await told
+        await tell(on_done, response)
         return response
 
     async def _write(
@@ -316,13 +312,13 @@ class TTSService:
             speak = partial(runtime.speak, bill=bill, cached=request.cache)
             async with Narration(pieces, speak, at_once=runtime.config.piece_concurrency) as narration:
 
-                async def tell(seconds: float) -> None:
-                    await _tell(
+                async def on_piece(seconds: float) -> None:
+                    await tell(
                         on_progress,
                         SpeechProgress(pieces_done=narration.done, pieces_total=narration.total, seconds=seconds),
                     )
 
-                return await record(narration, folder, name, overwrite=overwrite, on_piece=tell)
+                return await record(narration, folder, name, overwrite=overwrite, on_piece=on_piece)
 
     async def _write_growing(
         self, request: AudioRequest, runtime: Runtime, bill: Bill, *, on_progress: SpeechCallback | None
@@ -337,7 +333,7 @@ class TTSService:
             async with aclosing(blocks), WavWriter(folder, name, overwrite=overwrite, growing=True) as writer:
                 async for block in blocks:
                     await writer.write(block)
-                    await _tell(
+                    await tell(
                         on_progress,
                         SpeechProgress(pieces_done=live.joint.pieces, pieces_total=len(pieces), seconds=live.seconds),
                     )
@@ -419,11 +415,6 @@ def _check_length(pieces: Sequence[PlannedPiece]) -> None:
             "requests of it",
             code=ErrorCode.TEXT_TOO_LONG,
         )
-
-
-async def _tell(listener: SpeechCallback | None, progress: SpeechProgress) -> None:
-    if listener is not None and inspect.isawaitable(told := listener(progress)):
-        await told
 
 
 def _success(
