@@ -45,6 +45,7 @@ class ErrorCode(StrEnum):
     API_ERROR = "api_error"
     RATE_LIMITED = "rate_limited"
     UNAVAILABLE = "unavailable"
+    OUTAGE = "outage"
     TIMEOUT = "timeout"
     CONNECTION_FAILED = "connection_failed"
     CONNECTION_BROKEN = "connection_broken"
@@ -240,6 +241,7 @@ _CLASS_OF_CODE: dict[ErrorCode, type[AudioAPIError]] = {
     ErrorCode.API_ERROR: TTSAPIError,
     ErrorCode.RATE_LIMITED: TTSRateLimitError,
     ErrorCode.UNAVAILABLE: TTSUnavailableError,
+    ErrorCode.OUTAGE: TTSUnavailableError,
     ErrorCode.TIMEOUT: TTSUnavailableError,
     ErrorCode.CONNECTION_FAILED: TTSUnavailableError,
     ErrorCode.CONNECTION_BROKEN: TTSUnavailableError,

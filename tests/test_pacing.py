@@ -262,8 +262,12 @@ async def test_an_outage_is_noticed_and_costs_few_calls(limits: MemoryLimits, ti
     failing = ScriptedEngine([DOWN] * 14)
     engine = paced(failing, limits, time_)
     errors = [await outcome(engine) for _ in range(14)]
-    assert errors[:9] == [DOWN] * 9
-    assert all(isinstance(error, TTSRateLimitError) and not error.retryable for error in errors[9:])
+    assert errors[:2] == [DOWN] * 2
+    # From the third on a task that has no attempt left is put off; from the tenth on, whoever calls.
+    assert [(error.code, error.retryable) for error in errors[2:] if error] == [
+        *[(ErrorCode.OUTAGE, True)] * 7,
+        *[(ErrorCode.OUTAGE, False)] * 5,
+    ]
     # One second after the outage was noticed, then every five.
     assert time_.slept == [pytest.approx(1), *[pytest.approx(5)] * 3]
     assert await outcome(engine) is None
@@ -272,15 +276,23 @@ async def test_an_outage_is_noticed_and_costs_few_calls(limits: MemoryLimits, ti
     assert time_.slept == []
 
 
-@pytest.mark.parametrize("error", [DOWN, TTSAuthenticationError("the key was revoked")], ids=["503", "key"])
+@pytest.mark.parametrize(
+    ("error", "most"),
+    [
+        (DOWN, 2),
+        (TTSUnavailableError("no answer", code=ErrorCode.TIMEOUT), 9),
+        (TTSAuthenticationError("the key was revoked"), 9),
+    ],
+    ids=["503", "perhaps billed", "key"],
+)
 async def test_failures_between_successes_are_no_outage(
-    error: AudioAPIError, limits: MemoryLimits, time_: Time
+    error: AudioAPIError, most: int, limits: MemoryLimits, time_: Time
 ) -> None:
-    """Nine failures and a success, again and again: every failure is reported as what it is."""
-    engine = paced(ScriptedEngine([*[error] * 9, TTSAudioError("silence"), *[error] * 9]), limits, time_)
-    assert [await outcome(engine) for _ in range(9)] == [error] * 9
+    """So many failures and a success, again and again: every failure is reported as what it is, and nobody waits."""
+    engine = paced(ScriptedEngine([*[error] * most, TTSAudioError("silence"), *[error] * most]), limits, time_)
+    assert [await outcome(engine) for _ in range(most)] == [error] * most
     assert isinstance(await outcome(engine), TTSAudioError)
-    assert [await outcome(engine) for _ in range(9)] == [error] * 9
+    assert [await outcome(engine) for _ in range(most)] == [error] * most
     assert time_.slept == []
 
 
@@ -353,7 +365,8 @@ async def test_a_limiter_that_fails_without_a_limit_holds_nobody(time_: Time) ->
     """There is no pace to keep; an outage is noticed all the same."""
     engine = paced(ScriptedEngine([*[DOWN] * 10]), Unknown(), time_)
     errors = [await outcome(engine) for _ in range(12)]
-    assert isinstance(errors[9], TTSRateLimitError)
+    assert errors[9]
+    assert (errors[9].code, errors[9].retryable) == (ErrorCode.OUTAGE, False)
     assert errors[10:] == [None, None]
     assert time_.slept == []
 

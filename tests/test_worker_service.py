@@ -17,7 +17,7 @@ from scripted import USAGE, ScriptedEngine, speech
 
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator, Fault
-from audio_api.engines.base import SpeechAudio, Utterance
+from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import (
     AudioAPIError,
     ErrorCode,
@@ -32,6 +32,7 @@ from audio_api.errors import (
 )
 from audio_api.models.audio_request import AudioRequest, BatchAudioRequest, TokenUsage
 from audio_api.queues.base import Job, JobState, Lease
+from audio_api.services.pacing import PacedEngine, Pacer
 from audio_api.services.queue_service import QueueService
 from audio_api.services.task_run import Ending, TaskRun
 from audio_api.services.tts_service import TTSService
@@ -104,7 +105,7 @@ async def state_of(queue: QueueService, task_id: str) -> JobState:
     return result.state
 
 
-async def run_one(engine: ScriptedEngine, config: AudioConfig, queue: QueueService, lease: Lease) -> Ending:
+async def run_one(engine: SpeechEngine, config: AudioConfig, queue: QueueService, lease: Lease) -> Ending:
     """Work on one lease."""
     return await asyncio.create_task(TaskRun(lease, queue, TTSService(config, engine=engine), lambda: config).run())
 
@@ -324,6 +325,28 @@ async def test_what_is_not_the_tasks_fault_defers_it(
     (due, *_), *_ = queue.backend._shared.delayed  # type: ignore[attr-defined]
     # The end of the quota was named when the tests were collected.
     assert wait_s * 0.9 - 2 <= due - before <= wait_s + 6
+
+
+@pytest.mark.parametrize(("served", "ending"), [(False, Ending.DEFERRED), (True, Ending.FAILED)], ids=["none", "some"])
+async def test_an_outage_defers_even_the_only_task(
+    served: bool, ending: Ending, config: AudioConfig, queue: QueueService
+) -> None:
+    """A task that is refused to its last attempt is put off if nobody is served, and fails if others are."""
+    pacer = Pacer(queue.backend.limits, lambda: config)
+
+    class Refusing(ScriptedEngine):
+        async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+            if served:
+                async with pacer.call(utterance.model):
+                    pass  # another task's call
+            raise TTSUnavailableError("503")
+
+    task_id = await queue.enqueue_single_task(HELLO)
+    (lease,) = await queue.backend.lease(1, 30)
+    assert await run_one(PacedEngine(Refusing(), pacer), config, queue, lease) is ending
+    status = await queue.backend.status(task_id)
+    assert status
+    assert status.deliveries == (1 if served else 0)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from audio_api.errors import (
     TTSAuthenticationError,
     TTSQuotaError,
     TTSRateLimitError,
+    TTSUnavailableError,
 )
 from audio_api.queues.limits import CallLimits, MemoryLimits, Rates, Turn
 from audio_api.retry import Clock
@@ -39,6 +40,9 @@ _ARRIVAL = 1.045
 _LONGEST_WAIT_S = 90.0
 # At 40 % failures, the rate that users report, ten in a row come once in ten thousand calls.
 _FAILURES_OF_AN_OUTAGE = 10
+# A task may use up its attempts before ten calls have failed. From the third failure in a row on, the last of them puts
+# the task off instead of failing it: that costs it seconds if it was chance.
+_FAILURES_LIKE_AN_OUTAGE = 3
 # One call a second after an outage was noticed, then one every five: found within five seconds after its end.
 _FIRST_PROBE_S, _PROBE_S = 1.0, 5.0
 # What a 429 without a delay means: a minute's quota is used up.
@@ -93,15 +97,19 @@ class Pacer:
         """Wait for a turn, make the call within, and let the others know what its outcome means for them.
 
         Raises:
-            TTSRateLimitError: Not retryable: the turn is further away than a job should wait, or the API is down for
-                everybody; ``retry_after_s`` tells when to come back.
+            TTSRateLimitError: Not retryable: the turn is further away than a job should wait; ``retry_after_s`` tells
+                when to come back.
+            TTSUnavailableError: With the code ``OUTAGE``: the API serves nobody, as far as this process can tell. Not
+                retryable when that is certain enough to cease all calls but a probe.
         """
         turn = await self._turn(model)
         try:
             yield
         except AudioAPIError as error:
             if await self._is_everybodys(error, model, turn):
-                raise _come_back(f"the API serves nobody now: {error}", _PROBE_S) from None
+                raise _outage(error, retryable=False) from None
+            if error.code is ErrorCode.UNAVAILABLE and self._failures[model] >= _FAILURES_LIKE_AN_OUTAGE:
+                raise _outage(error, retryable=error.retryable) from None
             raise
         self._failures[model] = 0
         if turn.probe:
@@ -183,6 +191,16 @@ class Pacer:
 
 def _come_back(message: str, wait_s: float) -> TTSRateLimitError:
     return TTSRateLimitError(message, retryable=False, retry_after_s=wait_s)
+
+
+def _outage(error: AudioAPIError, *, retryable: bool) -> TTSUnavailableError:
+    return TTSUnavailableError(
+        f"the API serves nobody now: {error}",
+        code=ErrorCode.OUTAGE,
+        retryable=retryable,
+        retry_after_s=error.retry_after_s,
+        usage=error.usage,
+    )
 
 
 class PacedEngine(SpeechEngine):

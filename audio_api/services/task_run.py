@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 # When nobody says how long: a minute's quota, and what a person must put right.
 _MINUTE_S, _REPAIR_S, _CREDIT_S = 60.0, 60.0, 300.0
-# A server that refuses connections may be back any moment.
+# A server that refuses connections, or serves nobody, may be back any moment.
 _RECONNECT_S = 5.0
 # Deferred tasks come back spread over this time, rather than all at once.
 _SPREAD_S = 5.0
@@ -218,7 +218,7 @@ class TaskRun:
                 return max(0.0, (response.reset_at - datetime.now(UTC)).total_seconds())
             case ErrorCode.CREDIT_EXHAUSTED:
                 return _CREDIT_S
-            case ErrorCode.CONNECTION_FAILED:
+            case ErrorCode.CONNECTION_FAILED | ErrorCode.OUTAGE:
                 return _RECONNECT_S
             case ErrorCode.AUTHENTICATION | ErrorCode.CONFIGURATION:
                 # A key that is refused everywhere is nothing the task could help; a voice it may not use is.
