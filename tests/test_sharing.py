@@ -72,8 +72,8 @@ async def start(tts: TTSService, gate: Gate, *requests: AudioRequest) -> list[as
 
 def waiting(tts: TTSService) -> int:
     """How many requests wait for a piece in progress."""
-    assert tts._runtime is not None
-    return sum(making.waiting for making in tts._runtime._sharing._in_progress.values())
+    (runtime,) = tts._runtimes._users
+    return sum(making.waiting for making in runtime._sharing._in_progress.values())
 
 
 async def test_equal_books_at_the_same_moment_are_paid_for_once(gemini_emulator: Emulator, tmp_path: Path) -> None:

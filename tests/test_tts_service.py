@@ -666,6 +666,64 @@ async def test_a_reloaded_configuration_takes_effect(monkeypatch: pytest.MonkeyP
     assert folders == ["first", "first", "second"]
 
 
+async def test_an_engine_of_replaced_settings_is_closed_when_its_last_request_has_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A program that reloads its settings every hour keeps one engine, and no request loses the one it speaks with."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(ScriptedEngine):
+        async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+            begun.set()
+            await go_on.wait()
+            assert not self.closed
+            return await super().synthesize(utterance)
+
+    engines: list[ScriptedEngine] = []
+
+    def make(_: AudioConfig) -> ScriptedEngine:
+        engines.append(ScriptedEngine() if engines else Slow())
+        return engines[-1]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config_module, "_current", None)
+    async with TTSService(engine_factory=make, clock=CLOCK) as service:
+        running = asyncio.create_task(service.generate_audio(AudioRequest(text=TEXT, output_filename="a")))
+        await begun.wait()
+        for name in "bcd":
+            reload_config()
+            assert (await service.generate_audio(AudioRequest(text=TEXT, output_filename=name))).success
+        assert [engine.closed for engine in engines] == [False, True, True, False]
+        go_on.set()
+        assert (await running).success
+        assert [engine.closed for engine in engines] == [True, True, True, False]
+    assert all(engine.closed for engine in engines)
+
+
+async def test_closing_ends_the_engine_under_a_running_request_once(config: AudioConfig) -> None:
+    """The request fails or succeeds as its engine lets it; nothing is closed a second time when it ends."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    closed = []
+
+    class Slow(ScriptedEngine):
+        async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+            begun.set()
+            await go_on.wait()
+            return await super().synthesize(utterance)
+
+        async def close(self) -> None:
+            closed.append(self)
+
+    service = TTSService(config, engine_factory=lambda _: Slow())
+    running = asyncio.create_task(service.generate_audio(AudioRequest(text=TEXT)))
+    await begun.wait()
+    await service.close()
+    go_on.set()
+    assert (await running).success
+    await service.close()
+    assert len(closed) == 1
+
+
 async def test_the_text_is_never_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     """Events carry the text's length and a short hash, never its words."""
     caplog.set_level("DEBUG")

@@ -33,6 +33,7 @@ from audio_api.services.narration import Narration
 from audio_api.services.planning import PlannedPiece
 from audio_api.services.recording import Joint, Recording, record
 from audio_api.services.runtime import Runtime, content_key
+from audio_api.services.runtimes import Runtimes
 from audio_api.services.streaming import FIRST_CHARS, Live, stream_pieces
 from audio_api.services.subtitle_files import check_subtitles, write_subtitles
 from audio_api.services.synthesis import Bill
@@ -83,8 +84,9 @@ class TTSService:
         gemini_client: Anything shaped like ``google.genai.Client``, used instead of one made here and never closed
             here; ``None``: one is made from the settings.
         engine: The source of speech, never closed here; ``None``: what the settings say.
-        engine_factory: Makes the source of speech from settings, once for each that take effect; what it made is closed
-            here. ``None``: ``make_engine`` with the client. Not asked when there is an ``engine``.
+        engine_factory: Makes the source of speech from settings, once for each that take effect; it is closed here when
+            others have taken effect and its last request has ended, or with the service. ``None``: ``make_engine`` with
+            the client. Not asked when there is an ``engine``.
         clock: Time and chance; ``None``: the real ones.
     """
 
@@ -99,12 +101,10 @@ class TTSService:
     ) -> None:
         self._config = config
         self._engine = engine
-        self._engine_factory = engine_factory or partial(make_engine, gemini_client=gemini_client)
         self._clock = clock or Clock()
-        self._runtime: Runtime | None = None
-        self._own_engines: list[SpeechEngine] = []
+        make = engine_factory or partial(make_engine, gemini_client=gemini_client)
+        self._runtimes = Runtimes(engine, make, self._clock)
         self._being_written: set[Path] = set()
-        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -166,14 +166,15 @@ class TTSService:
             AudioAPIError: Nothing can be said, or the sound cannot go on; then the text says how much was handed over.
         """
         started_s = self._clock.monotonic()
-        runtime = self._current_runtime()
-        bill, live = Bill(runtime.config, self._clock), Live(Joint())
+        config = self._settings()
+        bill, live = Bill(config, self._clock), Live(Joint())
         response: AudioResponse | None = None
         try:
-            pieces = await runtime.plan(_read(request, runtime.config), bill, FIRST_CHARS)
-            async with aclosing(stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)) as blocks:
-                async for block in blocks:
-                    yield block
+            async with self._runtimes.use(config) as runtime:
+                pieces = await runtime.plan(_read(request, config), bill, FIRST_CHARS)
+                async with aclosing(stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)) as blocks:
+                    async for block in blocks:
+                        yield block
             response = _success(f"{live.seconds:.2f} s of speech", live.joint.model, live.seconds, bill)
         except AudioAPIError as error:
             response = _failure(error, bill)
@@ -232,10 +233,11 @@ class TTSService:
 
         Never raises an ``AudioAPIError``.
         """
-        name = self._settings().tts_engine if self._engine is None else self._engine.name
+        config = self._settings()
+        name = config.tts_engine if self._engine is None else self._engine.name
         try:
-            runtime = self._current_runtime()
-            await runtime.engine.health_check(str(runtime.config.default_tts_model))
+            async with self._runtimes.use(config) as runtime:
+                await runtime.engine.health_check(str(config.default_tts_model))
         except AudioAPIError as error:
             return ServiceHealth(healthy=False, engine=name, error=str(error), error_code=error.code)
         return ServiceHealth(healthy=True, engine=name)
@@ -248,29 +250,16 @@ class TTSService:
         """
         # numpy, which else would be imported between a call and its checks.
         await asyncio.to_thread(import_module, "audio_api.audio.checks")
-        runtime = self._current_runtime()
-        await runtime.engine.warm_up(str(runtime.config.default_tts_model))
+        config = self._settings()
+        async with self._runtimes.use(config) as runtime:
+            await runtime.engine.warm_up(str(config.default_tts_model))
 
     async def close(self) -> None:
         """End the connections and processes that this service opened. May be called twice."""
-        self._closed = True
-        while self._own_engines:
-            await self._own_engines.pop().close()
+        await self._runtimes.close()
 
     def _settings(self) -> AudioConfig:
         return self._config or get_config()
-
-    def _current_runtime(self) -> Runtime:
-        if self._closed:
-            raise RuntimeError("this TTSService is closed")
-        config = self._settings()
-        if self._runtime is None or self._runtime.config is not config:
-            engine = self._engine
-            if engine is None:
-                engine = self._engine_factory(config)
-                self._own_engines.append(engine)
-            self._runtime = Runtime(config, engine, self._clock)
-        return self._runtime
 
     async def _respond(
         self, request: AudioRequest, write: Callable[[AudioRequest, Runtime, Bill], Awaitable[Recording]]
@@ -278,9 +267,10 @@ class TTSService:
         started_s = self._clock.monotonic()
         bill: Bill | None = None
         try:
-            runtime = self._current_runtime()
-            bill = Bill(runtime.config, self._clock)
-            recording = await write(request, runtime, bill)
+            config = self._settings()
+            bill = Bill(config, self._clock)
+            async with self._runtimes.use(config) as runtime:
+                recording = await write(request, runtime, bill)
             subtitle_paths = await write_subtitles(recording, request)
         except AudioAPIError as error:
             response = _failure(error, bill)
