@@ -294,11 +294,7 @@ class TTSService:
     async def _write(
         self, request: AudioRequest, runtime: Runtime, bill: Bill, *, on_progress: SpeechCallback | None
     ) -> Recording:
-        utterance = _read(request, runtime.config)
-        async with self._target(request, utterance, runtime) as (folder, name, overwrite):
-            pieces = await runtime.plan(utterance, bill)
-            _check_length(pieces)
-            await check_target(folder, name, overwrite=overwrite)
+        async with self._prepared(request, runtime, bill) as (pieces, folder, name, overwrite):
             speak = partial(runtime.speak, bill=bill, cached=request.cache)
             async with Narration(pieces, speak, at_once=runtime.config.piece_concurrency) as narration:
 
@@ -313,11 +309,7 @@ class TTSService:
     async def _write_growing(
         self, request: AudioRequest, runtime: Runtime, bill: Bill, *, on_progress: SpeechCallback | None
     ) -> Recording:
-        utterance = _read(request, runtime.config)
-        async with self._target(request, utterance, runtime) as (folder, name, overwrite):
-            pieces = await runtime.plan(utterance, bill, FIRST_CHARS)
-            _check_length(pieces)
-            await check_target(folder, name, overwrite=overwrite)
+        async with self._prepared(request, runtime, bill, FIRST_CHARS) as (pieces, folder, name, overwrite):
             live = Live(Joint())
             blocks = stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)
             async with aclosing(blocks), WavWriter(folder, name, overwrite=overwrite, growing=True) as writer:
@@ -330,17 +322,21 @@ class TTSService:
                 return live.joint.recording(await writer.commit())
 
     @asynccontextmanager
-    async def _target(
-        self, request: AudioRequest, utterance: Utterance, runtime: Runtime
-    ) -> AsyncIterator[tuple[Path, str, bool]]:
-        """The folder and the name of a request's file, and whether an existing one may be replaced."""
+    async def _prepared(
+        self, request: AudioRequest, runtime: Runtime, bill: Bill, first_chars: int | None = None
+    ) -> AsyncIterator[tuple[list[PlannedPiece], Path, str, bool]]:
+        """Refuse what can be refused before a call; the pieces, the file's folder and name, whether it may replace."""
+        utterance = _read(request, runtime.config)
         folder = runtime.config.output_dir
         name = request.output_filename or f"{content_key(utterance, runtime.engine.name)}.wav"
         # A name made from the content may be replaced: what it names is the same.
         overwrite = request.overwrite or request.output_filename is None
         await check_subtitles(folder / name, request, overwrite)
         with self._claim(folder / name, overwrite):
-            yield folder, name, overwrite
+            pieces = await runtime.plan(utterance, bill, first_chars)
+            _check_length(pieces)
+            await check_target(folder, name, overwrite=overwrite)
+            yield pieces, folder, name, overwrite
 
     @contextmanager
     def _claim(self, path: Path, overwrite: bool) -> Iterator[None]:
