@@ -608,6 +608,25 @@ async def test_paid_audio_waits_for_the_queue(
     assert await state_of(queue, task_id) is JobState.SUCCEEDED
 
 
+async def test_a_renewal_that_was_late_is_asked_for_again(
+    config: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that comes after the lease it speaks of shows nothing; while the task is held, nothing is given up."""
+    task_id = await queue.enqueue_single_task(NAMED)
+    (lease,) = await queue.backend.lease(1, 0.3)
+    renew, delays_s = queue.backend.renew, [0.4]
+
+    async def renew_late(leases: list[Lease]) -> list[Lease]:
+        kept = await renew(leases)
+        await asyncio.wait([asyncio.create_task(asyncio.sleep(delays_s.pop() if delays_s else 0))])
+        return kept
+
+    monkeypatch.setattr(queue.backend, "renew", renew_late)
+    assert await run_one(ScriptedEngine(), config, queue, lease) is Ending.SUCCEEDED
+    assert delays_s == []
+    assert await state_of(queue, task_id) is JobState.SUCCEEDED
+
+
 async def test_paid_audio_waits_for_a_person_who_mends_the_folder(
     config: AudioConfig, queue: QueueService, tmp_path: Path
 ) -> None:

@@ -255,10 +255,10 @@ class TaskRun:
 
     def _permit(self, path: Path, file: os.stat_result) -> None:
         """Let a file have its name while the lease is certainly held; called in the thread that writes it."""
-        valid_until = asyncio.run_coroutine_threadsafe(self._announce(path, file), self._loop).result()
-        # The thread may have been frozen since; whoever has the task by now has written, or will.
-        if time.monotonic() >= valid_until:
-            raise _lost(self.lease)
+        valid_until = -inf
+        # The thread may have been frozen since it was told; then it asks again, as somebody else may have the task now.
+        while time.monotonic() >= valid_until:
+            valid_until = asyncio.run_coroutine_threadsafe(self._announce(path, file), self._loop).result()
 
     async def _announce(self, path: Path, file: os.stat_result) -> float:
         """Tell the queue which file comes; returns until when, in monotonic seconds, nobody else can have the task."""
