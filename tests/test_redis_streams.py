@@ -238,6 +238,30 @@ async def test_a_lost_reply_to_finish(shared: RedisServer, connect: Connect, mon
     assert status.succeeded == 1
 
 
+async def test_a_job_given_to_a_cancelled_call_is_handed_back(
+    shared: RedisServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is told to stop while the server answers keeps nobody waiting until the lease has run out."""
+    queue, other = connect(shared.url), connect(shared.url)
+    await queue.enqueue(jobs(2))
+    run, given, go_on = queue._server.run, asyncio.Event(), asyncio.Event()
+
+    async def answer_late(*args: Any, **options: Any) -> Any:
+        answer = await run(*args, **options)
+        given.set()
+        await go_on.wait()
+        return answer
+
+    monkeypatch.setattr(queue._server, "run", answer_late)
+    asking = asyncio.create_task(queue.lease(2, LONG_S, LONG_S))
+    await given.wait()
+    asking.cancel()
+    go_on.set()
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+    assert [(lease.job_id, lease.deliveries) for lease in await other.lease(2, LONG_S)] == [("j0", 1), ("j1", 1)]
+
+
 async def test_no_memory(server: RedisServer, connect: Connect) -> None:
     """A full server takes no job, not even a part; the jobs it has are handed out, renewed and finished."""
     queue = connect(server.url)

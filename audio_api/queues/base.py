@@ -305,7 +305,7 @@ class QueueBackend(ABC):
         First come jobs that were handed back or whose lease ran out, then the highest priority, the oldest first
         (see ``FAIR_TURN``). A job that ran out of leases ``MAX_DELIVERIES`` times is buried instead.
         Waits, without polling, until there is at least one job. While the place does not answer it tries again
-        after 0.1 s, then ever longer up to 5 s. Cancelling a waiting call loses no job for longer than a lease.
+        after 0.1 s, then ever longer up to 5 s. A job that is given to a call as it is cancelled is handed back.
 
         Args:
             max_jobs: How many slots are free; at least 1.

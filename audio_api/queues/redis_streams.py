@@ -205,7 +205,7 @@ class RedisBackend(QueueBackend):
         while True:
             last = clock() >= give_up
             try:
-                leases, due_s = await self._take(max_jobs, lease_s, spare_last)
+                leases, due_s = await self._take_or_give_back(max_jobs, lease_s, spare_last)
                 if leases or last:
                     return leases
                 # Half a lease, because one that is given out in the meantime may also run out in the meantime.
@@ -217,6 +217,19 @@ class RedisBackend(QueueBackend):
                 if last:
                     raise
                 await self._server.pause(max(0.0, min(next(pauses), give_up - clock())))
+
+    async def _take_or_give_back(self, max_jobs: int, lease_s: float, spare_last: bool) -> tuple[list[Lease], float]:
+        """As ``_take``; a caller that is cancelled meanwhile hears of no job, and so none may stay with it."""
+        taking = asyncio.create_task(self._take(max_jobs, lease_s, spare_last))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            with suppress(QueueServiceError, ConfigurationError):
+                leases, _ = await taking
+                calls = [(each.job_id, each.token, secrets.token_hex(8), 0, 0) for each in leases]
+                if calls:
+                    await self._run_all("release", calls)
+            raise
 
     async def _take(self, max_jobs: int, lease_s: float, spare_last: bool) -> tuple[list[Lease], float]:
         """The jobs that can be had now, and the seconds until one may appear by itself."""
