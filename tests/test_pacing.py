@@ -32,7 +32,8 @@ from audio_api.queues.limits import CallLimits, MemoryLimits, Rates, Turn
 from audio_api.queues.memory import MemoryBackend
 from audio_api.queues.redis_streams import RedisBackend
 from audio_api.retry import Clock
-from audio_api.services.pacing import PacedEngine, Pacer, task_deadline
+from audio_api.services.pacing import PacedEngine, Pacer
+from audio_api.services.time_limit import TimeLimit, time_limit
 
 MODEL = "gemini-3.8-flash-tts"
 NOON = datetime(2026, 11, 22, 20, tzinfo=UTC).timestamp()
@@ -382,12 +383,20 @@ async def test_a_failing_open_is_no_failure_of_the_call(time_: Time, monkeypatch
     assert await outcome(paced(ScriptedEngine(), unknown, time_)) is None
 
 
-async def test_waiting_for_a_turn_is_not_held_against_the_job(limits: MemoryLimits, time_: Time) -> None:
-    """Its time limit moves by as much as it waited."""
-    engine = paced(ScriptedEngine(), limits, time_, rate_limit_rpm=1)
+async def test_waiting_for_a_turn_is_not_held_against_the_job() -> None:
+    """Its time limit stands still while it waits."""
+    standing: list[float | None] = []
+
+    class Waiting(Time):
+        async def sleep(self, seconds: float) -> None:
+            standing.append(limit.when())
+            await super().sleep(seconds)
+
+    time_ = Waiting()
+    engine = paced(ScriptedEngine(), MemoryLimits(lambda: time_.now_s), time_, rate_limit_rpm=1)
     await engine.synthesize(UTTERANCE)
     async with asyncio.timeout(100) as limit:
-        before = limit.when() or 0
-        task_deadline.set(limit)
+        time_limit.set(TimeLimit(limit))
         await engine.synthesize(UTTERANCE)
-        assert (limit.when() or 0) - before == pytest.approx(62.7, abs=0.1)
+        assert standing == [None]
+        assert (limit.when() or 0) - asyncio.get_running_loop().time() == pytest.approx(100, abs=1)

@@ -283,6 +283,37 @@ async def test_a_task_that_hangs_is_cancelled(config: AudioConfig, queue: QueueS
     assert worker.get_status().failed == 6
 
 
+@pytest.mark.parametrize(
+    ("texts", "changes", "failures"),
+    [
+        (["Equal.", "Equal.", "Equal."], {"rate_limit_rpm": 1}, []),
+        (["One.", "Two."], {"rate_limit_rpm": 1, "max_concurrency": 1}, []),
+        (["One."], {}, [TTSRateLimitError("a minute's quota is used up", retry_after_s=1.5)]),
+    ],
+    ids=["for another's call", "for a slot", "for the next attempt"],
+)
+async def test_waiting_is_not_held_against_a_task(
+    texts: list[str],
+    changes: dict[str, object],
+    failures: list[Exception],
+    config: AudioConfig,
+    queue: QueueService,
+) -> None:
+    """A task may wait longer than TASK_TIMEOUT for its turn, also for one that another task waits for."""
+    config = config.model_copy(update={"task_timeout": 1.5, "cache_max_bytes": 2**20, **changes})
+    pacer = Pacer(queue.backend.limits, lambda: config, window_s=2.5)
+    engine = ScriptedEngine(failures)
+    async with pacer.call(str(config.default_tts_model)):
+        pass  # uses the place in the window up
+    worker = WorkerService(config, queue, TTSService(config, engine=PacedEngine(engine, pacer)))
+    await worker.start_worker()
+    ids = await queue.enqueue_many([AudioRequest(text=text) for text in texts])
+    results = [await queue.wait_for_result(task_id, 20) for task_id in ids]
+    await worker.stop_worker()
+    assert [result.error for result in results] == [None] * len(texts)
+    assert len(engine.asked) == len(set(texts)) + len(failures)
+
+
 async def test_a_permanent_failure_is_a_result(config: AudioConfig, queue: QueueService) -> None:
     """It is not tried again, and raises the class that belongs to it."""
     engine = ScriptedEngine([TTSContentBlockedError("not this text")])

@@ -6,13 +6,11 @@ count.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from audio_api.config import AudioConfig
@@ -29,6 +27,7 @@ from audio_api.errors import (
 )
 from audio_api.queues.limits import CallLimits, MemoryLimits, Rates, Turn
 from audio_api.retry import Clock
+from audio_api.services.time_limit import uncounted
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +56,6 @@ _DOWN = {
     ErrorCode.CONNECTION_BROKEN,
     ErrorCode.UNREADABLE_REPLY,
 }
-
-task_deadline: ContextVar[asyncio.Timeout | None] = ContextVar("task_deadline", default=None)
-"""The time limit of the job that is being worked on; waiting for a turn moves it."""
 
 
 def _end_of_pacific_day(now_s: float) -> float:
@@ -124,14 +120,8 @@ class Pacer:
             waited_s += turn.wait_s
             if waited_s > _LONGEST_WAIT_S:
                 raise _come_back(f"{model} takes no further calls for {turn.wait_s:,.0f} s", turn.wait_s)
-            self._extend_deadline(turn.wait_s)
-            await self._clock.sleep(turn.wait_s)
-
-    @staticmethod
-    def _extend_deadline(wait_s: float) -> None:
-        deadline = task_deadline.get()
-        if deadline is not None and not deadline.expired() and (end := deadline.when()) is not None:
-            deadline.reschedule(end + wait_s)
+            with uncounted():
+                await self._clock.sleep(turn.wait_s)
 
     async def _take(self, model: str) -> Turn:
         settings = self._settings()

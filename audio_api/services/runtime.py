@@ -24,6 +24,7 @@ from audio_api.services.planning import PlannedPiece, halve, plan_pieces
 from audio_api.services.recording import Joint
 from audio_api.services.sharing import Sharing
 from audio_api.services.synthesis import Bill, Synthesis, judge_audio
+from audio_api.services.time_limit import uncounted, uncounted_sleep
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Runtime:
     def __init__(self, config: AudioConfig, engine: SpeechEngine, clock: Clock) -> None:
         self.config = config
         self.engine = engine
-        self._clock = clock
+        self._clock = replace(clock, sleep=uncounted_sleep(clock.sleep))
         self._slots = asyncio.Semaphore(config.max_concurrency)
         self._lost_models: set[str] = set()
         self._sharing = Sharing()
@@ -201,10 +202,14 @@ class Runtime:
     @asynccontextmanager
     async def _turn(self, utterance: Utterance, bill: Bill) -> AsyncIterator[Synthesis]:
         """A slot for a call of a model that may still be served."""
-        async with self._slots:
+        with uncounted():
+            await self._slots.acquire()
+        try:
             if self._is_gone(utterance.model):
                 raise TTSModelNotFoundError(f"the model {utterance.model} is not served any more")
             yield Synthesis(self.engine, self.config, self._clock, bill)
+        finally:
+            self._slots.release()
 
     async def _make(self, utterance: Utterance, bill: Bill) -> SpeechAudio:
         async with self._turn(utterance, bill) as synthesis:

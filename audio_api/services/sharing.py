@@ -10,6 +10,7 @@ from typing import Any
 from audio_api.engines.base import SpeechAudio
 from audio_api.errors import AudioAPIError
 from audio_api.services.synthesis import Bill
+from audio_api.services.time_limit import TimeLimit, time_limit
 
 Make = Callable[[Bill], Coroutine[Any, Any, SpeechAudio]]
 
@@ -18,10 +19,15 @@ class _Making:
     """A piece in progress, and those who wait for it."""
 
     def __init__(self, make: Make, bill: Bill) -> None:
-        self.task = asyncio.create_task(make(bill))
+        self.time_limit = TimeLimit()
+        self.task = asyncio.create_task(self._run(make, bill))
         self.waiting = 0
         self._bill = bill
         self._is_charged = False
+
+    async def _run(self, make: Make, bill: Bill) -> SpeechAudio:
+        time_limit.set(self.time_limit)
+        return await make(bill)
 
     def charge(self, bill: Bill) -> None:
         """Hand all that was billed to the first who asks; for the others it was finished before."""
@@ -58,7 +64,8 @@ class Sharing:
             making.task.add_done_callback(lambda _: self._forget(key, making))
         making.waiting += 1
         try:
-            return await asyncio.shield(making.task)
+            with making.time_limit.followed_by(time_limit.get() or TimeLimit()):
+                return await asyncio.shield(making.task)
         except AudioAPIError as error:
             # Each request writes into its error which of its pieces failed.
             raise copy(error).with_traceback(error.__traceback__) from None

@@ -24,9 +24,9 @@ from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
 from audio_api.models.filenames import safe_filename
 from audio_api.queues.base import MAX_DELIVERIES, Lease
-from audio_api.services.pacing import task_deadline
 from audio_api.services.queue_service import QueueService
 from audio_api.services.tasks import decode_request, encode_result
+from audio_api.services.time_limit import TimeLimit, time_limit
 from audio_api.services.tts_service import TTSService
 
 logger = logging.getLogger(__name__)
@@ -113,6 +113,7 @@ class TaskRun:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[Ending] | None = None
         self._limit: asyncio.Timeout | None = None
+        self._time = TimeLimit()
         self._cancelled_as: Ending | None = None
         self._settling = False
         self._note: dict[str, object] = {}
@@ -184,7 +185,8 @@ class TaskRun:
         limit_s = self._settings().task_timeout
         try:
             async with asyncio.timeout(limit_s) as self._limit:
-                task_deadline.set(self._limit)
+                self._time = TimeLimit(self._limit)
+                time_limit.set(self._time)
                 file_permit.set(self._permit)
                 return await self._tts.generate_audio(request, self._heard)
         except TimeoutError:
@@ -194,15 +196,15 @@ class TaskRun:
         finally:
             self._limit = None
             # Else the task's context would hold the task, and only the garbage collector would find them.
-            task_deadline.set(None)
+            time_limit.set(None)
+            self._time.end()
             file_permit.set(None)
 
     async def _heard(self, progress: SpeechProgress) -> None:
         """Tell the queue how far a long text is, and count its time anew: it is long, not stuck."""
         if progress.pieces_total == 1:
             return
-        if self._limit and not self._limit.expired():
-            self._limit.reschedule(self._loop.time() + self._settings().task_timeout)
+        self._time.restart(self._settings().task_timeout)
         self._note |= progress.model_dump()
         # The queue may be away for a while; what was heard is kept, and the next piece tells it again.
         with suppress(QueueUnavailableError):
@@ -272,7 +274,8 @@ class TaskRun:
                     break
             except QueueUnavailableError:
                 # What was paid for is kept until the queue is back.
-                await asyncio.sleep(_PAUSE_S)
+                with self._time.paused():
+                    await asyncio.sleep(_PAUSE_S)
             else:
                 return asked_at + self.lease.lease_s
         raise _lost(self.lease)
