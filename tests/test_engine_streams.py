@@ -111,6 +111,20 @@ async def test_every_fault_of_a_stream(fault: Fault, gemini_emulator: Emulator) 
         assert expected.whole is None or same is expected.whole
 
 
+@pytest.mark.parametrize("fault", Fault)
+async def test_whatever_ends_a_stream_its_connection_is_free(fault: Fault, gemini_emulator: Emulator) -> None:
+    """With one connection the next call is made at once: none waits for a call of which nobody hears any more."""
+    hangs = fault in {Fault.NEVER_ANSWERS, Fault.SLOW_LORIS}
+    engine = engine_for(gemini_emulator, timeout_s=0.3 if hangs else 5, stall_timeout_s=0.3, max_connections=1)
+    gemini_emulator.fail_next(fault)
+    await listen(engine)
+    async with asyncio.timeout(4):
+        next_blocks, _ = await listen(engine)
+    await engine.close()
+    assert next_blocks or hangs
+    assert len(gemini_emulator.calls) == 2
+
+
 @pytest.mark.parametrize(
     "model",
     [

@@ -158,7 +158,8 @@ class GeminiEngine(SpeechEngine):
         current_wire.set(wire)
         with reading.billing():
             try:
-                await self._read(open_stream(**_speech_call(utterance)), reading, hand_on)
+                async with wire.call:
+                    await self._read(open_stream(**_speech_call(utterance)), reading, hand_on)
             except TTSModelNotFoundError as error:
                 raise _perhaps_the_voice(error, utterance) from None
             except TTSUnavailableError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -33,10 +33,12 @@ class Wire:
         body: The reply, or the events of a stream, as it came when it was too small to hold speech: the SDK drops the
             finish message in it.
         sounds: Sounds that the SDK never saw, each by the mark that the SDK found in its place.
+        call: Ends the call when it is closed: of a stream whose event it cannot read, the SDK forgets the connection.
     """
 
     body: bytes = b""
     sounds: dict[bytes, bytes] = field(default_factory=dict)
+    call: AsyncExitStack = field(default_factory=AsyncExitStack)
 
 
 current_wire: ContextVar[Wire] = ContextVar("current_wire")

@@ -129,8 +129,10 @@ class _BoundedStream(httpx2.AsyncByteStream):
         self._call = call
 
     def detached(self) -> Self:
-        """The stream as owner of the call, which ends with it."""
+        """The stream as owner of the call, which ends with it, or when the engine says so."""
         self._call = self._call.pop_all()
+        if self._wire:
+            self._wire.call.push_async_callback(self.aclose)
         return self
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
