@@ -13,6 +13,7 @@ from functools import partial
 
 from audio_api.audio.cache import CachedPiece, PieceCache
 from audio_api.audio.large_sounds import give_permit_back
+from audio_api.audio.wav import SAMPLE_RATE
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import ErrorCode, TTSAudioError, TTSModelNotFoundError
@@ -173,7 +174,8 @@ class Runtime:
 
     async def keep(self, utterance: Utterance, audio: SpeechAudio) -> None:
         """Keep a finished piece that was paid for."""
-        if self._cache is None or not self.engine.is_billed:
+        # In another rate it cannot be joined or streamed: asked again, it may come as every other piece does.
+        if self._cache is None or not self.engine.is_billed or audio.sample_rate != SAMPLE_RATE:
             return
         piece = CachedPiece(
             pcm=audio.pcm,
