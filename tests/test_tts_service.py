@@ -243,8 +243,12 @@ async def test_a_wrong_environment_is_a_response_too(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("RETRY_ATTEMPTS", "many")
     async with TTSService() as service:
         response = await service.generate_audio(AudioRequest(text=TEXT))
+        health = await service.health_check()
+        with pytest.raises(ConfigurationError, match="RETRY_ATTEMPTS"):
+            await service.generate_batch([AudioRequest(text=TEXT)])
     assert response.error_code is ErrorCode.CONFIGURATION
     assert "RETRY_ATTEMPTS" in str(response.error)
+    assert (health.healthy, health.engine, health.error_code) == (False, "", ErrorCode.CONFIGURATION)
 
 
 # --- attempts ------------------------------------------------------------------------------------------------------
@@ -607,6 +611,15 @@ async def test_an_impossible_batch_is_refused(
     """No requests, or no slots to work in, is the caller's mistake."""
     with pytest.raises(TTSValidationError):
         await serve().generate_batch(requests, max_concurrency)
+
+
+async def test_a_batch_that_holds_something_else_costs_nothing(serve: Serve) -> None:
+    """No request of it is spoken: the mistake is found before the first call."""
+    engine = ScriptedEngine()
+    requests: list[Any] = [AudioRequest(text=TEXT), TEXT]
+    with pytest.raises(TypeError, match="not a str"):
+        await serve(engine=engine).generate_batch(requests)
+    assert engine.asked == []
 
 
 # --- life cycle ----------------------------------------------------------------------------------------------------

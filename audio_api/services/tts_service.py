@@ -61,7 +61,7 @@ class ServiceHealth:
 
     Attributes:
         healthy: Whether the engine could be reached and knows its model.
-        engine: The engine's name.
+        engine: The engine's name; empty when the settings, which name it, are wrong.
         error: What is wrong; ``None`` when healthy.
         error_code: Its stable name; ``None`` when healthy.
     """
@@ -207,14 +207,19 @@ class TTSService:
 
         Raises:
             TTSValidationError: There are no requests, or ``max_concurrency`` is less than 1.
+            ConfigurationError: The settings, which shall say how many at once, are wrong.
+            TypeError: One of them is no ``AudioRequest``; nothing was sent.
             ExceptionGroup: ``on_progress`` raised; the requests in progress are ended.
         """
         batch_id = requests.batch_id if isinstance(requests, BatchAudioRequest) else None
         items = requests.requests if isinstance(requests, BatchAudioRequest) else tuple(requests)
         if not items:
             raise TTSValidationError("a batch needs at least one request")
+        for item in items:
+            _check_type(item)
         if max_concurrency is not None and max_concurrency < 1:
             raise TTSValidationError(f"max_concurrency must be at least 1, not {max_concurrency}")
+        workers = min(len(items), max_concurrency or self._settings().max_concurrency)
         results: dict[int, AudioResponse] = {}
         waiting = iter(enumerate(items))
 
@@ -224,7 +229,7 @@ class TTSService:
                 await tell(on_progress, len(results), len(items), response)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(len(items), max_concurrency or self._settings().max_concurrency)):
+            for _ in range(workers):
                 group.create_task(work())
         return _batch_response(batch_id or uuid.uuid4().hex, [results[index] for index in range(len(items))])
 
@@ -233,9 +238,10 @@ class TTSService:
 
         Never raises an ``AudioAPIError``.
         """
-        config = self._settings()
-        name = config.tts_engine if self._engine is None else self._engine.name
+        name = self._engine.name if self._engine else ""
         try:
+            config = self._settings()
+            name = name or config.tts_engine
             async with self._runtimes.use(config) as runtime:
                 await runtime.engine.health_check(str(config.default_tts_model))
         except AudioAPIError as error:
@@ -378,10 +384,14 @@ def make_engine(config: AudioConfig, gemini_client: object | None = None) -> Spe
     )
 
 
-def _read(request: AudioRequest, config: AudioConfig) -> Utterance:
+def _check_type(request: AudioRequest) -> None:
     # The likeliest slip of whoever has no type checker: generate_audio("Hello").
     if not isinstance(request, AudioRequest):
         raise TypeError(f"what is spoken is an AudioRequest(text=…), not a {type(request).__name__}")
+
+
+def _read(request: AudioRequest, config: AudioConfig) -> Utterance:
+    _check_type(request)
     if len(request.text) > config.max_text_length:
         raise TTSValidationError(
             f"the text has {len(request.text):,} characters; MAX_TEXT_LENGTH allows {config.max_text_length:,}",
