@@ -786,10 +786,23 @@ async def test_two_files_of_one_name_do_not_grow_at_once(tmp_path: Path) -> None
         assert decode_wav((await writer.commit()).read_bytes()).pcm == bytes(100)
 
 
-async def test_the_part_of_a_killed_writer_is_taken_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0, 44, 144])
+async def test_the_part_of_a_killed_writer_is_taken_over(tmp_path: Path, size: int) -> None:
     """What a dead process left behind does not keep the name from growing again."""
-    (tmp_path / "live.part.wav").write_bytes(b"from a killed process")
+    whole = encode_wav(bytes(100))
+    part = whole[:4] + b"\xff" * 4 + whole[8:40] + b"\xff" * 4 + bytes(100)
+    (tmp_path / "live.part.wav").write_bytes(part[:size])
     async with WavWriter(tmp_path, "live.wav", growing=True) as writer:
         await writer.write(bytes(100))
         await writer.commit()
     assert [path.name for path in tmp_path.iterdir()] == ["live.wav"]
+
+
+@pytest.mark.parametrize("content", [encode_wav(bytes(100)), b"notes"], ids=["wav", "text"])
+async def test_a_file_that_only_has_the_name_of_a_part_is_not_taken(tmp_path: Path, content: bytes) -> None:
+    """Speech that somebody named ``live.part.wav`` is in the way of a growing ``live.wav``, and stays as it is."""
+    (tmp_path / "live.part.wav").write_bytes(content)
+    with pytest.raises(TTSOutputError, match=r"live\.part\.wav.*: choose another name") as caught:
+        await WavWriter(tmp_path, "live.wav", growing=True, overwrite=True).__aenter__()
+    assert caught.value.code is ErrorCode.OUTPUT_EXISTS
+    assert (tmp_path / "live.part.wav").read_bytes() == content

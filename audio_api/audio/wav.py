@@ -398,12 +398,22 @@ class _Draft:
         except FileNotFoundError:
             return
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self._is_left_behind(fd):
+                raise TTSOutputError(
+                    f"{str(self._path.with_name(self._temp_name))!r} is still being written, or a file of its own: "
+                    "choose another name",
+                    code=ErrorCode.OUTPUT_EXISTS,
+                )
             os.unlink(self._temp_name, dir_fd=self._folder_fd)
-        except BlockingIOError:
-            raise _taken(self._path.with_name(self._temp_name)) from None
         finally:
             os.close(fd)
+
+    def _is_left_behind(self, fd: int) -> bool:
+        """Whether nobody writes a file any more whose header says that it grows: a complete one is somebody's."""
+        with suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return _endless_header(self._sample_rate).startswith(os.pread(fd, HEADER_BYTES, 0))
+        return False
 
     def save(self, pcm: Pcm, trailer: bytes = b"") -> Path:
         with self:
