@@ -17,6 +17,7 @@ import traceback
 import wave
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,7 @@ async def tts(gemini_emulator: Emulator, tmp_path: Path, request: pytest.Fixture
         if not hangs:
             yield service
             return
-    config = settings(gemini_emulator, tmp_path / "out", request_timeout=0.2)
+    config = settings(gemini_emulator, tmp_path / "out", request_timeout=0.5)
     async with TTSService(config, clock=CLOCK) as service:
         yield service
 
@@ -315,16 +316,37 @@ FAULT_RATE = 0.40
 REQUESTS = 2_000
 
 
+def fate(seed: int, text: str, attempt: int) -> Fault:
+    """What chance has in store for a call."""
+    chance = random.Random(f"{seed} {text} {attempt}")
+    return chance.choice(PASSING) if chance.random() < FAULT_RATE else Fault.NONE
+
+
+def is_doomed(seed: int, text: str) -> bool:
+    """Whether so many calls in a row fail that a request is given up; being called too fast is counted by itself."""
+    left = Counter({True: 5, False: 6})
+    for attempt in count(1):
+        fault = fate(seed, text, attempt)
+        if fault is Fault.NONE:
+            return False
+        left[FAILURES[fault][0] is ErrorCode.RATE_LIMITED] -= 1
+        if 0 in left.values():
+            return True
+    raise AssertionError
+
+
 @pytest.mark.slow
 async def test_two_thousand_requests_at_forty_percent_faults(gemini_emulator: Emulator, tmp_path: Path) -> None:
-    """At the default settings, with 40 % of all calls failing: no bad file is a success, and 99.3 % or more succeed."""
+    """At the default settings, with 40 % of all calls failing: no bad file is a success, and all succeed that can.
+
+    On average 7 of 2,000 cannot.
+    """
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     served: Counter[Fault] = Counter()
 
     def unlucky(call: Call) -> Fault | None:
-        chance = random.Random(f"{seed} {call.text} {call.attempt}")
-        fault = chance.choice(PASSING) if chance.random() < FAULT_RATE else Fault.NONE
+        fault = fate(seed, call.text, call.attempt)
         served[fault] += 1
         return fault
 
@@ -333,13 +355,13 @@ async def test_two_thousand_requests_at_forty_percent_faults(gemini_emulator: Em
     texts = [f"This is sentence number {n}, read aloud for the load test." for n in range(REQUESTS)]
     async with TTSService(config, clock=CLOCK) as tts:
         batch = await tts.generate_batch([AudioRequest(text=text) for text in texts])
-    paired = zip(texts, batch.results, strict=True)
-    good = [holds(Path(result.file_path).read_bytes(), text) for text, result in paired if result.file_path]
+    spoken = {text: result.file_path for text, result in zip(texts, batch.results, strict=True) if result.file_path}
+    good = [holds(Path(path).read_bytes(), text) for text, path in spoken.items()]
     calls = sum(served.values())
     print(f"{len(good)} of {REQUESTS} succeeded in {calls} calls; {1 - served[Fault.NONE] / calls:.1%} of calls failed")
     assert len([fault for fault in served if fault is not Fault.NONE]) >= 15
     assert all(good)
-    assert len(good) >= 0.993 * REQUESTS
+    assert [text for text in texts if text not in spoken] == [text for text in texts if is_doomed(seed, text)]
     assert len(list(tmp_path.iterdir())) == len(good)
 
 
