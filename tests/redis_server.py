@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import shutil
 import signal
@@ -35,12 +36,15 @@ def binary() -> str:
 
 
 def free_port() -> int:
-    """A port nobody listens on, low enough for the second port of a cluster's node, which is 10,000 higher."""
+    """A port nobody listens on, and no client's connection may take before a server does, nor while it is down.
+
+    It is below those that the system gives to whoever connects, and so is the second port of a cluster's node, which
+    is 10,000 higher.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port <= 55_535:
+        port = random.randrange(10_000, 20_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
             return port
 
 
