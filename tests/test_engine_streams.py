@@ -89,7 +89,8 @@ STREAMED: dict[Fault, Heard | Failed] = EXPECTED | {
 async def test_every_fault_of_a_stream(fault: Fault, gemini_emulator: Emulator) -> None:
     """Each ends as in one piece, after the sound that came before it; nothing is repeated, no error shows the key."""
     hangs = fault in {Fault.NEVER_ANSWERS, Fault.SLOW_LORIS}
-    engine = engine_for(gemini_emulator, timeout_s=0.3 if hangs else 60, stall_timeout_s=0.3)
+    stalls = fault is Fault.STREAM_STALL
+    engine = engine_for(gemini_emulator, timeout_s=1 if hangs else 60, stall_timeout_s=0.5 if stalls else 60)
     gemini_emulator.fail_next(fault)
     blocks, error = await listen(engine, LONG)
     await engine.close()
@@ -321,19 +322,23 @@ async def test_a_stall_ends_the_stream() -> None:
 
 async def test_without_a_limit_of_its_own_a_pause_may_last_as_long_as_the_call() -> None:
     """An engine that is told nothing of pauses has one limit: that of the call."""
-    async with scripted_stream(event(b"ab"), timeout_s=0.2) as (engine, _):
+    async with scripted_stream(event(b"ab"), timeout_s=1) as (engine, _):
         blocks, error = await asyncio.wait_for(listen(engine), 10)
     assert (joined(blocks), error.code) == (b"ab", ErrorCode.TIMEOUT)
 
 
-async def test_thinking_is_no_stall(gemini_emulator: Emulator) -> None:
+async def test_thinking_is_no_stall() -> None:
     """Before its first piece a model may take as long as a call may take: some speak all before they send any."""
-    gemini_emulator.latency_s = 0.3
-    engine = engine_for(gemini_emulator, stall_timeout_s=0.1, timeout_s=30)
-    blocks, error = await listen(engine)
-    await engine.close()
-    assert error is None
-    assert blocks[-1].finish_reason == "STOP"
+    thought = asyncio.Event()
+    steps = thought, event(b"ab") + event(b"cd", "STOP"), END
+    async with scripted_stream(*steps, stall_timeout_s=0.1) as (engine, script):
+        listening = asyncio.create_task(listen(engine))
+        await script.asked.wait()
+        done, _ = await asyncio.wait([listening], timeout=0.3)
+        assert not done
+        thought.set()
+        blocks, error = await listening
+    assert (joined(blocks), error, blocks[-1].finish_reason) == (b"abcd", None, "STOP")
 
 
 async def test_a_stream_without_end_is_ended() -> None:
@@ -346,23 +351,21 @@ async def test_a_stream_without_end_is_ended() -> None:
             await asyncio.sleep(0.01)
 
     async with raw_server(drip) as server:
-        engine = engine_for(server.url, timeout_s=0.3)
+        engine = engine_for(server.url, timeout_s=1)
         blocks, error = await listen(engine)
         await engine.close()
     assert len(blocks) > 1
     assert error.code is ErrorCode.TIMEOUT
 
 
-async def test_a_slow_listener_is_no_stall(gemini_emulator: Emulator) -> None:
+async def test_a_slow_listener_is_no_stall() -> None:
     """The time a listener takes, to play a block for instance, is not the server's."""
-    engine = engine_for(gemini_emulator, timeout_s=1.0, stall_timeout_s=0.5)
-    heard = b""
-    async for block in engine.stream(UTTERANCE):
-        heard += block.pcm
-        await asyncio.sleep(0.3)
-    await engine.close()
-    same = heard == SOUND
-    assert same
+    steps = event(b"ab"), event(b"cd", "STOP"), END
+    async with scripted_stream(*steps, timeout_s=1, stall_timeout_s=1) as (engine, _):
+        stream = engine.stream(UTTERANCE)
+        assert (await anext(stream)).pcm == b"ab"
+        await asyncio.sleep(1.2)  # longer than either limit
+        assert joined([block async for block in stream]) == b"cd"
 
 
 @pytest.mark.parametrize("end", [asyncio.Event(), ConnectionResetError], ids=["stall", "reset"])

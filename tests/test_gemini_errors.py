@@ -57,7 +57,7 @@ async def test_a_fault_becomes_its_error(
     caplog.set_level("DEBUG")
     expected = EXPECTED[fault]
     assert isinstance(expected, Failed)
-    engine = engine_for(gemini_emulator, **({"timeout_s": 0.3} if expected.code is ErrorCode.TIMEOUT else {}))
+    engine = engine_for(gemini_emulator, **({"timeout_s": 1} if expected.code is ErrorCode.TIMEOUT else {}))
     gemini_emulator.fail_next(fault)
     error = await outcome(engine)
     await engine.close()

@@ -155,7 +155,7 @@ async def test_cancelling_ends_the_call(fault: Fault, gemini_emulator: Emulator)
 
 async def test_a_timeout_ends_the_call(gemini_emulator: Emulator) -> None:
     """A reply that trickles in for ever is cut off by the total time limit, and the server sees it."""
-    engine = engine_for(gemini_emulator, timeout_s=0.3)
+    engine = engine_for(gemini_emulator, timeout_s=1)
     gemini_emulator.fail_next(Fault.SLOW_LORIS)
     assert code_of(await outcome(engine)) is ErrorCode.TIMEOUT
     await until(lambda: gemini_emulator.calls[0].disconnected)

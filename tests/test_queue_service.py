@@ -355,13 +355,13 @@ async def test_dead_letters_can_be_retried_and_discarded(queue: QueueService) ->
 
 async def test_a_taken_task_is_kept_while_its_taker_lives(config: AudioConfig) -> None:
     """The lease is renewed in the background; when the taker has closed, somebody else gets the task."""
-    short = config.model_copy(update={"lease_time": 0.3})
+    short = config.model_copy(update={"lease_time": 1.0})
     async with QueueService(config=short) as other:
         async with QueueService(config=short) as taker:
             task_id = await taker.enqueue_single_task(HELLO)
             assert await taker.dequeue_task()
-            assert await other.backend.lease(1, 0.3, wait_s=1.0) == []
-        (lease,) = await other.backend.lease(1, 0.3, wait_s=5.0)
+            assert await other.backend.lease(1, 1.0, wait_s=2.0) == []
+        (lease,) = await other.backend.lease(1, 1.0, wait_s=5.0)
         assert (lease.job_id, lease.deliveries) == (task_id, 2)
 
 

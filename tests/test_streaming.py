@@ -57,10 +57,10 @@ async def serve(gemini_emulator: Emulator, folder: Path) -> AsyncIterator[Serve]
     """Make services that stream by a model which sends sound in blocks, and do not wait between attempts."""
     made: list[TTSService | SpeechEngine] = []
 
-    def make(engine: SpeechEngine | None = None, **changes: Any) -> TTSService:
+    def make(engine: SpeechEngine | None = None, *, stall_timeout_s: float = 60, **changes: Any) -> TTSService:
         config = settings(gemini_emulator, folder, **{"default_tts_model": "gemini-3.1-flash-tts-preview", **changes})
         engine = engine or GeminiEngine(
-            "k", base_url=gemini_emulator.url, timeout_s=60, stall_timeout_s=0.3, max_connections=10
+            "k", base_url=gemini_emulator.url, timeout_s=60, stall_timeout_s=stall_timeout_s, max_connections=10
         )
         made.extend((engine, TTSService(config, engine=engine, clock=CLOCK)))
         return made[-1]  # type: ignore[return-value]  # just appended
@@ -223,7 +223,7 @@ async def test_what_fails_after_the_first_sound_is_an_error_that_says_how_much_w
     """Nothing is said twice. The other pieces on their way are finished and kept, the broken one is not."""
     code, share = AFTER_SOUND[fault]
     gemini_emulator.faults = lambda call: fault if is_first(call) else None
-    blocks, error = await listen(serve().stream_audio(REQUEST))
+    blocks, error = await listen(serve(stall_timeout_s=1 if fault is Fault.STREAM_STALL else 60).stream_audio(REQUEST))
     assert error is not None
     assert error.code is code
     heard = b"".join(blocks)

@@ -27,10 +27,14 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def place(tmp_path: Path, redis_url: str, gemini_emulator: Emulator) -> Iterator[Site]:
+def place(tmp_path: Path, redis_url: str, gemini_emulator: Emulator, request: pytest.FixtureRequest) -> Iterator[Site]:
     """A queue, an API and a folder; no worker yet."""
-    with site(tmp_path, redis_url, gemini_emulator) as made:
+    with site(tmp_path, redis_url, gemini_emulator, **getattr(request, "param", {})) as made:
         yield made
+
+
+# Where nobody dies, a busy machine must not lose a lease.
+short_leases = pytest.mark.parametrize("place", [{"lease_time": 1.5}], indirect=True, ids=["short leases"])
 
 
 async def until(condition: Callable[[], bool], limit_s: float = 30) -> None:
@@ -52,6 +56,7 @@ def check_files(results: list[TaskResult]) -> None:
             assert file.getnframes() / file.getframerate() == result.duration
 
 
+@short_leases
 async def test_kill_9_loses_nothing(place: Site) -> None:
     """Random processes die in mid-call; each task is done, and no more calls are made again than were in hand."""
     seed = random.randrange(10**6)
@@ -78,16 +83,17 @@ async def test_sigterm_repeats_no_call(place: Site) -> None:
     """Processes that are asked to stop finish what they have, exit with 0, and others do the rest."""
     place.emulator.latency_s = 0.15
     place.start(2)
-    ids = await place.enqueue(40)
-    waiting = asyncio.create_task(place.results(ids))
-    for _ in range(2):
+    await until(lambda: place.logs().count(READY) == 2)
+    ids = []
+    for number in range(2):
         before = len(place.emulator.calls)
+        ids += await place.enqueue(20, f"Round-{number}")
         await until(lambda: len(place.emulator.calls) > before + 5)  # noqa: B023
         old = next(process for process in place.processes if process.poll() is None)
         place.start(1)
         old.send_signal(signal.SIGTERM)
         await until(lambda: old.poll() is not None)  # noqa: B023
-    check_files(await waiting)
+    check_files(await place.results(ids))
     assert set(place.texts().values()) == {1}
     await until(lambda: place.logs().count(READY) == 4)
     assert set(place.stop()) == {0}
@@ -113,9 +119,10 @@ async def test_a_second_signal_hands_the_task_back(number: signal.Signals, place
     assert (lease.job_id, lease.deliveries) == (task_id, 1)
 
 
+@short_leases
 async def test_a_frozen_worker_changes_nothing_any_more(place: Site) -> None:
     """It wakes after another one has finished its task: neither the result nor the file is touched."""
-    place.emulator.latency_s = 1.0
+    place.emulator.latency_s = 2.0
     (frozen,) = place.start()
     ids = await place.enqueue(2)
     await until(lambda: len([call for call in place.emulator.calls if call.text]) == 2)
@@ -135,6 +142,7 @@ async def test_a_frozen_worker_changes_nothing_any_more(place: Site) -> None:
     assert [each.finished_at for each in await place.results(ids)] == [each.finished_at for each in results]
 
 
+@short_leases
 async def test_a_poison_task_is_buried_and_the_others_pass(place: Site) -> None:
     """It kills its process at each of three deliveries; supervisors start new ones; good tasks are all done."""
     program = place.folder / "poisoned.py"

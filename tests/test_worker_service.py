@@ -48,12 +48,17 @@ def config(tmp_path: Path) -> AudioConfig:
         gemini_api_key="any",
         queue_name=f"test-{secrets.token_hex(6)}",
         output_dir=tmp_path / "out",
-        lease_time=0.6,
         worker_grace=5,
         cache_max_bytes=0,
         retry_min_wait=0,
         retry_max_wait=0,
     )
+
+
+@pytest.fixture
+def brief(config: AudioConfig) -> AudioConfig:
+    """The same, with leases that are renewed several times a second."""
+    return config.model_copy(update={"lease_time": 1.0})
 
 
 @pytest.fixture
@@ -269,18 +274,18 @@ async def test_stopping_hands_back_what_takes_too_long(
 async def test_a_task_that_hangs_is_cancelled(config: AudioConfig, queue: QueueService) -> None:
     """After TASK_TIMEOUT its call has ended, its result says so, and healthy tasks behind it are served."""
     engine = HangingEngine()
-    config = config.model_copy(update={"task_timeout": 0.4, "worker_concurrency": 2})
+    config = config.model_copy(update={"task_timeout": 1.0, "worker_concurrency": 2})
     worker = worker_with(engine, config, queue)
-    hung = await queue.enqueue_many([HELLO] * 6)
+    hung = await queue.enqueue_many([HELLO] * 4)
     await worker.start_worker()
     for task_id in hung:
         result = await queue.wait_for_result(task_id, 10)
         assert (result.error_code, result.retryable) == (ErrorCode.TASK_TIMEOUT, True)
-    assert engine.cancelled == 6
+    assert engine.cancelled == 4
     engine.go_on.set()
     assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 10)).success
     await worker.stop_worker()
-    assert worker.get_status().failed == 6
+    assert worker.get_status().failed == 4
 
 
 @pytest.mark.parametrize(
@@ -445,55 +450,55 @@ async def test_an_unreadable_task_is_buried(config: AudioConfig, queue: QueueSer
     assert letter.reason == "the payload is not valid: v: missing"
 
 
-async def test_a_lease_outlives_a_blocked_event_loop(config: AudioConfig, queue: QueueService) -> None:
+async def test_a_lease_outlives_a_blocked_event_loop(brief: AudioConfig, queue: QueueService) -> None:
     """While this thread sleeps for three leases, another process's worker, here another thread's, gets nothing."""
 
     class Blocking(ScriptedEngine):
         async def synthesize(self, utterance: Utterance) -> SpeechAudio:
-            time.sleep(3 * config.lease_time)  # noqa: ASYNC251 -- to block is the point
+            time.sleep(3 * brief.lease_time)  # noqa: ASYNC251 -- to block is the point
             return await super().synthesize(utterance)
 
     async def steal() -> list[Lease]:
-        async with QueueService(config=config) as thief:
-            return await thief.backend.lease(1, 30, wait_s=2.5 * config.lease_time)
+        async with QueueService(config=brief) as thief:
+            return await thief.backend.lease(1, 30, wait_s=2.5 * brief.lease_time)
 
     task_id = await queue.enqueue_single_task(HELLO)
-    (lease,) = await queue.backend.lease(1, config.lease_time)
+    (lease,) = await queue.backend.lease(1, brief.lease_time)
     stolen = asyncio.to_thread(lambda: asyncio.run(steal()))
-    ending, stolen_leases = await asyncio.gather(run_one(Blocking(), config, queue, lease), stolen)
+    ending, stolen_leases = await asyncio.gather(run_one(Blocking(), brief, queue, lease), stolen)
     assert stolen_leases == []
     assert ending is Ending.SUCCEEDED
     assert await state_of(queue, task_id) is JobState.SUCCEEDED
 
 
 async def test_a_result_on_its_way_is_not_a_lost_task(
-    config: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch
+    brief: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When leases are renewed between the end of a task in the queue and the answer, the task is gone, but done."""
     finish = queue.backend.finish
 
     async def answer_late(lease: Lease, result: bytes, *, success: bool) -> bool:
         done = await finish(lease, result, success=success)
-        await asyncio.wait([asyncio.create_task(asyncio.sleep(config.lease_time))])
+        await asyncio.wait([asyncio.create_task(asyncio.sleep(brief.lease_time))])
         return done
 
     monkeypatch.setattr(queue.backend, "finish", answer_late)
     await queue.enqueue_single_task(HELLO)
-    (lease,) = await queue.backend.lease(1, config.lease_time)
-    assert await run_one(ScriptedEngine(), config, queue, lease) is Ending.SUCCEEDED
+    (lease,) = await queue.backend.lease(1, brief.lease_time)
+    assert await run_one(ScriptedEngine(), brief, queue, lease) is Ending.SUCCEEDED
 
 
-async def test_a_cancelled_task_stops_and_writes_nothing(config: AudioConfig, queue: QueueService) -> None:
+async def test_a_cancelled_task_stops_and_writes_nothing(brief: AudioConfig, queue: QueueService) -> None:
     """Its worker notices at the next renewal, ends the call, and takes other tasks."""
     engine = HangingEngine()
-    worker = worker_with(engine, config, queue)
+    worker = worker_with(engine, brief, queue)
     task_id = await queue.enqueue_single_task(HELLO)
     await worker.start_worker()
     await engine.begun.wait()
     assert await queue.cancel_task(task_id)
     await until(lambda: engine.cancelled == 1)
     await until(lambda: worker.get_status().state is WorkerState.IDLE)
-    assert list(config.output_dir.glob("*")) == []
+    assert list(brief.output_dir.glob("*")) == []
     assert worker.get_status().processed == 0
     await worker.stop_worker()
 
@@ -684,7 +689,8 @@ async def test_a_crashed_loop_begins_again(
     config: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A mistake in taking tasks costs a pause, not the worker; a queue that does not answer costs not even that."""
-    monkeypatch.setattr("audio_api.services.worker_service._FIRST_RESTART_S", 0.05)
+    # Long enough to be seen.
+    monkeypatch.setattr("audio_api.services.worker_service._FIRST_RESTART_S", 0.5)
     lease, failures = queue.backend.lease, [TypeError("a bug"), QueueUnavailableError("down")]
 
     async def failing(*args: object, **options: object) -> list[Lease]:
@@ -737,7 +743,7 @@ async def test_a_task_taken_at_the_last_moment_is_handed_back(
 
 
 async def test_handing_back_does_not_wait_for_a_dead_queue(
-    config: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch
+    brief: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A release that gets no answer is given up; the lease runs out by itself."""
 
@@ -748,7 +754,7 @@ async def test_handing_back_does_not_wait_for_a_dead_queue(
     monkeypatch.setattr("audio_api.services.task_run._HAND_BACK_S", 0.05)
     monkeypatch.setattr(queue.backend, "release", never)
     engine = HangingEngine()
-    worker = worker_with(engine, config, queue)
+    worker = worker_with(engine, brief, queue)
     task_id = await queue.enqueue_single_task(HELLO)
     await worker.start_worker()
     await engine.begun.wait()
@@ -802,13 +808,13 @@ class PagedEngine(ScriptedEngine):
 
 async def test_a_long_task_tells_how_far_it_is_and_is_not_cut_off(config: AudioConfig, queue: QueueService) -> None:
     """Each piece is seen in the task's state, and gives the task its time anew: together they pass its limit."""
-    config = AudioConfig(**{**config.model_dump(exclude_unset=True), "gemini_api_key": "any", "task_timeout": 1.0})
+    config = config.model_copy(update={"task_timeout": 3.0})
     engine = PagedEngine()
     task_id = await queue.enqueue_single_task(BOOK)
     worker = worker_with(engine, config, queue)
     await worker.start_worker()
     for done in (1, 2, 3):
-        await asyncio.sleep(0.6)  # the time itself is under test: three of these pass a limit of one second
+        await asyncio.sleep(1.2)  # the time itself is under test: three of these pass a limit of three seconds
         engine.pages.release()
         await until(lambda done=done: has_done(queue, task_id, done))
     engine.pages.release()
@@ -826,8 +832,7 @@ async def has_done(queue: QueueService, task_id: str, pieces: int) -> bool:
 
 async def test_a_redelivered_long_task_pays_for_no_piece_twice(config: AudioConfig, queue: QueueService) -> None:
     """A book that is handed back half way goes on from its finished pieces with the next worker."""
-    # A lease lost on a busy machine would take a page along.
-    changes = {"gemini_api_key": "any", "cache_max_bytes": 2**30, "lease_time": 30}
+    changes = {"gemini_api_key": "any", "cache_max_bytes": 2**30}
     config = AudioConfig(**{**config.model_dump(exclude_unset=True), **changes})
     engine = PagedEngine()
     task_id = await queue.enqueue_single_task(BOOK)

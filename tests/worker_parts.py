@@ -45,7 +45,6 @@ class Site:
             "queue_name": f"site-{os.urandom(6).hex()}",
             "output_dir": folder / "out",
             "cache_max_bytes": 0,
-            "lease_time": 1.5,
             "num_workers": 1,
             "worker_concurrency": 2,
             "worker_grace": 10,
