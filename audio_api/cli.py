@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import logging
 import os
 import signal
@@ -44,8 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: The arguments make no command, or ask for help.
     """
     arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may hold what the terminal cannot show, and by then its speech is paid for.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return int(arguments.run(arguments))
+        return _printed(arguments.run(arguments))
     except AudioAPIError as error:
         _complain(str(error))
         if isinstance(error, TTSOutputError) and error.audio:
@@ -59,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnicodeDecodeError as error:
         _complain(f"the text on standard input is not {error.encoding}")
         return WRONG
+    except OSError as error:
+        # Of standard output: what is done with files and connections has errors of its own.
+        return _unprinted(error)
     except (KeyboardInterrupt, EOFError):
         return INTERRUPTED
 
@@ -102,6 +109,21 @@ def _explain(error: ValidationError) -> str:
 
 def _complain(text: str) -> None:
     print(f"audio-api: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _printed(code: int) -> int:
+    # Now rather than at exit, where a failure could not be told.
+    print(end="", flush=True)
+    return code
+
+
+def _unprinted(error: OSError) -> int:
+    # Who reads it may have seen enough, as ``head`` has: no reason to complain.
+    if not isinstance(error, BrokenPipeError):
+        _complain(f"cannot print: {error.strerror}")
+    # Python would try once more at exit, fail, and say so.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
 
 
 def _rescue(wav: bytes) -> None:

@@ -293,6 +293,32 @@ def test_both_names_of_the_program(command: list[str]) -> None:
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
+def test_output_that_nobody_takes_is_told_in_a_line_or_not_at_all() -> None:
+    """A full disk is said; a reader that has seen enough, such as ``head``, is no reason to complain."""
+    voices = [sys.executable, "-m", "audio_api", "voices"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(voices, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "audio-api: cannot print: No space left on device\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as left:
+        done = subprocess.run(voices, stdout=left, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_failure(tmp_path: Path) -> None:
+    """The speech is there, and its path is printed as well as it can be."""
+    done = subprocess.run(
+        [sys.executable, "-m", "audio_api", "say", "Hello there.", "--offline", "-o", str(tmp_path / "grün.wav")],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(rf"{tmp_path}/gr\xfcn.wav  ")
+    assert (tmp_path / "grün.wav").exists()
+
+
 @pytest.mark.parametrize("has_room", [True, False])
 def test_sound_that_could_not_be_saved_is_put_where_there_is_room(
     tmp_path: Path, mount: Callable[..., Path], has_room: bool
