@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 from scripted import ScriptedEngine
 
 from audio_api.config import AudioConfig
@@ -161,6 +162,19 @@ async def test_a_gate_with_probes_lets_one_through(shared: Shared) -> None:
     assert await one.take(MODEL, FREE) == Turn()
 
 
+async def test_a_gate_is_not_forgotten_while_calls_look_behind_it(redis_url: str) -> None:
+    """Each probe keeps it for another hour: an outage that is longer than one lets no calls loose."""
+    name = f"test-{secrets.token_hex(6)}"
+    backend = RedisBackend(redis_url, name)
+    await backend.limits.close_gate(MODEL, 0, 30)
+    async with Redis.from_url(redis_url) as client:
+        await client.pexpire(f"audio_api:{{{name}}}:gate:{MODEL}", 500)  # the hour is nearly over
+    assert await backend.limits.take(MODEL, FREE) == Turn(probe=True)
+    await asyncio.sleep(0.5 + MOMENT_S)
+    assert 29 < (await backend.limits.take(MODEL, FREE)).wait_s <= 30
+    await backend.close()
+
+
 @given(
     st.lists(st.floats(0, 30), min_size=1, max_size=60),
     st.integers(1, 5),
@@ -274,6 +288,17 @@ async def test_an_outage_is_noticed_and_costs_few_calls(limits: MemoryLimits, ti
     assert await outcome(engine) is None
     time_.slept.clear()
     assert [await outcome(engine) for _ in range(5)] == [None] * 5
+    assert time_.slept == []
+
+
+async def test_an_outage_that_begins_again_is_noticed_again(limits: MemoryLimits, time_: Time) -> None:
+    """Another process finds its end; before this one has a success the API is down once more, and calls cease."""
+    engine = paced(ScriptedEngine([DOWN] * 40), limits, time_)
+    for _ in range(2):
+        for _ in range(10):
+            await outcome(engine)
+        assert (await limits.take(MODEL, FREE)).wait_s > 0
+        await limits.open_gate(MODEL)
     assert time_.slept == []
 
 

@@ -165,7 +165,10 @@ if most_today then
   call('PEXPIRE', today, day_end - now)
 end
 local probe_ms = tonumber(closed[2] or 0)
-if probe_ms > 0 then call('HSET', gate, 'until', now + probe_ms) end
+if probe_ms > 0 then
+  call('HSET', gate, 'until', now + probe_ms)
+  call('PEXPIRE', gate, probe_ms + 3600000)
+end
 return {'go', 0, probe_ms > 0 and 'probe' or ''}
 """
 

@@ -160,7 +160,8 @@ class Pacer:
             return True
         if self._failures[model] < _FAILURES_OF_AN_OUTAGE:
             return False
-        if self._failures[model] == _FAILURES_OF_AN_OUTAGE:
+        # Again after ten more: somebody else may have opened the gate, or the place that holds it forgotten it.
+        if self._failures[model] % _FAILURES_OF_AN_OUTAGE == 0:
             logger.warning("the API is down; a call every few seconds looks whether it is back", extra={"model": model})
             await self._close(model, _FIRST_PROBE_S, _PROBE_S)
         return True
