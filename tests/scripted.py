@@ -30,6 +30,7 @@ class ScriptedEngine(SpeechEngine):
         self.asked: list[Utterance] = []
         self.warm = self.closed = False
         self.refusal: AudioAPIError | None = None
+        self.health: AudioAPIError | None = None
 
     def preflight(self, utterance: Utterance) -> None:
         """Refuse when told to."""
@@ -46,8 +47,8 @@ class ScriptedEngine(SpeechEngine):
 
     async def health_check(self, model: str) -> None:
         """Refuse when told to."""
-        if self.refusal:
-            raise self.refusal
+        if refusal := self.refusal or self.health:
+            raise refusal
 
     async def warm_up(self, model: str) -> None:
         """Refuse when told to."""

@@ -291,6 +291,16 @@ async def test_an_outage_is_noticed_and_costs_few_calls(limits: MemoryLimits, ti
     assert time_.slept == []
 
 
+@pytest.mark.parametrize(("attempts", "failures"), [(1, 2), (2, 2), (3, 3), (6, 3)])
+async def test_few_attempts_tell_an_outage_sooner(
+    attempts: int, failures: int, limits: MemoryLimits, time_: Time
+) -> None:
+    """The only task of a queue has made all its calls; one failure alone is never an outage."""
+    engine = paced(ScriptedEngine([DOWN] * 3), limits, time_, retry_attempts=attempts)
+    errors = [await outcome(engine) for _ in range(failures)]
+    assert [error.code for error in errors if error] == [*[ErrorCode.UNAVAILABLE] * (failures - 1), ErrorCode.OUTAGE]
+
+
 async def test_an_outage_that_begins_again_is_noticed_again(limits: MemoryLimits, time_: Time) -> None:
     """Another process finds its end; before this one has a success the API is down once more, and calls cease."""
     engine = paced(ScriptedEngine([DOWN] * 40), limits, time_)

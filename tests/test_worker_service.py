@@ -405,6 +405,31 @@ async def test_a_key_refused_everywhere_defers_and_one_refused_here_fails(
     assert await run_one(engine, config, queue, lease) is ending
 
 
+@pytest.mark.parametrize(
+    ("asked", "ending"),
+    [
+        (TTSUnavailableError("nor here", code=ErrorCode.TIMEOUT), Ending.DEFERRED),
+        (TTSAuthenticationError("not yours"), Ending.FAILED),
+        (None, Ending.FAILED),
+    ],
+    ids=["nor that", "but that", "and that"],
+)
+@pytest.mark.parametrize(
+    "code",
+    [ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT, ErrorCode.CONNECTION_BROKEN, ErrorCode.UNREADABLE_REPLY, None],
+)
+async def test_no_answer_to_anything_defers_and_none_to_this_fails(
+    code: ErrorCode | None, asked: AudioAPIError | None, ending: Ending, config: AudioConfig, queue: QueueService
+) -> None:
+    """A free call tells an API that is down from a text it has no answer to, also when TASK_TIMEOUT ended the call."""
+    engine = ScriptedEngine([TTSUnavailableError("no answer", code=code, retryable=False)]) if code else HangingEngine()
+    config = config.model_copy(update={"task_timeout": 30 if code else 0.05})
+    engine.health = asked
+    await queue.enqueue_single_task(HELLO)
+    (lease,) = await queue.backend.lease(1, 30)
+    assert await run_one(engine, config, queue, lease) is ending
+
+
 async def test_a_failure_of_its_own_is_final(config: AudioConfig, queue: QueueService) -> None:
     """A quota without an end, or a refusal of this request, is a result."""
     for error in (TTSQuotaError("not granted", code=ErrorCode.QUOTA_NOT_GRANTED), TTSAPIError("refused")):

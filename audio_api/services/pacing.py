@@ -39,23 +39,23 @@ _ARRIVAL = 1.045
 _LONGEST_WAIT_S = 90.0
 # At 40 % failures, the rate that users report, ten in a row come once in ten thousand calls.
 _FAILURES_OF_AN_OUTAGE = 10
-# A task may use up its attempts before ten calls have failed. From the third failure in a row on, the last of them puts
-# the task off instead of failing it: that costs it seconds if it was chance.
-_FAILURES_LIKE_AN_OUTAGE = 3
+# A task may use up its attempts before ten calls have failed. From the third failure in a row on, or the second where a
+# task has no third, the last of them puts the task off instead of failing it: that costs it seconds if it was chance.
+_FEWEST_LIKE_AN_OUTAGE, _FAILURES_LIKE_AN_OUTAGE = 2, 3
 # One call a second after an outage was noticed, then one every five: found within five seconds after its end.
 _FIRST_PROBE_S, _PROBE_S = 1.0, 5.0
 # What a 429 without a delay means: a minute's quota is used up.
 _UNNAMED_PAUSE_S = 60.0
 # Whoever cannot ask how many others there are calls as if there were ten.
 _BLIND_SHARE = 10
-# Nobody answered, or the server is in trouble; whatever else comes back shows that it is up.
-_DOWN = {
+DOWN = {
     ErrorCode.UNAVAILABLE,
     ErrorCode.TIMEOUT,
     ErrorCode.CONNECTION_FAILED,
     ErrorCode.CONNECTION_BROKEN,
     ErrorCode.UNREADABLE_REPLY,
 }
+"""Nobody answered, or the server is in trouble; whatever else comes back shows that it is up."""
 
 
 def _end_of_pacific_day(now_s: float) -> float:
@@ -104,12 +104,15 @@ class Pacer:
         except AudioAPIError as error:
             if await self._is_everybodys(error, model, turn):
                 raise _outage(error, retryable=False) from None
-            if error.code is ErrorCode.UNAVAILABLE and self._failures[model] >= _FAILURES_LIKE_AN_OUTAGE:
+            if error.code is ErrorCode.UNAVAILABLE and self._failures[model] >= self._like_an_outage():
                 raise _outage(error, retryable=error.retryable) from None
             raise
         self._failures[model] = 0
         if turn.probe:
             await self._open(model)
+
+    def _like_an_outage(self) -> int:
+        return max(_FEWEST_LIKE_AN_OUTAGE, min(_FAILURES_LIKE_AN_OUTAGE, self._settings().retry_attempts))
 
     async def _turn(self, model: str) -> Turn:
         waited_s = 0.0
@@ -147,7 +150,7 @@ class Pacer:
             await self._close(model, _UNNAMED_PAUSE_S if error.retry_after_s is None else error.retry_after_s)
         elif isinstance(error, TTSQuotaError) and error.reset_at is not None:
             await self._close(model, (error.reset_at - self._clock.now()).total_seconds(), _PROBE_S)
-        elif error.code in _DOWN or isinstance(error, TTSAuthenticationError):
+        elif error.code in DOWN or isinstance(error, TTSAuthenticationError):
             return await self._is_outage(model, turn)
         elif turn.probe:
             await self._open(model)

@@ -24,6 +24,7 @@ from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
 from audio_api.models.filenames import safe_filename
 from audio_api.queues.base import MAX_DELIVERIES, Lease
+from audio_api.services.pacing import DOWN
 from audio_api.services.queue_service import QueueService
 from audio_api.services.tasks import decode_request, encode_result
 from audio_api.services.time_limit import TimeLimit, time_limit
@@ -40,6 +41,8 @@ _SPREAD_S = 5.0
 # Handing a task back must not hold a shutdown up; its lease runs out by itself.
 _HAND_BACK_S = 2.0
 _PAUSE_S = 0.5
+# With these a task ends before the pace has seen enough failures to tell an outage.
+_PERHAPS_DOWN = {*DOWN, ErrorCode.TASK_TIMEOUT}
 
 
 class Ending(StrEnum):
@@ -225,6 +228,9 @@ class TaskRun:
             case ErrorCode.AUTHENTICATION | ErrorCode.CONFIGURATION:
                 # A key that is refused everywhere is nothing the task could help; a voice it may not use is.
                 return None if await self._tts.health_check() else _REPAIR_S
+            case code if code in _PERHAPS_DOWN:
+                # An API that cannot even be asked about its model is down; else it may be the text it has no answer to.
+                return _RECONNECT_S if (await self._tts.health_check()).error_code in DOWN else None
         return None
 
     async def _defer(self, response: AudioResponse, wait_s: float) -> Ending:
