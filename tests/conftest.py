@@ -1,4 +1,4 @@
-"""What every test gets: a folder of its own, none of the developer's settings, and logging as it was."""
+"""What every test gets: a folder of its own, none of the developer's settings, logging as it was, and time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis_server import ENV_URL, RedisServer
 
 from audio_api.config import AudioConfig
+
+# How long an example takes says more about the machine than about the library: benchmarks measure time.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

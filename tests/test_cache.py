@@ -176,7 +176,7 @@ async def test_a_piece_is_kept_although_its_request_was_cancelled(
 # --- damage
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_damaged_file_is_missing_and_removed(data: st.DataObject) -> None:
     """Any byte changed, cut off, added or repeated makes the piece missing; another can take its place."""
@@ -195,7 +195,7 @@ def test_a_damaged_file_is_missing_and_removed(data: st.DataObject) -> None:
         assert same(asyncio.run(cache.get(KEY)), piece)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=300))
 def test_a_foreign_file_is_missing_and_removed(content: bytes) -> None:
     """Whatever stands at the name of a piece, it is none."""
@@ -277,7 +277,7 @@ async def test_the_least_recently_used_pieces_go_first(tmp_path: Path) -> None:
     assert kept == [0, 2, 3, 4]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 6_000)), max_size=40), st.integers(1_000, 30_000))
 def test_the_bound_is_never_passed(stored: list[tuple[int, int]], max_bytes: int) -> None:
     """After every single ``put`` all files together are within the bound."""

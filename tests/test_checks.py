@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 import pytest
 import soxr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sentences import SENTENCES
 
@@ -461,7 +461,6 @@ def test_eleven_minutes_are_too_long() -> None:
     assert (verdict.outcome, verdict.code, verdict.speech_s) == ("reject", ErrorCode.AUDIO_TOO_LONG, 0.0)
 
 
-@settings(deadline=None)
 @given(
     sound=st.one_of(
         st.binary(max_size=200), st.integers(0, 2**32).map(lambda seed: random.Random(seed).randbytes(9_999))

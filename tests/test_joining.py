@@ -288,7 +288,7 @@ def test_nothing_joined_is_nothing() -> None:
     assert joined([])[0].size == 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.floats(-30, 6))
 def test_a_piece_scaled_and_levelled_is_the_piece(seed: int, gain_db: float) -> None:
     """What was only made softer or louder comes back as it was, but for rounding."""

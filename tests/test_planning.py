@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from audio_api.engines.base import Turn, Utterance
@@ -242,7 +242,6 @@ DIALOGUES = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(SINGLES | DIALOGUES, SIZES, st.none() | SIZES)
 def test_every_word_is_spoken_once_and_no_call_gets_too_much(
     whole: Utterance, max_chars: int, first_chars: int | None
@@ -311,7 +310,6 @@ def test_what_cannot_be_halved(whole: Utterance) -> None:
     assert halve(PlannedPiece(whole, "end")) is None
 
 
-@settings(deadline=None)
 @given(SINGLES | DIALOGUES)
 def test_halves_are_the_whole(whole: Utterance) -> None:
     """However often a piece is halved, every word is spoken once, and it ends."""

@@ -338,9 +338,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert status.total == len(members)
 
 
-LIMITS = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
-)
+LIMITS = settings(max_examples=150, stateful_step_count=40, suppress_health_check=list(HealthCheck))
 
 
 def test_the_queue_in_memory_does_what_the_model_does() -> None:

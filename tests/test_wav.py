@@ -243,7 +243,7 @@ async def test_a_relative_folder_gives_an_absolute_path(tmp_path: Path, monkeypa
     assert frames(path) == SOUND
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=200), max_size=8))
 def test_pieces_of_any_size_are_joined(tmp_path: Path, pieces: list[bytes]) -> None:
     """Samples may be split over two writes; only the end must be a whole one, else nothing appears."""
@@ -351,7 +351,7 @@ async def test_the_writer_does_not_trust_the_name(tmp_path: Path, name: str) -> 
     assert names(tmp_path) == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=40) | st.text("./\\~ a:", max_size=10))
 def test_no_text_writes_outside_the_folder(tmp_path: Path, name: str) -> None:
     """For every text the file lies inside the folder, or nothing at all is written."""
