@@ -457,18 +457,16 @@ def test_processes_share_one_folder(tmp_path: Path) -> None:
 
 def test_a_killed_process_keeps_what_it_stored(tmp_path: Path) -> None:
     """Shot in the midst of a ``put``: every piece said to be kept is whole, and the torn one is not there."""
-    torn = 0
     for seed in range(8):
         folder = tmp_path / str(seed)
         child = start(folder, PLENTY_BYTES, seed=seed, rounds=10**6, keys=10**6, repeats=60_000)
         assert child.stdout is not None
         kept = {child.stdout.readline().strip() for _ in range(2)}
-        while not torn_drafts(folder) and child.poll() is None:
-            pass
+        stop_in_the_midst(child, folder)
         child.send_signal(signal.SIGKILL)
         rest, errors = child.communicate(timeout=60)
         assert (child.returncode, errors) == (-signal.SIGKILL, "")
-        torn += len(torn_drafts(folder))
+        assert torn_drafts(folder)
         cache = PieceCache(folder, PLENTY_BYTES)
         found = {path.name[:64] for path in folder.glob("*.piece.wav")}
         assert kept | set(rest.split()) <= found
@@ -476,7 +474,18 @@ def test_a_killed_process_keeps_what_it_stored(tmp_path: Path) -> None:
             piece = asyncio.run(cache.get(key))
             assert piece is not None
             assert (piece.pcm == bytes.fromhex(key) * 60_000) is True
-    assert torn, "none was killed in the midst of writing"
+
+
+def stop_in_the_midst(child: subprocess.Popen[str], folder: Path) -> None:
+    """Stop a process while it writes a piece."""
+    while child.poll() is None:
+        if not torn_drafts(folder):
+            continue
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if torn_drafts(folder):
+            return
+        child.send_signal(signal.SIGCONT)
 
 
 def torn_drafts(folder: Path) -> list[Path]:

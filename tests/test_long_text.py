@@ -702,15 +702,15 @@ async def finish(process: asyncio.subprocess.Process) -> tuple[int, int]:
 
 async def test_after_kill_9_only_unfinished_pieces_are_paid_for(gemini_emulator: Emulator, folder: Path) -> None:
     """A process that dies in the middle leaves its finished pieces; a third run calls nothing at all."""
-    gemini_emulator.latency_s = 0.2
+    gemini_emulator.faults = lambda call: Fault.NEVER_ANSWERS if call.number > TOTAL // 2 else None
     victim = await start(gemini_emulator, folder, "book")
-    await until(lambda: kept_pieces(folder) >= TOTAL // 2)
+    await until(lambda: kept_pieces(folder) == TOTAL // 2 < len(gemini_emulator.calls))
     victim.send_signal(signal.SIGKILL)
     await victim.wait()
     finished = kept_pieces(folder)
-    assert finished < TOTAL
+    assert finished == TOTAL // 2
     assert "book.wav" not in visible_files(folder)
-    gemini_emulator.latency_s = 0
+    gemini_emulator.reset()
     assert await finish(await start(gemini_emulator, folder, "book")) == (TOTAL - finished, finished)
     assert await finish(await start(gemini_emulator, folder, "again")) == (0, TOTAL)
     pcm = sound_of(PIECES)[0]
