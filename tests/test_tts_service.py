@@ -636,6 +636,29 @@ async def test_health_is_the_engines_health(serve: Serve) -> None:
     assert (health.engine, health.error, health.error_code) == ("scripted", "no route", ErrorCode.CONNECTION_FAILED)
 
 
+def test_a_service_goes_on_in_a_later_event_loop(config: AudioConfig) -> None:
+    """Requests that wait for a slot, or share a piece, do so in each ``asyncio.run`` as in the first."""
+    engine = ScriptedEngine()
+    service = TTSService(AudioConfig(**{**config.model_dump(), "max_concurrency": 1}, _env_file=None), engine=engine)
+    for run in range(3):
+        texts = [f"Run {run}, request {number}." for number in (1, 2, 2, 3)]
+        batch = asyncio.run(service.generate_batch([AudioRequest(text=text) for text in texts]))
+        assert batch.completed == 4
+        long = asyncio.run(service.generate_audio(AudioRequest(text=f"{run}. {TEXT} " * 100)))
+        assert long.success
+    assert len(engine.asked) > 3 * 4
+    asyncio.run(service.close())
+
+
+async def test_a_service_is_not_shared_by_event_loops_that_run(serve: Serve) -> None:
+    """A call might wait for one of the other loop, for ever; so it is refused."""
+    service, request = serve(), AudioRequest(text=TEXT)
+    assert (await service.generate_audio(request)).success
+    with pytest.raises(RuntimeError, match="another event loop"):
+        await asyncio.to_thread(lambda: asyncio.run(service.generate_audio(request)))
+    assert (await service.generate_audio(request)).success
+
+
 async def test_a_factory_is_asked_once_for_each_settings(config: AudioConfig) -> None:
     """What it makes speaks and is closed with the service."""
     made: list[ScriptedEngine] = []

@@ -60,11 +60,25 @@ class Runtime:
         self.config = config
         self.engine = engine
         self._clock = replace(clock, sleep=uncounted_sleep(clock.sleep))
-        self._slots = asyncio.Semaphore(config.max_concurrency)
         self._lost_models: set[str] = set()
-        self._sharing = Sharing()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.enter_loop()
         folder = config.cache_dir or config.output_dir / ".cache"
         self._cache = PieceCache(folder, config.cache_max_bytes) if config.cache_max_bytes else None
+
+    def enter_loop(self) -> None:
+        """Make anew, in another event loop than before, what calls wait for.
+
+        Raises:
+            RuntimeError: The other one still runs: a call of either might wait for ever.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop and self._loop.is_running():
+                raise RuntimeError("this TTSService is used by another event loop: make one for each")
+            self._loop = loop
+            self._slots = asyncio.Semaphore(self.config.max_concurrency)
+            self._sharing = Sharing()
 
     async def plan(self, utterance: Utterance, bill: Bill, first_chars: int | None = None) -> list[PlannedPiece]:
         """Cut an utterance into pieces, each of which the engine could speak: none is paid for if another is refused.

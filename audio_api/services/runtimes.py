@@ -34,7 +34,7 @@ class Runtimes:
         """The runtime of these settings, which are in force from now on.
 
         Raises:
-            RuntimeError: All was closed.
+            RuntimeError: All was closed, or another event loop that still runs uses it.
             AudioAPIError: The engine cannot be made.
         """
         runtime = self._of(config)
@@ -60,6 +60,7 @@ class Runtimes:
         if current is None or current.config is not config:
             current = Runtime(config, self._engine or self._make_engine(config), self._clock)
             self._users[current] = 0
+        current.enter_loop()
         return current
 
     async def _end_replaced(self) -> None:

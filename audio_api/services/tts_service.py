@@ -77,7 +77,9 @@ class ServiceHealth:
 
 
 class TTSService:
-    """Turns requests into verified WAV files. Belongs to one event loop; ends with ``close()`` or its ``async with``.
+    """Turns requests into verified WAV files. Ends with ``close()`` or its ``async with``.
+
+    Belongs to one event loop for as long as that runs; the next ``asyncio.run()`` may go on with it.
 
     Args:
         config: The settings; ``None``: ``get_config()`` at every request, so that ``reload_config()`` takes effect.
