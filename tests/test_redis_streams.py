@@ -378,6 +378,13 @@ async def test_a_wrong_password(shared: RedisServer, connect: Connect, user: str
     assert "CANARY" not in str(caught.value)
 
 
+async def test_a_database_that_is_not_there(shared: RedisServer, connect: Connect) -> None:
+    """It is an error of the configuration: no waiting mends it."""
+    queue = connect(shared.url.removesuffix("/0") + "/99")
+    with pytest.raises(ConfigurationError, match="no database of REDIS_URL's number"):
+        await queue.health()
+
+
 async def test_a_user_who_may_not_subscribe(shared: RedisServer, connect: Connect) -> None:
     """Results are heard of nevertheless, a little later."""
     rules = ["on", f">{PASSWORD}", *redis_client.ACCESS.split(), "-subscribe"]

@@ -297,6 +297,8 @@ def test_what_cannot_start_says_so(
     code, text = refused(monkeypatch, capsys, USE_REDIS="true", REDIS_URL=wrong)
     assert (code, "refuses REDIS_URL" in text) == (2, True)
     assert "CANARY" not in text
+    code, text = refused(monkeypatch, capsys, REDIS_URL=redis_url.removesuffix("/0") + "/99")
+    assert (code, "no database" in text) == (2, True)
     gemini_emulator.api_key = "another"
     code, text = refused(monkeypatch, capsys, REDIS_URL=redis_url)
     assert (code, "refused the key" in text) == (1, True)

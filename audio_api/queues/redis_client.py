@@ -96,6 +96,10 @@ def _ours(error: Exception, where: str) -> QueueServiceError | ConfigurationErro
             f"the Redis server at {where} refuses REDIS_URL's user or password, or an access the queue needs: "
             f"its ACL must allow {ACCESS}"
         )
+    if "DB index" in str(error):
+        return ConfigurationError(
+            f"the Redis server at {where} has no database of REDIS_URL's number: most have 0 to 15, a cluster only 0"
+        )
     word = _PASSING_WORD.search(_WORD_OF_CLASS.get(type(error).__name__) or str(error))
     if word:
         return QueueUnavailableError(f"the Redis server at {where} {_PASSING[word[0]]}")
