@@ -10,7 +10,7 @@ from math import inf
 
 import pytest
 
-from audio_api.errors import QueueUnavailableError
+from audio_api.errors import AudioAPIError, ConfigurationError, QueueUnavailableError
 from audio_api.queues.base import Job, Lease
 from audio_api.queues.memory import MemoryBackend
 from audio_api.services.heartbeat import Heartbeat, HeldLease
@@ -18,6 +18,8 @@ from audio_api.services.heartbeat import Heartbeat, HeldLease
 
 class Counted(MemoryBackend):
     """Counts renewals, and refuses the first of some jobs."""
+
+    refusal: AudioAPIError = QueueUnavailableError("not now")
 
     def __init__(self, queue: str, renewed: list[str]) -> None:
         super().__init__(queue)
@@ -27,7 +29,7 @@ class Counted(MemoryBackend):
         """As the backend, and counted."""
         self._renewed.extend(lease.job_id for lease in leases)
         if self._renewed == ["refused"]:
-            raise QueueUnavailableError("not now")
+            raise self.refusal
         return await super().renew(leases)
 
 
@@ -91,8 +93,12 @@ async def test_shorter_lease_is_renewed_in_time(queue: str, heartbeat: Heartbeat
     heartbeat.let_go(brief)
 
 
-async def test_renewal_that_failed_is_tried_again_soon(queue: str, heartbeat: Heartbeat, renewed: list[str]) -> None:
-    """A queue that did not answer is asked again after a second, long before the lease of nine runs out."""
+@pytest.mark.parametrize("refusal", [QueueUnavailableError("not now"), ConfigurationError("not you")])
+async def test_renewal_that_failed_is_tried_again_soon(
+    refusal: AudioAPIError, queue: str, heartbeat: Heartbeat, renewed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue that did not answer, or refused, is asked again after a second, long before the lease runs out."""
+    monkeypatch.setattr(Counted, "refusal", refusal)
     held = await take(queue, "refused", 9)
     heartbeat.hold(held)
     await until_renewed(renewed, "refused", 2)

@@ -378,6 +378,21 @@ async def test_a_wrong_password(shared: RedisServer, connect: Connect, user: str
     assert "CANARY" not in str(caught.value)
 
 
+async def test_a_user_who_is_refused_for_a_while(shared: RedisServer, connect: Connect) -> None:
+    """Once the server took the user, a refusal passes: producers hear so, and what is in hand is kept until then."""
+    await shared.admin("ACL", "SETUSER", "brief", "on", f">{PASSWORD}", *redis_client.ACCESS.split())
+    queue = connect(f"redis://brief:{PASSWORD}@127.0.0.1:{shared.port}")
+    await queue.enqueue(jobs(1))
+    lease = await one(queue)
+    await shared.admin("ACL", "SETUSER", "brief", "off")
+    await shared.admin("CLIENT", "KILL", "USER", "brief")
+    assert "refuses the user it took before" in await refusal(queue.enqueue(jobs(2)))
+    finishing = asyncio.create_task(queue.finish(lease, b"{}", success=True))
+    await asyncio.wait([finishing], timeout=0.3)
+    await shared.admin("ACL", "SETUSER", "brief", "on")
+    assert await finishing
+
+
 async def test_a_database_that_is_not_there(shared: RedisServer, connect: Connect) -> None:
     """It is an error of the configuration: no waiting mends it."""
     queue = connect(shared.url.removesuffix("/0") + "/99")

@@ -237,6 +237,9 @@ class Server:
         except (exceptions.RedisError, OSError) as error:
             self.refuse_if_closed()
             ours = _ours(error, self.address)
+            if isinstance(error, exceptions.AuthenticationError) and self._answered_at > -inf:
+                # An access list that is being edited, or not loaded yet, must not cost what is in hand.
+                ours = QueueUnavailableError(f"the Redis server at {self.address} refuses the user it took before")
             if isinstance(ours, QueueUnavailableError):
                 self.failed_at = clock()
             raise ours from None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
-from audio_api.errors import QueueServiceError
+from audio_api.errors import AudioAPIError
 from audio_api.queues.base import Lease, QueueBackend
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Heartbeat:
         held = [each for each in list(self._held.values()) if each.until() > now]
         try:
             kept = {lease.token for lease in await backend.renew([each.lease for each in held])}
-        except QueueServiceError as error:
+        except AudioAPIError as error:  # also a user who is refused: the thread must outlive it
             logger.warning("leases could not be renewed", extra={"leases": len(held), "error": str(error)})
             return _RETRY_S
         for each in held:
