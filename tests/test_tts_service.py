@@ -805,5 +805,12 @@ async def test_say_raises_what_went_wrong(config: AudioConfig) -> None:
         await asay("Hello.", voice="nobody", config=config)
 
 
+def test_an_error_of_say_comes_alone(config: AudioConfig) -> None:
+    """Its traceback begins with what went wrong, not with how ``say`` found out that no loop is running."""
+    with pytest.raises(ConfigurationError) as caught:
+        say("Hello.", config=config)
+    assert caught.value.__context__ is None
+
+
 if __name__ == "__main__":
     sys.exit(subprocess.call([sys.executable, "-m", "pytest", __file__, *sys.argv[1:]]))
