@@ -805,6 +805,15 @@ async def test_say_raises_what_went_wrong(config: AudioConfig) -> None:
         await asay("Hello.", voice="nobody", config=config)
 
 
+def test_say_knows_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """``~`` means what it means in OUTPUT_DIR, rather than a folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    response = say("Hello at home.", "~/hello.wav", config=AudioConfig(tts_engine="offline", _env_file=None))
+    assert response.file_path == str(tmp_path.resolve() / "me" / "hello.wav")
+    assert not (tmp_path / "~").exists()
+
+
 def test_an_error_of_say_comes_alone(config: AudioConfig) -> None:
     """Its traceback begins with what went wrong, not with how ``say`` found out that no loop is running."""
     with pytest.raises(ConfigurationError) as caught:

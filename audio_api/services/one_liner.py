@@ -26,8 +26,8 @@ async def asay(
 
     Args:
         text: What is spoken.
-        path: Where the WAV goes; a folder is an error, and so is an existing file unless ``overwrite=True``. ``None``:
-            a name made from the content, in the configured output folder.
+        path: Where the WAV goes, ``~`` being the home folder; a folder is an error, and so is an existing file unless
+            ``overwrite=True``. ``None``: a name made from the content, in the configured output folder.
         voice: The voice's name.
         config: The settings; ``None``: ``get_config()``.
         fields: Further fields of ``AudioRequest``, such as ``language``, ``style``, ``model`` or ``overwrite``.
@@ -41,7 +41,7 @@ async def asay(
     """
     config = config or get_config()
     if path is not None:
-        path = Path(path)
+        path = Path(path).expanduser()
         if await asyncio.to_thread(path.is_dir):
             raise TTSOutputError(f"{str(path)!r} is a folder: name a file in it")
         # Finished pieces stay where they always are, not beside a file that may be anywhere.
