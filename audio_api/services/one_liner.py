@@ -41,7 +41,7 @@ async def asay(
     """
     config = config or get_config()
     if path is not None:
-        path = Path(path).expanduser()
+        path = await asyncio.to_thread(Path(path).expanduser)
         if await asyncio.to_thread(path.is_dir):
             raise TTSOutputError(f"{str(path)!r} is a folder: name a file in it")
         # Finished pieces stay where they always are, not beside a file that may be anywhere.
