@@ -164,10 +164,10 @@ async def test_a_timeout_ends_the_call(gemini_emulator: Emulator) -> None:
 
 async def test_nobody_listens() -> None:
     """A refused connection is a failed connection, and nothing that may have been billed."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    engine = engine_for(f"http://127.0.0.1:{port}")
-    error = await outcome(engine)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        engine = engine_for(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        error = await outcome(engine)
     await engine.close()
     assert code_of(error) is ErrorCode.CONNECTION_FAILED
 
