@@ -425,6 +425,26 @@ async def test_no_answer_to_anything_defers_and_none_to_this_fails(
     assert await run_one(engine, config, queue, lease) is ending
 
 
+@pytest.mark.parametrize(("failures", "ending"), [(6, Ending.FAILED), (7, Ending.DEFERRED)])
+async def test_an_outage_that_is_too_slow_to_be_counted_defers_what_ran_out_of_time(
+    failures: int, ending: Ending, config: AudioConfig, queue: QueueService
+) -> None:
+    """Calls hang, so that TASK_TIMEOUT comes before ten have failed; more have than a single text may be blamed for."""
+    config = config.model_copy(update={"task_timeout": 0.05, "retry_attempts": 6})
+    pacer = Pacer(queue.backend.limits, lambda: config)
+
+    async def fail() -> None:
+        async with pacer.call(str(config.default_tts_model)):
+            raise TTSUnavailableError("no answer", code=ErrorCode.TIMEOUT)
+
+    for _ in range(failures):
+        with pytest.raises(TTSUnavailableError):
+            await fail()
+    await queue.enqueue_single_task(HELLO)
+    (lease,) = await queue.backend.lease(1, 30)
+    assert await run_one(PacedEngine(HangingEngine(), pacer), config, queue, lease) is ending
+
+
 async def test_a_failure_of_its_own_is_final(config: AudioConfig, queue: QueueService) -> None:
     """A quota without an end, or a refusal of this request, is a result."""
     for error in (TTSQuotaError("not granted", code=ErrorCode.QUOTA_NOT_GRANTED), TTSAPIError("refused")):

@@ -111,6 +111,15 @@ class Pacer:
         if turn.probe:
             await self._open(model)
 
+    def check(self, model: str) -> None:
+        """Take the API for down when, since it last served a call, more have failed than one task may make.
+
+        Raises:
+            TTSUnavailableError: With the code ``OUTAGE``.
+        """
+        if (failures := self._failures[model]) > self._settings().retry_attempts:
+            raise TTSUnavailableError(f"the last {failures} calls of {model} have failed", code=ErrorCode.OUTAGE)
+
     def _like_an_outage(self) -> int:
         return max(_FEWEST_LIKE_AN_OUTAGE, min(_FAILURES_LIKE_AN_OUTAGE, self._settings().retry_attempts))
 
@@ -235,7 +244,12 @@ class PacedEngine(SpeechEngine):
                 yield block
 
     async def health_check(self, model: str) -> None:
-        """As the engine itself: it costs nothing and needs no turn."""
+        """As the engine itself: it costs nothing and needs no turn.
+
+        Raises:
+            TTSError: As the engine itself, and as ``Pacer.check``.
+        """
+        self._pacer.check(model)
         await self._engine.health_check(model)
 
     async def warm_up(self, model: str) -> None:

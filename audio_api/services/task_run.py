@@ -43,6 +43,7 @@ _HAND_BACK_S = 2.0
 _PAUSE_S = 0.5
 # With these a task ends before the pace has seen enough failures to tell an outage.
 _PERHAPS_DOWN = {*DOWN, ErrorCode.TASK_TIMEOUT}
+_SURELY_DOWN = {*DOWN, ErrorCode.OUTAGE}
 
 
 class Ending(StrEnum):
@@ -229,8 +230,8 @@ class TaskRun:
                 # A key that is refused everywhere is nothing the task could help; a voice it may not use is.
                 return None if await self._tts.health_check() else _REPAIR_S
             case code if code in _PERHAPS_DOWN:
-                # An API that cannot even be asked about its model is down; else it may be the text it has no answer to.
-                return _RECONNECT_S if (await self._tts.health_check()).error_code in DOWN else None
+                # An API that serves nobody, or cannot even be asked about its model, is down; else it may be the text.
+                return _RECONNECT_S if (await self._tts.health_check()).error_code in _SURELY_DOWN else None
         return None
 
     async def _defer(self, response: AudioResponse, wait_s: float) -> Ending:
