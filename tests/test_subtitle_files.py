@@ -66,6 +66,15 @@ async def test_subtitles_show_every_word_until_the_end_of_the_sound(tts: TTSServ
         assert length_s - 0.05 <= shown[-1][1] <= length_s + 0.001
 
 
+async def test_subtitles_stand_beside_a_name_in_capitals(tts: TTSService, folder: Path) -> None:
+    """An ending is one in any case: ``TALK.WAV`` is the file, and its subtitles have its rights."""
+    folder.mkdir()
+    request = AudioRequest(text="Hello there, my friend.", output_filename="TALK.WAV", subtitles=("srt",))
+    (await tts.generate_audio(request)).raise_for_error()
+    assert visible_files(folder) == ["TALK.WAV", "TALK.srt"]
+    assert (folder / "TALK.srt").stat().st_mode == (folder / "TALK.WAV").stat().st_mode
+
+
 async def test_a_piece_is_shown_when_it_is_heard(tts: TTSService) -> None:
     """The first words of a piece are shown within a frame of where its sound lies in the file."""
     response = (await tts.generate_audio(REQUEST)).raise_for_error()

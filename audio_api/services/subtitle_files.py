@@ -56,7 +56,7 @@ def _write_all(recording: Recording, kinds: Iterable[str]) -> tuple[Path, ...]:
     for kind in dict.fromkeys(kinds):
         path = recording.path.with_suffix(f".{kind}")
         try:
-            _replace(path, _WRITERS[kind](cues).encode())
+            _replace(path, _WRITERS[kind](cues).encode(), recording.path)
         except OSError as error:
             raise TTSOutputError(
                 f"cannot write {str(path)!r}: {error.strerror}; the sound is complete in {recording.path.name}"
@@ -65,7 +65,7 @@ def _write_all(recording: Recording, kinds: Iterable[str]) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes, recording: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=f"{path.suffix}.tmp", delete=False) as file:
         draft = Path(file.name)
         try:
@@ -73,7 +73,7 @@ def _replace(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
             # As the recording beside it, which follows the umask.
-            draft.chmod(path.with_suffix(".wav").stat().st_mode & 0o777)
+            draft.chmod(recording.stat().st_mode & 0o777)
             draft.replace(path)
         except OSError:
             draft.unlink(missing_ok=True)
