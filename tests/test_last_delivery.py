@@ -126,6 +126,31 @@ async def test_stopping_does_not_wait_for_its_turn(when: str, queue: QueueServic
     assert (result.state, result.deliveries) == (JobState.QUEUED, 2)
 
 
+async def test_a_stop_does_not_wait_for_a_queue_that_is_away(
+    queue: QueueService, crew: Crew, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It went away between handing the task out and taking it back: the worker ends, the lease runs out by itself."""
+    _, (worker, _) = crew
+    begun = asyncio.Event()
+
+    async def never(*_: object, **__: object) -> bool:
+        begun.set()
+        await asyncio.Event().wait()
+        return False
+
+    await queue.enqueue_single_task(AudioRequest(text=FIRST))
+    for _ in range(2):
+        (lease,) = await queue.backend.lease(1, 30)
+        await queue.backend.release(lease, count_delivery=True)
+    monkeypatch.setattr("audio_api.services.task_run._HAND_BACK_S", 0.05)
+    monkeypatch.setattr(queue.backend, "release", never)
+    await worker.start_worker()
+    async with asyncio.timeout(10):
+        await begun.wait()
+        await worker.stop_worker(grace_s=0)
+    assert "goes back when its lease ends" in caplog.text
+
+
 async def test_a_task_that_cannot_be_settled_costs_only_itself(
     queue: QueueService, crew: Crew, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -135,7 +135,7 @@ class TaskRun:
             if self._cancelled_as is None:
                 raise
             if self._cancelled_as is Ending.RETURNED:
-                await self._hand_back()
+                await hand_back(self._queue, self.lease)
             return self._cancelled_as
         except Exception as error:  # a mistake in the code must cost one task, not the worker
             return await self._give_up(error)
@@ -242,15 +242,6 @@ class TaskRun:
         )
         return await self._settle(Ending.DEFERRED, self._queue.backend.release(self.lease, wait_s))
 
-    async def _hand_back(self) -> None:
-        try:
-            async with asyncio.timeout(_HAND_BACK_S):
-                await self._queue.backend.release(self.lease)
-        except (TimeoutError, QueueServiceError) as error:
-            logger.warning(
-                "task goes back when its lease ends", extra={"task_id": self.lease.job_id, "why": str(error)}
-            )
-
     async def _give_up(self, error: Exception) -> Ending:
         """Try a task that met a mistake in the code twice more; then bury it. Its text stays out of log and reason."""
         frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -307,6 +298,15 @@ class TaskRun:
             duration=duration_s,
             warnings=("an earlier worker wrote the file, and ended before it could tell; its cost is unknown",),
         )
+
+
+async def hand_back(queue: QueueService, lease: Lease) -> None:
+    """Let another worker begin at once; when the queue does not answer, as soon as the lease has run out."""
+    try:
+        async with asyncio.timeout(_HAND_BACK_S):
+            await queue.backend.release(lease)
+    except (TimeoutError, QueueServiceError) as error:
+        logger.warning("task goes back when its lease ends", extra={"task_id": lease.job_id, "why": str(error)})
 
 
 _IDENTITY = ("st_ino", "st_size", "st_mtime_ns")

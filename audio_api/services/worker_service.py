@@ -19,7 +19,7 @@ from audio_api.errors import ErrorCode, QueueClosedError, QueueUnavailableError,
 from audio_api.queues.base import MAX_DELIVERIES, Lease
 from audio_api.services.pacing import PacedEngine, Pacer
 from audio_api.services.queue_service import QueueService
-from audio_api.services.task_run import Ending, Premises, TaskRun
+from audio_api.services.task_run import Ending, Premises, TaskRun, hand_back
 from audio_api.services.tts_service import TTSService, make_engine
 
 logger = logging.getLogger(__name__)
@@ -240,8 +240,7 @@ class WorkerService:
             for lease in leases:
                 self._begin(lease)
             return
-        for lease in leases:
-            await self._queue.backend.release(lease)
+        await self._hand_back(leases)
         if last_chance:
             await self._run_alone(stop)
 
@@ -289,9 +288,12 @@ class WorkerService:
             raise
         if not self._stopping.is_set():
             return leases
-        for lease in leases:
-            await backend.release(lease)
+        await self._hand_back(leases)
         return []
+
+    async def _hand_back(self, leases: list[Lease]) -> None:
+        for lease in leases:
+            await hand_back(self._queue, lease)
 
     def _begin(self, lease: Lease) -> None:
         run = TaskRun(lease, self._queue, self._tts, self._settings)
