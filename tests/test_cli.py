@@ -9,6 +9,7 @@ import subprocess
 import sys
 import wave
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from audio_api.emulator import Emulator, Fault
 from audio_api.models.languages import Language
 from audio_api.models.speech_models import VoiceModel
 from audio_api.models.voices import VoiceName
+from audio_api.retry import Clock
 
 KEY = "canary-key-never-shown"
 Captured = pytest.CaptureFixture[str]
@@ -42,7 +44,9 @@ def _key_in_no_output(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
 
 @pytest.fixture
 def api(gemini_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """The emulator as the configured API."""
+    """The emulator as the configured API, on a day before any model's announced end."""
+    before_any_end = Clock(now=lambda: datetime(2026, 11, 22, tzinfo=UTC))
+    monkeypatch.setattr("audio_api.doctor.live_facts.Clock", lambda: before_any_end)
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     monkeypatch.setenv("GEMINI_BASE_URL", gemini_emulator.url)
     return gemini_emulator

@@ -452,7 +452,8 @@ async def test_a_server_cannot_make_the_report_show_the_key() -> None:
     body = json.dumps({"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": message}}).encode()
     headers = f"X-RateLimit-Remaining: 7 for {KEY}\r\n"
     async with raw_server(answering(body, "400 Bad Request", headers)) as server:
-        report = await check_live(AudioConfig(gemini_api_key=KEY, gemini_base_url=server.url))
+        config = AudioConfig(gemini_api_key=KEY, gemini_base_url=server.url)
+        report = await check_live(config, Clock(now=lambda: TODAY))
     assert len(server.requests) == 12
     assert KEY not in str(report)
     assert "x-ratelimit-remaining: 7 for …" in observed(report, 7)
