@@ -66,6 +66,19 @@ def _run_once(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
 
 
+async def test_jobs_come_back_in_the_order_in_which_their_leases_ran_out() -> None:
+    """That of the last renewal counts, also when nobody asked in between."""
+    now = [0.0]
+    queue = MemoryBackend(uuid4().hex, clock=lambda: now[0])
+    await queue.enqueue([Job("renewed", b"{}"), Job("other", b"{}")])
+    (lease,) = await queue.lease(1, 2)
+    await queue.lease(1, 3)
+    now[0] = 1.5
+    await queue.renew([lease])
+    now[0] = 9
+    assert [lease.job_id for lease in await queue.lease(2, LONG_S)] == ["other", "renewed"]
+
+
 async def test_finished_leases_do_not_pile_up() -> None:
     """What is remembered about leases grows with the jobs at work, not with those done within a lease."""
     name = uuid4().hex

@@ -224,9 +224,9 @@ class Broker:
 
     def _reclaim(self, now: float) -> None:
         while self.leases and self.leases[0][0] <= now:
-            _, job_id, token = heapq.heappop(self.leases)
+            known_end, job_id, token = heapq.heappop(self.leases)
             entry = self._held(job_id, token)
-            if entry and entry.lease_until > now:
+            if entry and entry.lease_until > known_end:
                 heapq.heappush(self.leases, (entry.lease_until, job_id, token))
             elif entry:
                 entry.deliveries -= entry.spared
