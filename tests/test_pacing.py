@@ -301,6 +301,18 @@ async def test_few_attempts_tell_an_outage_sooner(
     assert [error.code for error in errors if error] == [*[ErrorCode.UNAVAILABLE] * (failures - 1), ErrorCode.OUTAGE]
 
 
+async def test_a_cut_among_refusals_belongs_to_the_outage(limits: MemoryLimits, time_: Time) -> None:
+    """A cut connection may have been billed, and fails its task; after three answers 5xx it puts it off, at once."""
+    cut = TTSUnavailableError("cut", code=ErrorCode.CONNECTION_BROKEN)
+    engine = paced(ScriptedEngine([cut, DOWN, cut, DOWN, cut, DOWN, cut]), limits, time_)
+    errors = [await outcome(engine) for _ in range(7)]
+    assert [(error.code, error.retryable) for error in errors[-3:] if error] == [
+        (ErrorCode.CONNECTION_BROKEN, True),
+        (ErrorCode.OUTAGE, True),
+        (ErrorCode.OUTAGE, False),
+    ]
+
+
 async def test_an_outage_that_begins_again_is_noticed_again(limits: MemoryLimits, time_: Time) -> None:
     """Another process finds its end; before this one has a success the API is down once more, and calls cease."""
     engine = paced(ScriptedEngine([DOWN] * 40), limits, time_)

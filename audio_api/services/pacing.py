@@ -39,8 +39,8 @@ _ARRIVAL = 1.045
 _LONGEST_WAIT_S = 90.0
 # At 40 % failures, the rate that users report, ten in a row come once in ten thousand calls.
 _FAILURES_OF_AN_OUTAGE = 10
-# A task may use up its attempts before ten calls have failed. From the third failure in a row on, or the second where a
-# task has no third, the last of them puts the task off instead of failing it: that costs it seconds if it was chance.
+# A task may use up its attempts before ten calls have failed. From the third answer 5xx on, without another in between,
+# or the second where a task has no third, its last attempt puts it off instead of failing it: seconds lost by chance.
 _FEWEST_LIKE_AN_OUTAGE, _FAILURES_LIKE_AN_OUTAGE = 2, 3
 # One call a second after an outage was noticed, then one every five: found within five seconds after its end.
 _FIRST_PROBE_S, _PROBE_S = 1.0, 5.0
@@ -87,6 +87,7 @@ class Pacer:
         self._alone = MemoryLimits(time.time)
         self._blind = False
         self._failures: Counter[str] = Counter()
+        self._refusals: Counter[str] = Counter()
 
     @asynccontextmanager
     async def call(self, model: str) -> AsyncIterator[None]:
@@ -104,10 +105,11 @@ class Pacer:
         except AudioAPIError as error:
             if await self._is_everybodys(error, model, turn):
                 raise _outage(error, retryable=False) from None
-            if error.code is ErrorCode.UNAVAILABLE and self._failures[model] >= self._like_an_outage():
-                raise _outage(error, retryable=error.retryable) from None
+            if error.code in DOWN and self._refusals[model] >= self._like_an_outage():
+                # What may have been billed ends the run, whose bill would not tell so under this code.
+                raise _outage(error, retryable=error.retryable and error.code is ErrorCode.UNAVAILABLE) from None
             raise
-        self._failures[model] = 0
+        self._note_answer(model)
         if turn.probe:
             await self._open(model)
 
@@ -160,11 +162,15 @@ class Pacer:
         elif isinstance(error, TTSQuotaError) and error.reset_at is not None:
             await self._close(model, (error.reset_at - self._clock.now()).total_seconds(), _PROBE_S)
         elif error.code in DOWN or isinstance(error, TTSAuthenticationError):
+            self._refusals[model] += error.code is ErrorCode.UNAVAILABLE
             return await self._is_outage(model, turn)
         elif turn.probe:
             await self._open(model)
-        self._failures[model] = 0
+        self._note_answer(model)
         return False
+
+    def _note_answer(self, model: str) -> None:
+        self._failures[model] = self._refusals[model] = 0
 
     async def _is_outage(self, model: str, turn: Turn) -> bool:
         self._failures[model] += 1
