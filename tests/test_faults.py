@@ -280,6 +280,19 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def test_closing_ends_a_call_for_good(gemini_emulator: Emulator, tmp_path: Path) -> None:
+    """A request that is in a call when its service is closed fails at once, and its call is not made a second time."""
+    gemini_emulator.latency_s = 60
+    service = TTSService(settings(gemini_emulator, tmp_path / "out"), clock=CLOCK)
+    running = asyncio.create_task(service.generate_audio(AudioRequest(text=TEXT)))
+    await until(lambda: len(gemini_emulator.calls) == 1)
+    await service.close()
+    response = await running
+    assert (response.success, response.retryable) == (False, False)
+    assert "closed" in (response.error or "")
+    assert len(gemini_emulator.calls) == 1
+
+
 async def test_the_key_appears_nowhere(
     gemini_emulator: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from audio_api.services.time_limit import TimeLimit, time_limit, uncounted, uncounted_sleep
+from audio_api.services.time_limit import TimeLimit, time_limit, uncounted
 
 
 def left_s(limit: asyncio.Timeout) -> float | None:
@@ -88,4 +88,4 @@ async def test_a_job_without_a_limit_may_wait() -> None:
     """Outside of a worker nothing is counted."""
     assert time_limit.get() is None
     with uncounted():
-        await uncounted_sleep(asyncio.sleep)(0)
+        await asyncio.sleep(0)

@@ -16,7 +16,7 @@ from audio_api.audio.large_sounds import give_permit_back
 from audio_api.audio.wav import SAMPLE_RATE
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
-from audio_api.errors import ErrorCode, TTSAudioError, TTSModelNotFoundError
+from audio_api.errors import ErrorCode, TTSAudioError, TTSModelNotFoundError, TTSUnavailableError
 from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.speech_models import model_spec
 from audio_api.retry import Clock
@@ -25,7 +25,7 @@ from audio_api.services.planning import PlannedPiece, halve, plan_pieces
 from audio_api.services.recording import Joint
 from audio_api.services.sharing import Sharing
 from audio_api.services.synthesis import Bill, Synthesis, judge_audio
-from audio_api.services.time_limit import uncounted, uncounted_sleep
+from audio_api.services.time_limit import uncounted
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class Runtime:
     def __init__(self, config: AudioConfig, engine: SpeechEngine, clock: Clock) -> None:
         self.config = config
         self.engine = engine
-        self._clock = replace(clock, sleep=uncounted_sleep(clock.sleep))
+        self._clock = replace(clock, sleep=partial(self._wait, clock.sleep))
+        self._ended = False
         self._lost_models: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.enter_loop()
@@ -79,6 +80,10 @@ class Runtime:
             self._loop = loop
             self._slots = asyncio.Semaphore(self.config.max_concurrency)
             self._sharing = Sharing()
+
+    def end(self) -> None:
+        """Begin no further call: those in progress fail when the engine is closed, and must not be paid for twice."""
+        self._ended = True
 
     async def plan(self, utterance: Utterance, bill: Bill, first_chars: int | None = None) -> list[PlannedPiece]:
         """Cut an utterance into pieces, each of which the engine could speak: none is paid for if another is refused.
@@ -221,11 +226,24 @@ class Runtime:
         with uncounted():
             await self._slots.acquire()
         try:
+            self._check_open()
             if self._is_gone(utterance.model):
                 raise TTSModelNotFoundError(f"the model {utterance.model} is not served any more")
             yield Synthesis(self.engine, self.config, self._clock, bill)
         finally:
             self._slots.release()
+
+    async def _wait(self, sleep: Callable[[float], Awaitable[None]], seconds: float) -> None:
+        """Wait for the next attempt."""
+        with uncounted():
+            await sleep(seconds)
+        self._check_open()
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise TTSUnavailableError(
+                "the service was closed meanwhile", code=ErrorCode.CONNECTION_FAILED, retryable=False
+            )
 
     async def _make(self, utterance: Utterance, bill: Bill) -> SpeechAudio:
         async with self._turn(utterance, bill) as synthesis:

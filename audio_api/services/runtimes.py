@@ -71,5 +71,6 @@ class Runtimes:
 
     async def _end(self, runtime: Runtime) -> None:
         del self._users[runtime]
+        runtime.end()
         if self._engine is None:
             await runtime.engine.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -89,13 +89,3 @@ def uncounted() -> Iterator[None]:
         return
     with limit.paused():
         yield
-
-
-def uncounted_sleep(sleep: Callable[[float], Awaitable[None]]) -> Callable[[float], Awaitable[None]]:
-    """The same sleep, not counted."""
-
-    async def sleeping(seconds: float) -> None:
-        with uncounted():
-            await sleep(seconds)
-
-    return sleeping

@@ -263,7 +263,10 @@ class TTSService:
             await runtime.engine.warm_up(str(config.default_tts_model))
 
     async def close(self) -> None:
-        """End the connections and processes that this service opened. May be called twice."""
+        """End the connections and processes that this service opened. May be called twice.
+
+        A request in progress fails if its call is cut by that, and its call is not made again.
+        """
         await self._runtimes.close()
 
     def _settings(self) -> AudioConfig:
