@@ -20,6 +20,7 @@ from audio_api.emulator import Emulator, Fault
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import (
     AudioAPIError,
+    ConfigurationError,
     ErrorCode,
     QueueUnavailableError,
     TTSAPIError,
@@ -187,6 +188,32 @@ async def test_a_worker_of_its_own_makes_what_it_needs(config: AudioConfig, gemi
     async with QueueService(config=config) as queue:
         assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 30)).success
     await worker.stop_worker()
+
+
+@pytest.mark.parametrize("make", [WorkerService, WorkerManager])
+@pytest.mark.parametrize(("key", "error"), [(None, ConfigurationError), ("another", TTSAuthenticationError)])
+async def test_what_waiting_does_not_mend_keeps_workers_from_starting(
+    make: type[WorkerService | WorkerManager],
+    key: str | None,
+    error: type[AudioAPIError],
+    config: AudioConfig,
+    gemini_emulator: Emulator,
+) -> None:
+    """Without a key, or with one that the API refuses, no task is taken; mended, the same object starts."""
+    gemini_emulator.api_key = "right"
+    settings = config.model_dump(exclude={"gemini_api_key"}) | {"gemini_base_url": gemini_emulator.url}
+    workers = make(AudioConfig(**settings, **({"gemini_api_key": key} if key else {})))
+    start, stop = (
+        (workers.start_worker, workers.stop_worker)
+        if isinstance(workers, WorkerService)
+        else (workers.start_workers, workers.stop_workers)
+    )
+    with pytest.raises(error):
+        await start()
+    if key:
+        gemini_emulator.api_key = key
+        await start()
+    await stop()
 
 
 async def test_an_engine_is_warm_before_the_first_task(

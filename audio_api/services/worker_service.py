@@ -121,6 +121,7 @@ class WorkerService:
         Raises:
             WorkerServiceError: It runs already.
             ConfigurationError: The queue or the engine cannot be made from the settings.
+            TTSAuthenticationError: The API refuses the key.
         """
         async with self._starting:
             await self._start(worker_id)
@@ -128,10 +129,13 @@ class WorkerService:
     async def _start(self, worker_id: str) -> None:
         if self._loop_task is not None:
             raise _runs_already(f"{self._worker_id} runs already; make another WorkerService")
-        if self._makes_queue:
-            self._queue = await self._own.enter_async_context(QueueService(config=self._config))
-        if self._makes_tts:
-            self._tts = await self._own.enter_async_context(make_tts(self._config, self._queue))
+        async with AsyncExitStack() as own:
+            if self._makes_queue:
+                self._queue = await own.enter_async_context(QueueService(config=self._config))
+            if self._makes_tts:
+                self._tts = await own.enter_async_context(make_tts(self._config, self._queue))
+                await _check_start(self._queue, self._tts)
+            self._own = own.pop_all()
         await self._warm_up()
         self._premises = Premises.of(self._queue)
         self._worker_id, self._started_at = worker_id, time.monotonic()
