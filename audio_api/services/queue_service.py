@@ -264,7 +264,7 @@ class QueueService:
             status = await self.backend.wait_batch(
                 check_id(batch_id), left_s, more_than=told if on_progress is not None else None
             )
-            if on_progress is not None and status.finished > told:
+            if status.finished > told:
                 told = status.finished
                 await tell(on_progress, told, status.total)
             if status.complete:
