@@ -46,7 +46,8 @@ def prepare(root: Path) -> Path:
     try:
         make_environment(root / ".venv")
         install(python, "--require-hashes", "-r", str(root / "requirements.lock"))
-        install(python, "--no-deps", "--no-build-isolation", "-e", str(root))
+        install(python, "--no-build-isolation", "-e", str(root))
+        run_pip(python, "check")
     except subprocess.CalledProcessError as error:
         sys.exit(f"The lines above say what went wrong. The command was: {' '.join(error.cmd)}")
     stamp.write_text(wanted)
@@ -68,13 +69,22 @@ def make_environment(folder: Path) -> Path:
 
 
 def install(python: Path, *arguments: str) -> None:
-    """Install into the environment of ``python``, with uv or else with its own pip.
+    """Install exactly what the arguments name into the environment of ``python``.
+
+    The lock is complete, so no resolver runs: for a pinned package with an extra, pips 22.3 to 23.2 ask the index for
+    the newest release, and stop because that one is not pinned. ``run_pip(python, "check")`` tells what is missing.
+    """
+    run_pip(python, "install", "--no-deps", *arguments)
+
+
+def run_pip(python: Path, command: str, *arguments: str) -> None:
+    """Run a command of pip for the environment of ``python``, by uv or else by the pip of that environment.
 
     pip also steps in when uv fails: it knows mirrors and certificates from settings that uv does not read.
     """
-    if UV and subprocess.call([UV, "pip", "install", "-q", "--python", str(python), *arguments]) == 0:
+    if UV and subprocess.call([UV, "pip", command, "-q", "--python", str(python), *arguments]) == 0:
         return
-    subprocess.check_call([str(python), "-m", "pip", "install", "-qq", *arguments])
+    subprocess.check_call([str(python), "-m", "pip", command, "-qq", *arguments])
 
 
 def write_env(root: Path) -> None:

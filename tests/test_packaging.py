@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import distributions
+from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     lock.write_text(part_of_lock(*PROJECT["project"]["dependencies"]), "utf-8")
     python: Path = setup.make_environment(folder / "venv")
     setup.install(python, "--require-hashes", "--only-binary", ":all:", "-r", str(lock))
-    setup.install(python, "--no-deps", str(wheel))
+    setup.install(python, str(wheel))
     return python
 
 
@@ -75,11 +76,41 @@ def test_the_lock_covers(requirement: Requirement) -> None:
     assert all(Version(str(pinned.specifier).removeprefix("==")) in requirement.specifier for pinned in pins)
 
 
-def test_runtime_needs_little() -> None:
-    """At most four direct dependencies at run time, and no tool of the developers among them."""
-    names = {Requirement(item).name for item in PROJECT["project"]["dependencies"]}
-    assert len(names) <= 4
-    assert not names & {Requirement(item).name for item in PROJECT["dependency-groups"]["test"]}
+def imported_distributions() -> dict[str, set[str]]:
+    """The packages that the library imports, each with the modules that do so."""
+    found: dict[str, set[str]] = {}
+    owners = packages_distributions()
+    for path in (ROOT / "audio_api").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                # ``google`` is a folder that several packages share.
+                names = [f"google.{alias.name}" for alias in node.names] if node.module == "google" else [node.module]
+            for name in names:
+                top = name.partition(".")[0]
+                if top not in sys.stdlib_module_names | {"audio_api"}:
+                    package = "google-genai" if name.startswith("google.genai") else owners[top][0]
+                    found.setdefault(canonicalize_name(package), set()).add(path.relative_to(ROOT).as_posix())
+    return found
+
+
+def declared(requirements: list[str]) -> set[str]:
+    """The names of the packages that a list of requirements asks for."""
+    return {canonicalize_name(Requirement(item).name) for item in requirements}
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Every package that the library imports is asked for, by the library itself or by one of its extras."""
+    optional = PROJECT["project"]["optional-dependencies"].values()
+    asked = declared(PROJECT["project"]["dependencies"]).union(*map(declared, optional))
+    # The plugin is loaded by pytest alone.
+    undeclared = {name: files for name, files in imported_distributions().items() if name not in asked | {"pytest"}}
+    assert not undeclared
+
+
+def test_what_is_declared_is_imported() -> None:
+    """The library asks for nothing that it does not use itself, and for no tool of the developers."""
+    assert declared(PROJECT["project"]["dependencies"]) <= set(imported_distributions())
 
 
 def test_the_wheel_holds_the_package_and_its_types(wheel: Path) -> None:

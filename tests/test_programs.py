@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -142,7 +144,7 @@ def test_setup_installs_once(
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "audio_api", tmp_path / "audio_api")
     lock = tmp_path / "requirements.lock"
-    lock.write_text(part_of_lock("hatchling", "editables"))
+    lock.write_text(part_of_lock("hatchling", "editables", *PROJECT["project"]["dependencies"]))
     python = setup.prepare(tmp_path)
     where = subprocess.run(
         [python, "-c", "import audio_api; print(audio_api.__file__)"],
@@ -158,6 +160,61 @@ def test_setup_installs_once(
     lock.write_text(lock.read_text() + "# changed\n")
     setup.prepare(tmp_path)
     assert "installing" in capsys.readouterr().out
+
+
+def tiny_wheel(index: Path, name: str, version: str, needs: str = "") -> str:
+    """Put a wheel without any code into an index folder; return its line for a lock."""
+    folder = index / name
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nProvides-Extra: more\n{needs}"
+    files = {"METADATA": metadata, "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file, content in (*files.items(), ("RECORD", "")):
+            archive.writestr(f"{name}-{version}.dist-info/{file}", content)
+    links = "".join(f'<a href="{path.name}">{path.name}</a>' for path in sorted(folder.glob("*.whl")))
+    (folder / "index.html").write_text(links)
+    return f"{name}=={version} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+
+
+@pytest.mark.parametrize("pip", ["22.3.1", "23.2.1"])
+def test_setup_installs_the_pin_with_any_pip_when_a_newer_release_is_out(
+    pip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that another one needs with an extra stays at its pin, even with a pip that looks for a newer one."""
+    if pip == "22.3.1" and sys.version_info >= (3, 12):
+        pytest.skip("pip 22.3.1 needs pkgutil.ImpImporter, which Python 3.12 removed")
+    monkeypatch.setattr(setup, "UV", None)
+    python = setup.make_environment(tmp_path / "venv")
+    subprocess.run([python, "-m", "pip", "install", "-qq", f"pip=={pip}"], check=True)
+    index = tmp_path / "index"
+    pins = [
+        tiny_wheel(index, "needing", "1.0", "Requires-Dist: pinned[more]>=1\n"),
+        tiny_wheel(index, "pinned", "1.0", 'Requires-Dist: extra; extra == "more"\n'),
+        tiny_wheel(index, "extra", "1.0"),
+    ]
+    tiny_wheel(index, "pinned", "2.0", 'Requires-Dist: extra; extra == "more"\n')
+    (tmp_path / "lock").write_text("".join(pins))
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", index.as_uri())
+    setup.install(python, "--require-hashes", "-r", str(tmp_path / "lock"))
+    setup.run_pip(python, "check")
+    listed = subprocess.run([python, "-m", "pip", "--version"], check=True, capture_output=True, text=True)
+    assert listed.stdout.startswith(f"pip {pip} ")
+    shown = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True)
+    assert shown.stdout.split() == ["extra==1.0", "needing==1.0", "pinned==1.0"]
+
+
+def test_setup_refuses_an_incomplete_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a package lacks one that it needs, the check behind the installation fails."""
+    monkeypatch.setattr(setup, "UV", None)
+    python = setup.make_environment(tmp_path / "venv")
+    tiny_wheel(tmp_path, "needing", "1.0", "Requires-Dist: missing\n")
+    setup.install(python, str(tmp_path / "needing" / "needing-1.0-py3-none-any.whl"))
+    with pytest.raises(subprocess.CalledProcessError):
+        setup.run_pip(python, "check")
 
 
 def test_setup_refuses_a_wrong_hash(tmp_path: Path) -> None:
