@@ -60,9 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         _complain(_explain(error))
         return WRONG
-    except UnicodeDecodeError as error:
-        _complain(f"the text on standard input is not {error.encoding}")
-        return WRONG
     except OSError as error:
         # Of standard output: what is done with files and connections has errors of its own.
         return _unprinted(error)
@@ -75,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     say = commands.add_parser("say", help="speak a text into a WAV file")
     say.set_defaults(run=_say)
-    say.add_argument("text", metavar="TEXT", help="what is spoken; - reads it from standard input")
+    source = say.add_mutually_exclusive_group(required=True)
+    source.add_argument("text", nargs="?", metavar="TEXT", help="what is spoken; - reads it from standard input")
+    source.add_argument("--file", type=Path, metavar="PATH", help="a UTF-8 text to speak; - is standard input")
     say.add_argument("-o", "--output", metavar="FILE", help="where the WAV goes (default: a name in OUTPUT_DIR)")
     say.add_argument("--voice", default=VoiceName.KORE.value, help="see the command voices (default: %(default)s)")
     say.add_argument("--language", default=Language.ENGLISH.value, help="a BCP-47 code (default: %(default)s)")
@@ -154,13 +153,37 @@ def _log(config: AudioConfig) -> None:
     setup_logging(config if chosen else config.model_copy(update={"log_level": "ERROR"}))
 
 
+def _read_text(arguments: argparse.Namespace) -> str:
+    """What the arguments say, or the file or the standard input they name; the locale does not matter."""
+    try:
+        if arguments.file and str(arguments.file) != "-":
+            return _decoded(arguments.file.read_bytes(), str(arguments.file))
+    except OSError as error:
+        raise TTSValidationError(f"cannot read {str(arguments.file)!r}: {error.strerror}") from None
+    if arguments.file or arguments.text == "-":
+        return _decoded(sys.stdin.buffer.read(), "standard input")
+    # What Python could not decode is in it as halves of surrogate pairs.
+    return _decoded(arguments.text.encode("utf-8", "surrogateescape"), "the argument")
+
+
+def _decoded(content: bytes, source: str) -> str:
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    # UTF-16 without its mark, and many a binary file, is UTF-8 by its letter.
+    if "\0" in text:
+        raise TTSValidationError(f"{source} is not UTF-8 text")
+    return text
+
+
 def _say(arguments: argparse.Namespace) -> int:
     from audio_api.services.one_liner import say
 
     config = AudioConfig(tts_engine="offline") if arguments.offline else AudioConfig()
     _log(config)
     response = say(
-        sys.stdin.read() if arguments.text == "-" else arguments.text,
+        _read_text(arguments),
         arguments.output,
         config=config,
         voice_config={"voice_name": arguments.voice, "speed": arguments.speed, "pitch": arguments.pitch},

@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 import wave
+import zipfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from project import variables_without
 
 from audio_api.cli import main
 from audio_api.emulator import Emulator, Fault
@@ -93,11 +95,41 @@ def test_say_passes_every_option_on(api: Emulator, capfd: Captured) -> None:
 
 
 def test_say_reads_standard_input(api: Emulator, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A single hyphen stands for it."""
-    monkeypatch.setattr(sys, "stdin", io.StringIO("From a pipe, with love.\n"))
-    code, _, _ = run(capfd, "say", "-")
+    """A single hyphen stands for it, also as the name of a file."""
+    for arguments in (["-"], ["--file", "-"]):
+        monkeypatch.setattr(sys, "stdin", standard_input(b"From a pipe, with love.\n"))
+        code, _, _ = run(capfd, "say", *arguments, "-o", f"pipe{len(arguments)}.wav")
+        assert code == 0
+    assert {call.text.strip() for call in api.calls} == {"From a pipe, with love."}
+
+
+def standard_input(content: bytes) -> io.TextIOWrapper:
+    """Standard input as Python opens it without a locale: what it cannot decode becomes halves of surrogate pairs."""
+    return io.TextIOWrapper(io.BytesIO(content), "utf-8", errors="surrogateescape")
+
+
+def test_say_reads_a_file(api: Emulator, capfd: Captured) -> None:
+    """A byte order mark, as editors write it, is not sent."""
+    Path("notes.txt").write_bytes("\ufeffZwölf Boxkämpfer.\n".encode())
+    code, _, _ = run(capfd, "say", "--file", "notes.txt")
     assert code == 0
-    assert api.calls[0].text.strip() == "From a pipe, with love."
+    assert api.calls[0].text.strip() == "Zwölf Boxkämpfer."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--file", "gone.txt"], "audio-api: cannot read 'gone.txt': No such file or directory\n"),
+        (["--file", "."], "audio-api: cannot read '.': Is a directory\n"),
+        (["Hello", "--file", "gone.txt"], "not allowed with argument"),
+        ([], "one of the arguments TEXT --file is required"),
+    ],
+)
+def test_a_text_comes_from_one_place_that_can_be_read(capfd: Captured, arguments: list[str], problem: str) -> None:
+    """A file that cannot be read, two texts, and none are wrong commands."""
+    code, out, err = run(capfd, "say", *arguments, "--offline")
+    assert (code, out) == (2, "")
+    assert problem in err
 
 
 def test_say_keeps_an_existing_file(api: Emulator, capfd: Captured) -> None:
@@ -146,11 +178,44 @@ def test_what_is_wrong_exits_with_2(capfd: Captured, arguments: list[str], expec
     assert expected in err
 
 
-def test_standard_input_that_is_no_text_exits_with_2(capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes that are no UTF-8 are no text to speak."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), "utf-8"))
-    code, out, err = run(capfd, "say", "-", "--offline")
-    assert (code, out, err) == (2, "", "audio-api: the text on standard input is not utf-8\n")
+def zipped(name: str, content: str) -> bytes:
+    """An archive of one uncompressed file, as an EPUB begins."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as writer:
+        writer.writestr(name, content)
+    return archive.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Zwölf Boxkämpfer".encode("latin-1"),
+        "Hello".encode("utf-16"),
+        "Hello".encode("utf-16-le"),
+        "Hello".encode("utf-32"),
+        "日本語".encode("shift-jis"),
+        zipped("mimetype", "application/epub+zip"),
+        b"RIFF\x24\0\0\0WAVEfmt ",
+    ],
+    ids=["Latin-1", "UTF-16", "UTF-16 without mark", "UTF-32", "Shift JIS", "an EPUB", "a WAV"],
+)
+def test_what_is_no_text_exits_with_2(capfd: Captured, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """Bytes that are no UTF-8 are no text to speak, wherever they come from, and whatever the locale."""
+    monkeypatch.setattr(sys, "stdin", standard_input(content))
+    assert run(capfd, "say", "-", "--offline") == (2, "", "audio-api: standard input is not UTF-8 text\n")
+    Path("file.txt").write_bytes(content)
+    assert run(capfd, "say", "--file", "file.txt", "--offline") == (2, "", "audio-api: file.txt is not UTF-8 text\n")
+
+
+@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C"}, {"LC_ALL": "C.UTF-8"}, {"PYTHONUTF8": "0", "LC_ALL": "C"}])
+def test_the_locale_does_not_matter(locale: dict[str, str]) -> None:
+    """A real process says the same of Latin-1, on standard input and as an argument, with LANG unset or not."""
+    variables = variables_without("LANG", "LC_", "PYTHONUTF8", "PYTHONIOENCODING") | locale
+    latin, offline = "Zwölf".encode("latin-1"), ["--offline", "-o", "latin.wav"]
+    for text, source in ((b"-", "standard input"), (latin, "the argument")):
+        command = [sys.executable, "-m", "audio_api", "say", text, *offline]
+        done = subprocess.run(command, input=latin, capture_output=True, env=variables, check=False)
+        assert (done.returncode, done.stderr.decode()) == (2, f"audio-api: {source} is not UTF-8 text\n")
 
 
 @pytest.mark.parametrize(("fault", "expected"), [(Fault.API_KEY_INVALID, 1), (Fault.UNAVAILABLE_503, 3)])
@@ -186,11 +251,11 @@ def test_an_unknown_price_is_said(api: Emulator, capfd: Captured, monkeypatch: p
 def test_ctrl_c_exits_with_130(capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted is neither failed nor done, and no traceback."""
 
-    class Interrupted(io.StringIO):
-        def read(self, size: int | None = -1, /) -> str:
+    class Interrupted(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys, "stdin", Interrupted())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Interrupted()))
     assert run(capfd, "say", "-", "--offline") == (130, "", "")
 
 

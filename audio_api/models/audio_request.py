@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from datetime import datetime
 from enum import StrEnum
@@ -14,6 +13,7 @@ from audio_api.errors import ErrorCode, TTSOutputError, TTSQuotaError, error_cla
 from audio_api.models.filenames import safe_filename
 from audio_api.models.languages import Language, LanguageCode
 from audio_api.models.speech_models import ModelId
+from audio_api.models.user_text import has_words, refuse_unspeakable, uniform
 from audio_api.models.voices import Voice, VoiceName
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -69,19 +69,10 @@ class VoiceConfig(_Model):
     pitch: float | None = Field(default=None, ge=0.1, le=2.0)
 
 
-_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
-# Control characters other than white space, and halves of surrogate pairs, which no encoder takes.
-_UNSPEAKABLE = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
-
-
-def _refuse_unspeakable(text: str, what: str) -> None:
-    if bad := _UNSPEAKABLE.search(text):
-        raise ValueError(f"{what} holds the unspeakable character U+{ord(bad[0]):04X} at position {bad.start()}")
-
-
 def _clean_style(style: str) -> str:
-    _refuse_unspeakable(style, "style")
-    if not _LETTER_OR_DIGIT.search(style):
+    style = uniform(style)
+    refuse_unspeakable(style, "style")
+    if not has_words(style):
         raise ValueError("style must hold at least one word, such as 'calm, whispering'; leave it out for no style")
     return " ".join(style.split())
 
@@ -105,7 +96,6 @@ class SpeakerConfig(VoiceConfig):
         style: How this speaker talks, in a few adjectives; ``None``: as the request says.
     """
 
-    # Normalising is quadratic in combining marks, hence a limit before it.
     speaker_name: str = Field(max_length=120)
     voice_name: Voice
     style: Style | None = None
@@ -113,7 +103,7 @@ class SpeakerConfig(VoiceConfig):
     @field_validator("speaker_name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
-        name = " ".join(unicodedata.normalize("NFC", name).split())
+        name = " ".join(uniform(name).split())
         if not (1 <= len(name) <= 40 and name[0].isalnum() and all(map(_fits_in_a_name, name))):
             raise ValueError(
                 f"speaker name {name!r} must be 1 to 40 letters, digits, spaces, dots, hyphens, apostrophes or "
@@ -155,8 +145,9 @@ class AudioRequest(_Model):
     """One text to speak.
 
     Attributes:
-        text: What is spoken, word for word. In multiple mode each turn begins with a speaker's name and a colon, with
-            the turn's own style in brackets between them if it has one: ``"Alice [whispering]: Hush!"``.
+        text: What is spoken, word for word; it is kept in composed form (NFC), without byte order marks. In multiple
+            mode each turn begins with a speaker's name and a colon, with the turn's own style in brackets between them
+            if it has one: ``"Alice [whispering]: Hush!"``.
         model: A ``VoiceModel`` or any other id; ``None``: the configuration's ``default_tts_model``.
         speaker_mode: ``SINGLE`` uses ``voice_config``, ``MULTIPLE`` uses ``multi_speaker_config`` or ``cast``.
         language: A ``Language`` or any well-formed BCP-47 code.
@@ -194,8 +185,9 @@ class AudioRequest(_Model):
     @field_validator("text")
     @classmethod
     def _speakable(cls, text: str) -> str:
-        _refuse_unspeakable(text, "text")
-        if not _LETTER_OR_DIGIT.search(text):
+        refuse_unspeakable(text, "text")
+        text = uniform(text)
+        if not has_words(text):
             raise ValueError("text must hold at least one letter or digit; there is nothing to speak")
         return text
 
