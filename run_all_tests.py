@@ -1,11 +1,13 @@
 """Every gate and every test, in one command: ``python3 run_all_tests.py``.
 
 Sets the checkout up first if need be and, like ``setup.py``, needs nothing but Python 3.11 or newer. Arguments go to
-pytest (``run_all_tests.py -k wav``); coverage is judged only without them. The exit code is 0 when everything passed,
-and the last line is pytest's own.
+pytest (``run_all_tests.py -k wav``); without them several processes share the tests, and coverage is judged. The exit
+code is 0 when everything passed, and the last line is pytest's own.
 """
 
+import os
 import re
+import secrets
 import subprocess
 import sys
 import time
@@ -19,6 +21,9 @@ GATES = {
     "format": ["ruff", "format", "--check", "."],
     "types": ["mypy"],
 }
+# More processes than the two cores of a small machine, because some tests wait. A file stays in one process, with what
+# its tests share; files with slow tests come first.
+PROCESSES = ["--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder"]
 PYTEST_SUMMARY = re.compile(r"^.*\b(?:passed|failed|errors?|skipped|no tests ran)\b.* in \d[\d.]*s\b.*$", re.MULTILINE)
 
 
@@ -37,7 +42,11 @@ def main(pytest_arguments: List[str]) -> int:  # noqa: UP006
     steps = [run(name, python, *command) for name, command in GATES.items()]
     run("start", python, "coverage", "erase")
     color = ["--color=yes"] if sys.stdout.isatty() else []
-    tests = run("tests", python, "coverage", "run", "-m", "pytest", *color, *pytest_arguments)
+    # One seed for all processes: hypothesis repeats its examples with it, and sets have the same order everywhere.
+    seed = str(secrets.randbelow(2**32))
+    os.environ["PYTHONHASHSEED"] = seed
+    chosen = pytest_arguments or PROCESSES
+    tests = run("tests", python, "coverage", "run", "-m", "pytest", *color, f"--hypothesis-seed={seed}", *chosen)
     run("collect", python, "coverage", "combine", "--quiet")
     coverage = run("coverage", python, "coverage", "report")
     steps += [tests] if pytest_arguments else [tests, coverage]

@@ -39,10 +39,13 @@ def free_port() -> int:
     """A port nobody listens on, and no client's connection may take before a server does, nor while it is down.
 
     It is below those that the system gives to whoever connects, and so is the second port of a cluster's node, which
-    is 10,000 higher.
+    is 10,000 higher. Each process of pytest-xdist has ports of its own, so that none takes a port of another one
+    between this look and the server's start.
     """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        port = random.randrange(10_000, 20_000)
+        port = random.randrange(10_000 + number, 20_000, processes)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from raw_server import answering, raw_server
+from redis_server import free_port
 
 from audio_api.config import AudioConfig
 from audio_api.doctor import installation
@@ -34,12 +35,6 @@ TODAY = datetime(2026, 11, 22, tzinfo=UTC)
 # Limits show only when they are hit, Vertex needs another key, and bills are only in the console.
 NOT_OBSERVABLE = {7, 9, 11}
 HOLDS = set(range(1, 14)) - NOT_OBSERVABLE
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 async def checks() -> dict[str, Check]:

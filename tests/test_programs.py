@@ -270,6 +270,49 @@ def test_run_all_tests_reports_each_step_and_pytest_last(capfd: pytest.CaptureFi
         assert runner.PYTEST_SUMMARY.findall(f"noise\n{line}\n") == [line]
 
 
+TINY_PROJECT = {
+    "pyproject.toml": "[tool.coverage.run]\nparallel = true\npatch = ['subprocess']\nsource = ['tiny']\n",
+    "tiny.py": "def double(number):\n    return 2 * number\n",
+    "test_one.py": (
+        "import os, pytest, tiny\n"
+        "@pytest.mark.parametrize('name', {'a', 'b', 'c', 'd', 'e', 'f'})\n"
+        "def test_names(name):\n    print(os.environ['PYTEST_XDIST_WORKER'])\n"
+    ),
+    "test_two.py": (
+        "import hypothesis, hypothesis.strategies as st, tiny\n"
+        "@hypothesis.given(st.integers())\n"
+        "def test_double(number):\n    assert tiny.double(number) == number + number\n"
+    ),
+}
+
+
+def test_run_all_tests_runs_several_processes_from_one_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Processes share a printed seed, so that sets have one order; what all of them ran counts as covered.
+
+    With arguments for pytest there is one process, so that a debugger works.
+    """
+    runner = program("run_all_tests")
+    for name, content in TINY_PROJECT.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    monkeypatch.setattr(runner, "GATES", {})
+    monkeypatch.setattr(runner, "prepare", lambda _: Path(sys.executable))
+    for name in [name for name in os.environ if name.startswith(("COVERAGE_", "PYTEST_", "PYTHONHASHSEED"))]:
+        monkeypatch.delenv(name)
+    assert runner.main([]) == 0
+    output = capfd.readouterr().out
+    assert re.search(r"--- tests: .* --hypothesis-seed=\d+ ", output)
+    assert re.search(r"[2-9] workers \[7 items\]", output)
+    assert re.search(r"^TOTAL +2 +0 +100%$", output, re.MULTILINE)
+    assert re.match(r"=* ?7 passed in [\d.]+s", output.splitlines()[-1])
+    assert runner.main(["-k", "double"]) == 0
+    output = capfd.readouterr().out
+    assert "workers" not in output
+    assert re.match(r"=* ?1 passed, 6 deselected in [\d.]+s", output.splitlines()[-1])
+
+
 @pytest.mark.parametrize("name", ["example", "languages", "voice_options", "multi_speaker", "tts_service"])
 def test_the_users_tests_run_as_scripts(name: str) -> None:
     """Python runs each of them without pytest on the command line, from any folder; arguments go to pytest."""
