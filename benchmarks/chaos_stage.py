@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,15 @@ sys.path.append(str(HERE.parent / "tests"))
 from redis_server import RedisServer  # noqa: E402 - servers and sites are shared with the tests
 from worker_parts import READY, Site  # noqa: E402
 
+from audio_api.config import AudioConfig  # noqa: E402
 from audio_api.emulator import Call, Emulator  # noqa: E402
 from audio_api.emulator.speech import synthesize  # noqa: E402
 from audio_api.models.audio_request import AudioRequest  # noqa: E402
 from audio_api.services.queue_service import QueueService  # noqa: E402
 
 LEASE_S = 2.0
-SLOTS = 4
-_WORKERS = 2
+_SIZES = {name: int(AudioConfig.model_fields[name].default) for name in ("num_workers", "worker_concurrency")}
+SLOTS = prod(_SIZES.values())
 _LIMIT_S = 300.0
 _BULK = 500
 # A busy machine is slow to begin; what is measured begins when all are there.
@@ -186,8 +188,9 @@ class Stage:
         **settings: object,
     ) -> None:
         self.server, self.emulator, self.chance, self.limits = server, emulator, chance, limits
-        sizes = {"num_workers": _WORKERS, "worker_concurrency": SLOTS // _WORKERS, "lease_time": LEASE_S}
-        self.site = Site(folder, server.url, emulator, **{**sizes, **settings})
+        # By host name: a look-up that fails, or waits, is one more way to lose the server.
+        url = server.url.replace("127.0.0.1", "localhost")
+        self.site = Site(folder, url, emulator, **{**_SIZES, "lease_time": LEASE_S, **settings})
         self._options = options
         self.key = f"audio_api:{{{self.site.config.queue_name}}}"
         self.texts: dict[str, str] = {}

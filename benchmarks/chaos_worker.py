@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from audio_api.cli import main
-from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.audio_request import AudioRequest
 from audio_api.services import pacing
-from audio_api.services.tts_service import TTSService
+from audio_api.services.tts_service import SpeechDraft, TTSService
 
-_speak = TTSService.generate_audio
+_prepare = TTSService.prepare
 
 
-async def _speak_or_die(self: TTSService, request: AudioRequest, *args: Any) -> AudioResponse:
+def _prepare_or_die(self: TTSService, request: AudioRequest, *args: Any) -> AbstractAsyncContextManager[SpeechDraft]:
     if request.text.startswith("Poison"):
         os._exit(9)
-    return await _speak(self, request, *args)
+    return _prepare(self, request, *args)
 
 
 if __name__ == "__main__":
@@ -30,7 +31,7 @@ if __name__ == "__main__":
     os.environ["GEMINI_API_KEY"] = number
     # Faults that no setting asks for.
     service: Any = TTSService
-    service.generate_audio = _speak_or_die
+    service.prepare = _prepare_or_die
     if window_s:
         pacer: Any = pacing.Pacer
         pacer.__init__.__kwdefaults__["window_s"] = float(window_s[0])

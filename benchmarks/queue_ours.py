@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from math import inf
 from typing import Any
 
 from queue_arm import CONCURRENCY, Arm, Note, main
@@ -14,7 +16,7 @@ from audio_api import AudioConfig, AudioRequest, AudioResponse, QueueService, TT
 from audio_api.queues.base import Job, Lease, QueueBackend
 from audio_api.queues.memory import MemoryBackend
 from audio_api.queues.redis_streams import RedisBackend
-from audio_api.services.tts_service import SpeechCallback
+from audio_api.services.tts_service import SpeechCallback, SpeechDraft
 
 LEASE_S = 30.0
 STREAM, GROUP = "jobs", "workers"
@@ -105,6 +107,21 @@ class MemoryAlone(Backend):
         return MemoryBackend()
 
 
+class NothingSpoken(SpeechDraft):
+    """A success without a file."""
+
+    def __init__(self) -> None:
+        """Nothing was used."""
+
+    @property
+    def file(self) -> None:
+        """There is none."""
+
+    async def publish(self, before: float = inf) -> AudioResponse:
+        """Say that all is well."""
+        return AudioResponse(success=True, message="nothing was spoken")
+
+
 class NoSpeech(TTSService):
     """Notes the text of every request instead of speaking it.
 
@@ -119,12 +136,15 @@ class NoSpeech(TTSService):
         self._note = note
         self._wait = wait
 
-    async def generate_audio(self, request: AudioRequest, on_progress: SpeechCallback | None = None) -> AudioResponse:
+    @asynccontextmanager
+    async def prepare(
+        self, request: AudioRequest, on_progress: SpeechCallback | None = None
+    ) -> AsyncIterator[SpeechDraft]:
         """Note the text."""
         self._note(request.text)
         if self._wait:
             await asyncio.Event().wait()
-        return AudioResponse(success=True, message="nothing was spoken")
+        yield NothingSpoken()
 
     async def warm_up(self) -> None:
         """Load no SDK that would never be called."""

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import wave
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -25,6 +26,7 @@ from pydantic import ValidationError
 
 from audio_api.audio import cache as cache_module
 from audio_api.audio.cache import CachedPiece, PieceCache
+from audio_api.audio.file_threads import in_file_thread
 from audio_api.audio.large_sounds import few_at_once
 from audio_api.models.audio_request import TokenUsage
 
@@ -148,6 +150,14 @@ async def test_half_a_sample_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something in another thread."""
+    give_up = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+
+
 async def test_a_piece_is_kept_although_its_request_was_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +179,7 @@ async def test_a_piece_is_kept_although_its_request_was_cancelled(
     with pytest.raises(asyncio.CancelledError):
         await storing
     cancelled.set_result(None)
-    await loop.shutdown_default_executor()
+    await in_file_thread(until, file_of(tmp_path).exists)
     assert same(cache._read(KEY, file_of(tmp_path)), made())
 
 
@@ -409,6 +419,7 @@ import asyncio, hashlib, random, sys
 from datetime import datetime, UTC
 from pathlib import Path
 from audio_api.audio.cache import CachedPiece, PieceCache
+from audio_api.audio.file_threads import in_file_thread
 from audio_api.audio.large_sounds import few_at_once
 from audio_api.models.audio_request import TokenUsage
 

@@ -218,7 +218,7 @@ def test_jobs_outside_the_limits() -> None:
     """Size, priority and time are limited, exactly."""
     assert Job("a", b"x" * MAX_PAYLOAD_BYTES, priority=-100)
     assert Job("a" * 64, b"", priority=100)
-    with pytest.raises(QueueServiceError, match="262,145 bytes; 262,144 are allowed"):
+    with pytest.raises(QueueServiceError, match="8,388,609 bytes; 8,388,608 are allowed"):
         Job("a", b"x" * (MAX_PAYLOAD_BYTES + 1))
     for priority in (-101, 101):
         with pytest.raises(QueueServiceError, match=f"priority {priority}"):

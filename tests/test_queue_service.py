@@ -433,3 +433,36 @@ async def test_no_trace_of_a_text_or_password(
         shown = f"{lease!r} {queue!r} {await queue.get_task_result(task_id)!r} {caplog.text}"
     assert "SECRET" not in shown
     assert "CANARY" not in shown
+
+
+LONGEST = {"Hindi": "नमस्ते दुनिया। ", "Chinese": "你好，世界。", "emoji and quotes": '🙂 "yes" \\ '}
+
+
+@pytest.mark.parametrize("language", LONGEST)
+async def test_a_text_of_the_greatest_length_is_a_task_in_every_script(language: str, queue: QueueService) -> None:
+    """MAX_TEXT_LENGTH counts characters, however many bytes each of them has."""
+    pattern = LONGEST[language]
+    request = AudioRequest(text=(pattern * 100_000)[:100_000].rstrip())
+    task_id = await queue.enqueue_single_task(request)
+    task = await queue.dequeue_task()
+    assert task
+    assert (task.task_id, task.request) == (task_id, request)
+
+
+async def test_a_hundred_long_dead_letters_are_listed_at_once(queue: QueueService) -> None:
+    """With their texts, the latest first, in seconds; the bound and the offset hold."""
+    count = 100
+    for number in range(count):
+        text = json.dumps({"v": 0, "text": "a" * 300_000})
+        await queue.backend.enqueue([Job(f"long-{number}", text.encode())])
+        (lease,) = await queue.backend.lease(1, 30)
+        await queue.backend.bury(lease, "too long to tell")
+    started = time.monotonic()
+    letters = await queue.list_dead_letters()
+    assert time.monotonic() - started < 5
+    assert {len(letter.payload) for letter in letters} == {300_020}
+    expected = [f"long-{number}" for number in reversed(range(count))]
+    assert sorted(letter.job_id for letter in letters) == sorted(expected)
+    some = await queue.list_dead_letters(limit=30, offset=20)
+    assert [letter.job_id for letter in some] == [letter.job_id for letter in letters[20:50]]
+    assert await queue.list_dead_letters(limit=3, offset=98) == letters[98:]

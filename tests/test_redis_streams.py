@@ -805,3 +805,22 @@ def test_pauses_grow_to_five_seconds() -> None:
     """Workers look for a server after 0.1 s, and then ever more rarely, but never more rarely than every 5 s."""
     pauses = redis_client.backoff()
     assert [next(pauses) for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+async def test_what_strangers_publish_is_ignored(shared: RedisServer, connect: Connect) -> None:
+    """Bytes that are no UTF-8 on the queue's channel end no wait for a result, and hold none up."""
+    queue = connect(shared.url)
+    await queue.enqueue(jobs(1))
+    lease = await one(queue)
+    waiting = asyncio.create_task(queue.wait_result("j0", 20))
+    from redis.asyncio import Redis
+
+    async with Redis.from_url(shared.admin_url) as stranger:
+        channel = f"{queue._key}:done"
+        async with asyncio.timeout(10):
+            while not await stranger.publish(channel, b"\xff\xfejob \x80"):  # noqa: ASYNC110 - nothing announces it
+                await asyncio.sleep(0.01)
+    assert not waiting.done()
+    await queue.finish(lease, b"{}", success=True)
+    async with asyncio.timeout(2):
+        assert (await waiting).state is JobState.SUCCEEDED

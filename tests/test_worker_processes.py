@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from redis_server import free_port
+from redis_server import RedisServer, free_port
 from worker_parts import READY, Site, site
 
 from audio_api.cli import main
@@ -150,12 +150,12 @@ async def test_a_poison_task_is_buried_and_the_others_pass(place: Site) -> None:
         "import os, sys\n"
         "from audio_api.cli import main\n"
         "from audio_api.services.tts_service import TTSService\n"
-        "speak = TTSService.generate_audio\n"
-        "async def generate_audio(self, request, on_progress):\n"
+        "prepare = TTSService.prepare\n"
+        "def prepare_or_die(self, request, on_progress):\n"
         "    if 'Poison' in request.text:\n"
         "        os._exit(9)\n"
-        "    return await speak(self, request)\n"
-        "TTSService.generate_audio = generate_audio\n"
+        "    return prepare(self, request)\n"
+        "TTSService.prepare = prepare_or_die\n"
         "sys.exit(main(['worker']))\n"
     )
     (poison,) = await place.enqueue(1, "Poison")
@@ -339,3 +339,38 @@ async def test_a_task_of_another_process_is_waited_for(place: Site) -> None:
     async with QueueService(config=place.config) as queue:
         result = await queue.wait_for_result(await queue.enqueue_single_task(AudioRequest(text="Far away.")), 30)
     assert result.success
+
+
+@pytest.mark.parametrize("trouble", ["killed", "frozen"])
+async def test_a_redis_that_is_named_by_host_name_comes_back(
+    trouble: str, tmp_path: Path, gemini_emulator: Emulator
+) -> None:
+    """More finished files wait for it than asyncio has threads: looking up its name needs none of theirs."""
+    server = RedisServer(tmp_path, "appendonly yes", "appendfsync always")
+    server.start()
+    slots = (os.cpu_count() or 1) + 5
+    gemini_emulator.latency_s = 1.0
+    url = server.url.replace("127.0.0.1", "localhost")
+    sizes = {"num_workers": 1, "worker_concurrency": slots, "max_concurrency": slots, "task_timeout": 8}
+    try:
+        with site(tmp_path, url, gemini_emulator, **sizes) as place:
+            place.start(1)
+            await until(lambda: READY in place.logs())
+            ids = await place.enqueue(2 * slots)
+            await until(lambda: sum(bool(call.text) for call in gemini_emulator.calls) >= slots)
+            if trouble == "killed":
+                server.stop(signal.SIGKILL)
+            else:
+                server.process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(4)  # an outage has a length; calls end within one second of it
+            well_at = time.time()
+            if trouble == "killed":
+                await asyncio.to_thread(server.start)
+            else:
+                server.process.send_signal(signal.SIGCONT)
+            results = await place.results(ids)
+            check_files(results)
+            assert set(place.texts().values()) == {1}
+            assert min(each.finished_at or 0 for each in results) - well_at < 5
+    finally:
+        server.stop()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import secrets
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted import USAGE, ScriptedEngine, speech
@@ -660,6 +662,66 @@ async def test_a_file_of_a_worker_that_died_is_the_tasks_own(
     assert result.duration == pytest.approx(speech_s(path))
     assert engine.asked == []
     assert "earlier worker" in result.warnings[0]
+
+
+@pytest.mark.parametrize("left", ["recording", "first", "older", "all"])
+@pytest.mark.parametrize("name", ["talk", None])
+async def test_a_worker_that_died_among_its_subtitles(
+    name: str | None, left: str, config: AudioConfig, queue: QueueService
+) -> None:
+    """The next worker's result names the recording and all subtitles of this take, and each of them is there."""
+    request = AudioRequest(text="Hello there, my friend.", output_filename=name, subtitles=("srt", "vtt"))
+    task_id = await queue.enqueue_single_task(request)
+    (lease,) = await queue.backend.lease(1, 30)
+
+    async def die(*_: object, **__: object) -> bool:
+        raise asyncio.CancelledError
+
+    finish, queue.backend.finish = queue.backend.finish, die  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await run_one(ScriptedEngine(), config, queue, lease)
+    queue.backend.finish = finish  # type: ignore[method-assign]
+    await queue.backend.release(lease)
+    (recording,) = config.output_dir.glob("*.wav")
+    for kind in {"recording": ("srt", "vtt"), "first": ("vtt",)}.get(left, ()):
+        recording.with_suffix(f".{kind}").unlink()
+    if left == "older":
+        os.utime(recording.with_suffix(".vtt"), (1, 1))
+    engine = ScriptedEngine()
+    (lease,) = await queue.backend.lease(1, 30)
+    assert await run_one(engine, config, queue, lease) is Ending.SUCCEEDED
+    result = await queue.get_task_result(task_id)
+    assert result
+    assert (result.success, result.file_path) == (True, str(recording))
+    assert result.subtitle_paths == tuple(str(recording.with_suffix(f".{kind}")) for kind in ("srt", "vtt"))
+    for path in result.subtitle_paths:
+        assert "Hello there, my friend." in Path(path).read_text()
+        assert Path(path).stat().st_mtime_ns >= recording.stat().st_mtime_ns
+    assert len(engine.asked) == (left != "all")
+
+
+async def test_waiting_for_a_frozen_queue_is_not_held_against_a_task(
+    config: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the tries, each of which lasts until the queue is given up, nor the pauses between them."""
+    config = config.model_copy(update={"task_timeout": 1.0})
+    task_id = await queue.enqueue_single_task(HELLO)
+    (lease,) = await queue.backend.lease(1, 30)
+    progress, tries = queue.backend.progress, 0
+
+    async def frozen_at_first(*args: Any) -> bool:
+        nonlocal tries
+        tries += 1
+        if tries <= 2:
+            await asyncio.sleep(0.9)  # as long as a server may take to answer
+            raise QueueUnavailableError("the server does not answer")
+        return await progress(*args)
+
+    monkeypatch.setattr(queue.backend, "progress", frozen_at_first)
+    assert await run_one(ScriptedEngine(), config, queue, lease) is Ending.SUCCEEDED
+    result = await queue.get_task_result(task_id)
+    assert result
+    assert (result.success, tries) == (True, 3)
 
 
 def speech_s(path: Path) -> float:

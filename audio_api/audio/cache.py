@@ -8,7 +8,6 @@ milliseconds, another call costs seconds and money.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from audio_api.audio.file_threads import in_file_thread
 from audio_api.audio.large_sounds import take_permit
 from audio_api.audio.wav import HEADER_BYTES, decode_wav, save_wav, wav_header
 from audio_api.errors import TTSOutputError
@@ -100,10 +100,10 @@ class PieceCache:
             ValueError: The key is none.
         """
         path = self._path(key)
-        if not await asyncio.to_thread(os.path.lexists, path):
+        if not await in_file_thread(os.path.lexists, path):
             return None
         await take_permit()
-        return await asyncio.to_thread(self._read, key, path)
+        return await in_file_thread(self._read, key, path)
 
     async def put(self, key: str, piece: CachedPiece) -> bool:
         """Keep a piece, replacing an older one. Cancelled, the piece, being paid for, is kept nevertheless.
@@ -118,7 +118,7 @@ class PieceCache:
         Raises:
             ValueError: The key is none, or the sound no WAV can hold.
         """
-        return await asyncio.to_thread(self._write, key, self._path(key), piece)
+        return await in_file_thread(self._write, key, self._path(key), piece)
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):

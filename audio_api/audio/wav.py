@@ -14,12 +14,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from audio_api.audio.file_threads import in_file_thread, run_in_file_thread
 from audio_api.errors import ErrorCode, TTSOutputError, TTSValidationError
 from audio_api.models.filenames import MAX_NAME_BYTES, safe_filename
 
@@ -39,12 +40,9 @@ Pcm = bytes | bytearray | memoryview
 _UNKNOWN_SIZE = b"\xff" * 4
 _T = TypeVar("_T")
 
-file_permit: ContextVar[Callable[[Path, os.stat_result], None] | None] = ContextVar("file_permit", default=None)
-"""Asked directly before a finished file of ``write_wav`` or ``WavWriter`` gets its name, in the thread that writes it.
 
-It is told the path and what the file is there and now; renaming changes neither its inode nor its times. Whatever it
-raises keeps the file from its name. ``None``: nobody is asked. So a worker that has lost its job writes nothing.
-"""
+class TooLateError(Exception):
+    """A finished file did not get its name, because the moment before which it might have it is over."""
 
 
 def wav_header(data_bytes: int, sample_rate: int = SAMPLE_RATE, *, trailer_bytes: int = 0) -> bytes:
@@ -178,7 +176,7 @@ async def check_target(directory: Path, name: str, *, overwrite: bool) -> None:
         TTSValidationError: The name is no safe file name.
         TTSOutputError: The folder takes no files, or the name is taken (code ``OUTPUT_EXISTS``).
     """
-    await asyncio.to_thread(_check_target, directory, _checked(name), overwrite)
+    await in_file_thread(_check_target, directory, _checked(name), overwrite)
 
 
 def _check_target(directory: Path, name: str, overwrite: bool) -> None:
@@ -220,7 +218,7 @@ async def write_wav(
         TTSOutputError: As ``WavWriter.commit``.
         ValueError: The sound ends inside a sample, or no WAV has this sample rate.
     """
-    draft = _Draft(directory, name, sample_rate, overwrite, file_permit.get())
+    draft = _Draft(directory, name, sample_rate, overwrite)
     return await draft.in_thread(draft.save, pcm)
 
 
@@ -279,7 +277,7 @@ class WavWriter:
         overwrite: bool = False,
         growing: bool = False,
     ) -> None:
-        self._draft = _Draft(directory, name, sample_rate, overwrite, file_permit.get(), growing=growing)
+        self._draft = _Draft(directory, name, sample_rate, overwrite, growing=growing)
 
     async def __aenter__(self) -> Self:
         try:
@@ -301,21 +299,41 @@ class WavWriter:
         """
         await self._draft.in_thread(self._draft.write, pcm)
 
-    async def commit(self) -> Path:
+    async def prepare(self, pcm: Pcm = b"") -> os.stat_result:
+        """Append the end of the sound, and complete the file on disk; only its name is still missing.
+
+        Args:
+            pcm: As ``write``.
+
+        Returns:
+            What the file is. The name that it gets changes neither its inode nor its size nor its time.
+
+        Raises:
+            TTSOutputError: As ``commit``.
+            ValueError: The sound ends inside a sample.
+            RuntimeError: The file was committed, discarded, or never opened with ``async with``.
+        """
+        return await self._draft.in_thread(self._draft.prepare, pcm)
+
+    async def commit(self, before: float = inf) -> Path:
         """Give the complete file its name, on disk before this returns. Returns its absolute path.
 
         A link that stands at the name is replaced, never followed. Cancelled, the file is there wholly or not at all.
         Where the file system has no hard links, a name that must not be overwritten is first reserved by an empty
         file; a reader may see that for a moment.
 
+        Args:
+            before: The moment, in seconds of ``time.monotonic``, from which on the file may not get its name any more.
+
         Raises:
+            TooLateError: That moment is over; the file may be committed again with a later one.
             TTSOutputError: The name is taken (code ``OUTPUT_EXISTS``), or the system said no; the text names the file
                 and the reason. An older file is untouched, unless replacing it worked and only syncing the folder
                 failed: then the new file is complete, but might not survive a power failure.
             ValueError: The sound ends inside a sample.
             RuntimeError: The file was committed, discarded, or never opened with ``async with``.
         """
-        return await self._draft.in_thread(self._draft.publish)
+        return await self._draft.in_thread(self._draft.publish, before)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -333,12 +351,10 @@ class _Draft:
         name: str,
         sample_rate: int,
         overwrite: bool,
-        permit: Callable[[Path, os.stat_result], None] | None = None,
         *,
         growing: bool = False,
     ) -> None:
         wav_header(0, sample_rate)
-        self._permit = permit
         self._name = _checked(name)
         self._path = directory / self._name
         self._temp_name = _checked(f"{self._name.removesuffix('.wav')}.part.wav") if growing else ""
@@ -348,6 +364,7 @@ class _Draft:
         self._data_bytes = 0
         self._fd = -1
         self._folder_fd = -1
+        self._prepared = False
         self._cancelled = False
         self._undo = ExitStack()
 
@@ -358,7 +375,7 @@ class _Draft:
     async def in_thread(self, work: Callable[..., _T], *args: object) -> _T:
         """Run blocking work. A thread cannot be stopped: when cancelled, tell it, and wait until it is done."""
         # A plain future: unlike a task it is not cancelled, and so lost sight of, when the loop shuts down.
-        running = asyncio.get_running_loop().run_in_executor(None, work, *args)
+        running = run_in_file_thread(work, *args)
         cancellation: asyncio.CancelledError | None = None
         while not running.done():
             try:
@@ -417,32 +434,46 @@ class _Draft:
 
     def save(self, pcm: Pcm, trailer: bytes = b"") -> Path:
         with self:
-            self.write(pcm)
-            return self.publish(trailer)
+            self.prepare(pcm, trailer)
+            return self.publish()
 
     def write(self, pcm: Pcm) -> None:
-        self._require_open()
-        try:
-            with _explained(self._path):
-                view = memoryview(pcm).cast("B")
-                if self._data_bytes + len(view) > MAX_DATA_BYTES:
-                    raise OSError(errno.EFBIG, "a WAV holds less than 4 GiB")
-                self._data_bytes += len(view)
-                _write_all(self._fd, view)
-        except TTSOutputError:
-            self.discard()
-            raise
+        with self._writing():
+            view = memoryview(pcm).cast("B")
+            if self._data_bytes + len(view) > MAX_DATA_BYTES:
+                raise OSError(errno.EFBIG, "a WAV holds less than 4 GiB")
+            self._data_bytes += len(view)
+            _write_all(self._fd, view)
 
-    def publish(self, trailer: bytes = b"") -> Path:
-        self._require_open()
-        with _explained(self._path), self._undo:
+    def prepare(self, pcm: Pcm = b"", trailer: bytes = b"") -> os.stat_result:
+        self.write(pcm)
+        with self._writing():
             header = wav_header(self._data_bytes, self._sample_rate, trailer_bytes=len(trailer))
             _write_all(self._fd, memoryview(trailer))
             os.lseek(self._fd, 0, os.SEEK_SET)
             _write_all(self._fd, memoryview(header))
             os.fsync(self._fd)
-            if self._permit:
-                self._permit(self._path, os.fstat(self._fd))
+            self._prepared = True
+            return os.fstat(self._fd)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._require_open()
+        try:
+            with _explained(self._path):
+                yield
+        except (TTSOutputError, ValueError):
+            self.discard()
+            raise
+
+    def publish(self, before: float = inf) -> Path:
+        if not self._prepared:
+            self.prepare()
+        self._require_open()
+        # Here, in the thread: it may have waited, or been frozen, since it was told to publish.
+        if time.monotonic() >= before:
+            raise TooLateError
+        with _explained(self._path), self._undo:
             self._close()
             # The path must still lead here, or a success would name a file that is elsewhere.
             if not os.path.samestat(os.fstat(self._folder_fd), self._path.parent.stat()):

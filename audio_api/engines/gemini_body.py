@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import binascii
 import mmap
 import os
@@ -12,6 +11,7 @@ import threading
 from dataclasses import dataclass, field
 from io import FileIO
 
+from audio_api.audio.file_threads import in_file_thread
 from audio_api.audio.large_sounds import in_sound_thread, take_permit
 
 # Parsing takes four times the size of a body in memory, and many may come in at once. 8 seconds of speech are less.
@@ -49,11 +49,11 @@ class Body:
         """Append the next part."""
         self._tail += part
         if self._has_room and len(self._tail) >= _STEP_BYTES:
-            await asyncio.to_thread(self._set_aside)
+            await in_file_thread(self._set_aside)
 
     async def read(self) -> bytes:
         """The whole of it, as it came."""
-        return bytes(self._tail) if self._file is None else await asyncio.to_thread(self._read, self._file)
+        return bytes(self._tail) if self._file is None else await in_file_thread(self._read, self._file)
 
     async def unpack(self) -> Unpacked:
         """The whole of it, with a large sound apart from the rest.

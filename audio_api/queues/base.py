@@ -15,8 +15,8 @@ from audio_api.errors import ErrorCode, QueueFullError, QueueServiceError
 from audio_api.models.audio_request import ID_PATTERN
 from audio_api.queues.limits import CallLimits
 
-MAX_PAYLOAD_BYTES = 256 * 1024
-"""Largest payload or result. A request of the longest text is smaller; anything larger is a mistake or an attack."""
+MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
+"""Largest payload or result: a text of a million characters, of which JSON writes each with six bytes at most."""
 MAX_PROGRESS_BYTES = 4 * 1024
 """Largest progress note, as JSON."""
 DEFAULT_RESULT_TTL_S = 86_400.0

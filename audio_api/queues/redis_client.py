@@ -338,7 +338,7 @@ class Server:
                 if message and message["type"] == "subscribe":
                     yield ""
                 elif message and message["type"] == "message":
-                    yield message["data"].decode()
+                    yield as_text(message["data"])
 
     async def introduce(self) -> str:
         """Ask for the server's name and version; HELLO is allowed where INFO is not."""

@@ -382,8 +382,13 @@ class RedisBackend(QueueBackend):
         )
 
     async def list_dead(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        found = await self._run("list_dead", offset, offset + limit - 1) if limit > 0 else []
-        return [_dead_letter(*each) for each in found]
+        letters: list[DeadLetter] = []
+        while len(letters) < limit:
+            page = await self._run("list_dead", offset + len(letters), offset + limit - 1)
+            if not page:
+                break
+            letters += [_dead_letter(*each) for each in page]
+        return letters
 
     async def retry_dead(self, job_id: str) -> bool:
         return bool(await self._run("retry_dead", job_id))

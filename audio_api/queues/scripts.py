@@ -33,6 +33,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 # Most jobs moved in one step, so that no script holds the server for long.
 _AT_ONCE = 1_000
+# Most bytes of payloads in one answer, unless a single one is larger.
+_PAGE_BYTES = 1_000_000
 
 _COMMON = f"""
 local q = KEYS[1]
@@ -466,10 +468,13 @@ return {waiting, call('ZCARD', delayed), call('ZCARD', leases), call('ZCARD', de
   call('HMGET', meta, 'succeeded', 'failed', 'cancelled'), oldest and now - oldest or -1}
 """
 
-LIST_DEAD = """
-local found = {}
+LIST_DEAD = f"""
+local found, bytes = {{}}, 0
 for _, id in ipairs(call('ZREVRANGE', dead, ARGV[1], ARGV[2])) do
-  found[#found + 1] = {id, call('HMGET', job_key(id), 'payload', 'reason', 'deliveries', 'batch', 'finished')}
+  local known = call('HMGET', job_key(id), 'payload', 'reason', 'deliveries', 'batch', 'finished')
+  bytes = bytes + #(known[1] or '')
+  if #found > 0 and bytes > {_PAGE_BYTES} then break end
+  found[#found + 1] = {{id, known}}
 end
 return found
 """

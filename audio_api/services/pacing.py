@@ -141,7 +141,8 @@ class Pacer:
         settings = self._settings()
         per_window, per_day = settings.rate_limit_rpm, settings.rate_limit_rpd
         try:
-            turn = await self._limits.take(model, Rates(per_window, self._window_s, per_day, _end_of_pacific_day))
+            with uncounted():
+                turn = await self._limits.take(model, Rates(per_window, self._window_s, per_day, _end_of_pacific_day))
         except QueueServiceError as error:
             self._warn(error)
             share = per_window and max(1, per_window // _BLIND_SHARE)
@@ -186,14 +187,16 @@ class Pacer:
 
     async def _close(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
         try:
-            await self._limits.close_gate(model, max(0.0, wait_s), probe_s)
+            with uncounted():
+                await self._limits.close_gate(model, max(0.0, wait_s), probe_s)
         except QueueServiceError as error:
             self._warn(error)
 
     async def _open(self, model: str) -> None:
         logger.info("the API serves again", extra={"model": model})
         try:
-            await self._limits.open_gate(model)
+            with uncounted():
+                await self._limits.open_gate(model)
         except QueueServiceError as error:
             self._warn(error)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import aclosing
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audio_api.audio.large_sounds import in_sound_thread
-from audio_api.audio.wav import SAMPLE_RATE, WavWriter, encode_wav, write_wav
+from audio_api.audio.wav import SAMPLE_RATE, WavWriter, encode_wav
 from audio_api.engines.base import SpeechAudio, Utterance, WordTime
 from audio_api.errors import ErrorCode, TTSAudioError, TTSOutputError
+from audio_api.models.filenames import safe_filename
 from audio_api.services.narration import Narrated, Narration
 
 if TYPE_CHECKING:
@@ -48,10 +51,54 @@ class Recording:
     lines: tuple[Line, ...]
 
 
+class Draft:
+    """A recording that is complete on disk, and has no name yet.
+
+    Args:
+        identity: What the file is. A name changes neither its inode nor its size nor its time.
+        recording: The recording; its path is final once it is published.
+        writer: Holds the file.
+        whole: The sound, if it is one piece in memory; ``None``: it is not.
+    """
+
+    def __init__(
+        self, identity: os.stat_result, recording: Recording, writer: WavWriter, whole: SpeechAudio | None = None
+    ) -> None:
+        self.identity = identity
+        self.recording = recording
+        self._writer = writer
+        self._whole = whole
+
+    async def publish(self, before: float = inf) -> Recording:
+        """Give the file its name.
+
+        Args:
+            before: As ``WavWriter.commit``.
+
+        Raises:
+            TooLateError: As ``WavWriter.commit``.
+            TTSOutputError: As ``WavWriter.commit``. Its ``audio`` is the whole WAV if there is only one piece.
+        """
+        with _handing_over(self._whole):
+            return replace(self.recording, path=await self._writer.commit(before))
+
+
+@contextmanager
+def _handing_over(whole: SpeechAudio | None) -> Iterator[None]:
+    """Give sound that was paid for, and cannot be written, to the caller."""
+    try:
+        yield
+    except TTSOutputError as error:
+        if whole:
+            error.audio = encode_wav(whole.pcm, whole.sample_rate)
+        raise
+
+
+@asynccontextmanager
 async def record(
     narration: Narration, folder: Path, name: str, *, overwrite: bool, on_piece: Callable[[float], Awaitable[None]]
-) -> Recording:
-    """Write all pieces into one file that appears when it is complete.
+) -> AsyncIterator[Draft]:
+    """Write all pieces into one file that has no name yet; leaving the context without publishing it removes it.
 
     Args:
         narration: At least one piece.
@@ -63,31 +110,26 @@ async def record(
     Raises:
         TTSOutputError: The file could not be written. Its ``audio`` is the whole WAV if there is only one piece.
     """
+    path = folder / safe_filename(name)
     async with aclosing(narration.in_order()) as parts:
         if narration.total == 1:
-            return await _record_one(await anext(parts), folder, name, overwrite, on_piece)
+            part = await anext(parts)
+            audio = part.audio
+            with _handing_over(audio):
+                async with WavWriter(folder, name, sample_rate=audio.sample_rate, overwrite=overwrite) as writer:
+                    identity = await writer.prepare(audio.pcm)
+                    await on_piece(audio.duration_s)
+                    lines = (Line(part.piece.utterance, 0.0, audio.duration_s, audio.words),)
+                    yield Draft(identity, Recording(path, audio.duration_s, audio.model, lines), writer, audio)
+            return
         joint = Joint()
         async with WavWriter(folder, name, overwrite=overwrite) as writer:
             # Without a name: it would keep the last piece in memory while the next one is made.
             for _ in range(narration.total - narration.done):
                 await writer.write(await joint.add(await anext(parts)))
                 await on_piece(joint.duration_s)
-            await writer.write(joint.finish())
-            return joint.recording(await writer.commit())
-
-
-async def _record_one(
-    part: Narrated, folder: Path, name: str, overwrite: bool, on_piece: Callable[[float], Awaitable[None]]
-) -> Recording:
-    audio = part.audio
-    try:
-        path = await write_wav(folder, name, audio.pcm, sample_rate=audio.sample_rate, overwrite=overwrite)
-    except TTSOutputError as error:
-        error.audio = encode_wav(audio.pcm, audio.sample_rate)
-        raise
-    await on_piece(audio.duration_s)
-    lines = (Line(part.piece.utterance, 0.0, audio.duration_s, audio.words),)
-    return Recording(path, audio.duration_s, audio.model, lines)
+            identity = await writer.prepare(joint.finish())
+            yield Draft(identity, joint.recording(path), writer)
 
 
 class Joint:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from audio_api.audio.file_threads import in_file_thread
 from audio_api.errors import ErrorCode, TTSOutputError
 from audio_api.models.audio_request import AudioRequest
 from audio_api.services.recording import Line, Recording
@@ -25,7 +25,7 @@ async def check_subtitles(wav: Path, request: AudioRequest, overwrite: bool) -> 
         TTSOutputError: It is, and may not be overwritten, or it is a folder's.
     """
     if request.subtitles:
-        await asyncio.to_thread(_check_all, [wav.with_suffix(f".{kind}") for kind in request.subtitles], overwrite)
+        await in_file_thread(_check_all, [wav.with_suffix(f".{kind}") for kind in request.subtitles], overwrite)
 
 
 def _check_all(paths: Iterable[Path], overwrite: bool) -> None:
@@ -47,7 +47,7 @@ async def write_subtitles(recording: Recording, request: AudioRequest) -> tuple[
     """
     if not request.subtitles:
         return ()
-    return await asyncio.to_thread(_write_all, recording, request.subtitles)
+    return await in_file_thread(_write_all, recording, request.subtitles)
 
 
 def _write_all(recording: Recording, kinds: Iterable[str]) -> tuple[Path, ...]:

@@ -11,6 +11,7 @@ import traceback
 import wave
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from math import inf
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
-from audio_api.audio.wav import file_permit
+from audio_api.audio.file_threads import in_file_thread
+from audio_api.audio.wav import TooLateError
 from audio_api.config import AudioConfig
 from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError, WorkerServiceError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
@@ -28,7 +30,7 @@ from audio_api.services.pacing import DOWN
 from audio_api.services.queue_service import QueueService
 from audio_api.services.tasks import decode_request, encode_result
 from audio_api.services.time_limit import TimeLimit, time_limit
-from audio_api.services.tts_service import TTSService
+from audio_api.services.tts_service import SpeechDraft, TTSService
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +102,7 @@ class TaskRun:
 
     Calls may be repeated by another worker after this one died, was frozen or cut off; what can be seen may not:
     the result is stored with the lease's token, and the file gets its name only while the lease is held. Just before,
-    the queue is told which file it will be, so that a next worker knows it for the task's own.
+    this worker tells the queue which file it will be, so that a next worker knows it for the task's own.
 
     Args:
         lease: The lease.
@@ -114,7 +116,6 @@ class TaskRun:
         self._queue = queue
         self._tts = tts
         self._settings = settings
-        self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[Ending] | None = None
         self._limit: asyncio.Timeout | None = None
         self._time = TimeLimit()
@@ -137,6 +138,8 @@ class TaskRun:
             if self._cancelled_as is Ending.RETURNED:
                 await hand_back(self._queue, self.lease)
             return self._cancelled_as
+        except WorkerServiceError:
+            return Ending.LOST
         except Exception as error:  # a mistake in the code must cost one task, not the worker
             return await self._give_up(error)
         finally:
@@ -175,7 +178,11 @@ class TaskRun:
         except QueueServiceError as error:
             logger.warning("task is not valid", extra={"task_id": self.lease.job_id, "error": str(error)})
             return await self._settle(Ending.BURIED, self._queue.backend.bury(self.lease, str(error)))
-        response = await self._earlier_response(request) or await self._speak(request)
+        earlier = await self._earlier_file(request)
+        if earlier and earlier.subtitles is None:
+            # The file is the task's own; only its subtitles are not all there.
+            request, earlier = request.model_copy(update={"overwrite": True}), None
+        response = _response_to(earlier) if earlier else await self._speak(request)
         if (wait_s := await self._deferral_s(response)) is not None:
             return await self._defer(response, wait_s)
         done = self._queue.backend.finish(self.lease, encode_result(response), success=response.success)
@@ -191,8 +198,8 @@ class TaskRun:
             async with asyncio.timeout(limit_s) as self._limit:
                 self._time = TimeLimit(self._limit)
                 time_limit.set(self._time)
-                file_permit.set(self._permit)
-                return await self._tts.generate_audio(request, self._heard)
+                async with self._tts.prepare(request, self._heard) as draft:
+                    return await self._publish(draft)
         except TimeoutError:
             if not (self._limit and self._limit.expired()):
                 raise
@@ -202,7 +209,15 @@ class TaskRun:
             # Else the task's context would hold the task, and only the garbage collector would find them.
             time_limit.set(None)
             self._time.end()
-            file_permit.set(None)
+
+    async def _publish(self, draft: SpeechDraft) -> AudioResponse:
+        """Let a file have its name while the lease is certainly held."""
+        if draft.file is None:
+            return await draft.publish()
+        while True:
+            # This process may have been frozen since it was told; then it asks again: the task may be another's.
+            with suppress(TooLateError):
+                return await draft.publish(await self._announce(*draft.file))
 
     async def _heard(self, progress: SpeechProgress) -> None:
         """Tell the queue how far a long text is, and count its time anew: it is long, not stuck."""
@@ -211,7 +226,7 @@ class TaskRun:
         self._time.restart(self._settings().task_timeout)
         self._note |= progress.model_dump()
         # The queue may be away for a while; what was heard is kept, and the next piece tells it again.
-        with suppress(QueueUnavailableError):
+        with suppress(QueueUnavailableError), self._time.paused():
             if not await self._queue.backend.progress(self.lease, self._note):
                 self._lose()
 
@@ -253,33 +268,29 @@ class TaskRun:
         reason = f"{reason}, in {self.lease.deliveries} deliveries"
         return await self._settle(Ending.BURIED, self._queue.backend.bury(self.lease, reason))
 
-    def _permit(self, path: Path, file: os.stat_result) -> None:
-        """Let a file have its name while the lease is certainly held; called in the thread that writes it."""
-        valid_until = -inf
-        # The thread may have been frozen since it was told; then it asks again, as somebody else may have the task now.
-        while time.monotonic() >= valid_until:
-            valid_until = asyncio.run_coroutine_threadsafe(self._announce(path, file), self._loop).result()
+    async def _announce(self, name: str, file: os.stat_result) -> float:
+        """Tell the queue which file comes; returns until when, in monotonic seconds, nobody else can have the task.
 
-    async def _announce(self, path: Path, file: os.stat_result) -> float:
-        """Tell the queue which file comes; returns until when, in monotonic seconds, nobody else can have the task."""
-        note = self._note | {"file": path.name, **_identity(file)}
-        while self._cancelled_as is None and not (self._limit and self._limit.expired()):
-            try:
-                if not await self._queue.backend.progress(self.lease, note):
-                    break
-                asked_at = time.monotonic()
-                if not await self._queue.backend.renew([self.lease]):
-                    break
-            except QueueUnavailableError:
-                # What was paid for is kept until the queue is back.
-                with self._time.paused():
+        Raises:
+            WorkerServiceError: Another worker may have the task by now.
+        """
+        note = self._note | {"file": name, **_identity(file)}
+        # What was paid for is kept until the queue is back, however long that takes.
+        with self._time.paused():
+            while True:
+                try:
+                    held = await self._queue.backend.progress(self.lease, note)
+                    asked_at = time.monotonic()
+                    held = held and bool(await self._queue.backend.renew([self.lease]))
+                except QueueUnavailableError:
                     await asyncio.sleep(_PAUSE_S)
-            else:
+                    continue
+                if not held:
+                    raise _lost(self.lease)
                 return asked_at + self.lease.lease_s
-        raise _lost(self.lease)
 
-    async def _earlier_response(self, request: AudioRequest) -> AudioResponse | None:
-        """The response to a file that an earlier worker wrote for this very task, before it died."""
+    async def _earlier_file(self, request: AudioRequest) -> _EarlierFile | None:
+        """The file that an earlier worker wrote for this very task, before it died."""
         note = self.lease.progress
         if not note or request.output_filename not in {None, note.get("file")}:
             return None
@@ -288,16 +299,7 @@ class TaskRun:
             path = self._settings().output_dir.absolute() / safe_filename(str(note.get("file")))
         except ValueError:
             return None
-        duration_s = await asyncio.to_thread(_duration_s, path, {key: note.get(key) for key in _IDENTITY})
-        if duration_s is None:
-            return None
-        return AudioResponse(
-            success=True,
-            message=f"{duration_s:.2f} s of speech in {path.name}",
-            file_path=str(path),
-            duration=duration_s,
-            warnings=("an earlier worker wrote the file, and ended before it could tell; its cost is unknown",),
-        )
+        return await in_file_thread(_find, path, {key: note.get(key) for key in _IDENTITY}, request.subtitles)
 
 
 async def hand_back(queue: QueueService, lease: Lease) -> None:
@@ -317,15 +319,43 @@ def _identity(file: os.stat_result) -> dict[str, int]:
     return {key: getattr(file, key) for key in _IDENTITY}
 
 
-def _duration_s(path: Path, identity: dict[str, object]) -> float | None:
-    """Seconds of sound in exactly this file; ``None``: it is not there."""
+@dataclass(frozen=True, slots=True)
+class _EarlierFile:
+    """What an earlier worker finished; ``subtitles`` is ``None`` if it did not come to the last of them."""
+
+    path: Path
+    duration_s: float
+    subtitles: tuple[str, ...] | None
+
+
+def _find(path: Path, identity: dict[str, object], kinds: tuple[str, ...]) -> _EarlierFile | None:
+    """Exactly this file, with its subtitles; ``None``: it is not there."""
     try:
-        if _identity(path.lstat()) != identity:
+        status = path.lstat()
+        if _identity(status) != identity:
             return None
         with wave.open(str(path)) as sound:
-            return float(sound.getnframes() / sound.getframerate())
+            duration_s = float(sound.getnframes() / sound.getframerate())
     except (OSError, wave.Error, EOFError):
         return None
+    paths = [path.with_suffix(f".{kind}") for kind in dict.fromkeys(kinds)]
+    try:
+        # They are written after the recording; older ones belong to the file that it replaced.
+        complete = all(each.lstat().st_mtime_ns >= status.st_mtime_ns for each in paths)
+    except OSError:
+        complete = False
+    return _EarlierFile(path, duration_s, tuple(map(str, paths)) if complete else None)
+
+
+def _response_to(file: _EarlierFile) -> AudioResponse:
+    return AudioResponse(
+        success=True,
+        message=f"{file.duration_s:.2f} s of speech in {file.path.name}",
+        file_path=str(file.path),
+        duration=file.duration_s,
+        subtitle_paths=file.subtitles or (),
+        warnings=("an earlier worker wrote the file, and ended before it could tell; its cost is unknown",),
+    )
 
 
 def _gave_up(text: str, code: ErrorCode) -> AudioResponse:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,7 +33,7 @@ from audio_api.retry import Clock
 from audio_api.services.listeners import tell
 from audio_api.services.narration import Narration
 from audio_api.services.planning import PlannedPiece
-from audio_api.services.recording import Joint, Recording, record
+from audio_api.services.recording import Draft, Joint, record
 from audio_api.services.runtime import Runtime, content_key
 from audio_api.services.runtimes import Runtimes
 from audio_api.services.streaming import FIRST_CHARS, Live, stream_pieces
@@ -74,6 +76,60 @@ class ServiceHealth:
     def __bool__(self) -> bool:
         """The answer in one word."""
         return self.healthy
+
+
+class SpeechDraft:
+    """Speech that is finished, in a file without a name; or the failure that stands in its place.
+
+    Args:
+        request: What was spoken.
+        draft: The file, or why there is none.
+        bill: What was used; ``None``: nothing, the settings are wrong.
+        account: Completes the response and logs it.
+    """
+
+    def __init__(
+        self,
+        request: AudioRequest,
+        draft: Draft | AudioAPIError,
+        bill: Bill | None,
+        account: Callable[[AudioResponse], Awaitable[AudioResponse]],
+    ) -> None:
+        self._request = request
+        self._draft = draft
+        self._bill = bill
+        self._account = account
+
+    @property
+    def file(self) -> tuple[str, os.stat_result] | None:
+        """The name that the file will get, and what it is, which the name does not change; ``None``: there is none."""
+        if isinstance(self._draft, AudioAPIError):
+            return None
+        return self._draft.recording.path.name, self._draft.identity
+
+    async def publish(self, before: float = inf) -> AudioResponse:
+        """Give the file its name, and write the subtitles beside it.
+
+        Args:
+            before: The moment, in seconds of ``time.monotonic``, from which on the file may not get its name any more.
+
+        Returns:
+            What ``generate_audio`` returns.
+
+        Raises:
+            TooLateError: That moment is over; the draft may be published with a later one.
+        """
+        if isinstance(self._draft, AudioAPIError):
+            return await self._account(_failure(self._draft, self._bill))
+        try:
+            recording = await self._draft.publish(before)
+            subtitle_paths = await write_subtitles(recording, self._request)
+        except AudioAPIError as error:
+            return await self._account(_failure(error, self._bill))
+        assert self._bill  # noqa: S101 - what has a draft has a bill
+        message = f"{recording.duration_s:.2f} s of speech in {recording.path.name}"
+        model, duration_s = recording.model, recording.duration_s
+        return await self._account(_success(message, model, duration_s, self._bill, recording.path, subtitle_paths))
 
 
 class TTSService:
@@ -131,7 +187,27 @@ class TTSService:
             A success whose ``file_path`` is a complete WAV of the whole text, or a failure with its ``error_code``;
             ``raise_for_error()`` turns the latter into its exception.
         """
-        return await self._respond(request, partial(self._write, on_progress=on_progress))
+        async with self.prepare(request, on_progress) as draft:
+            return await draft.publish()
+
+    @asynccontextmanager
+    async def prepare(
+        self, request: AudioRequest, on_progress: SpeechCallback | None = None
+    ) -> AsyncIterator[SpeechDraft]:
+        """Do all of ``generate_audio`` but the last step, which gives the file its name.
+
+        For programs that must record, or be allowed, which file comes. Leaving the context without publishing removes
+        the file.
+
+        Args:
+            request: As ``generate_audio``.
+            on_progress: As ``generate_audio``.
+
+        Yields:
+            The finished speech; or the failure, which ``publish`` returns.
+        """
+        async with self._drafted(request, partial(self._write, on_progress=on_progress)) as draft:
+            yield draft
 
     async def stream_to_file(self, request: AudioRequest, on_progress: SpeechCallback | None = None) -> AudioResponse:
         """Speak one request into a file that can be played while it grows, as ``NAME.part.wav`` beside the final one.
@@ -143,7 +219,8 @@ class TTSService:
         Returns:
             As ``generate_audio``; a stream that fails leaves no file.
         """
-        return await self._respond(request, partial(self._write_growing, on_progress=on_progress))
+        async with self._drafted(request, partial(self._write_growing, on_progress=on_progress)) as draft:
+            return await draft.publish()
 
     async def stream_audio(
         self, request: AudioRequest, on_done: ResponseCallback | None = None
@@ -272,23 +349,22 @@ class TTSService:
     def _settings(self) -> AudioConfig:
         return self._config or get_config()
 
-    async def _respond(
-        self, request: AudioRequest, write: Callable[[AudioRequest, Runtime, Bill], Awaitable[Recording]]
-    ) -> AudioResponse:
+    @asynccontextmanager
+    async def _drafted(
+        self, request: AudioRequest, write: Callable[[AudioRequest, Runtime, Bill], AbstractAsyncContextManager[Draft]]
+    ) -> AsyncIterator[SpeechDraft]:
         started_s = self._clock.monotonic()
         bill: Bill | None = None
-        try:
-            config = self._settings()
-            bill = Bill(config, self._clock)
-            async with self._runtimes.use(config) as runtime:
-                recording = await write(request, runtime, bill)
-            subtitle_paths = await write_subtitles(recording, request)
-        except AudioAPIError as error:
-            response = _failure(error, bill)
-        else:
-            message = f"{recording.duration_s:.2f} s of speech in {recording.path.name}"
-            response = _success(message, recording.model, recording.duration_s, bill, recording.path, subtitle_paths)
-        return await self._account(request, response, started_s)
+        draft: Draft | AudioAPIError
+        async with AsyncExitStack() as opened:
+            try:
+                config = self._settings()
+                bill = Bill(config, self._clock)
+                runtime = await opened.enter_async_context(self._runtimes.use(config))
+                draft = await opened.enter_async_context(write(request, runtime, bill))
+            except AudioAPIError as error:
+                draft = error
+            yield SpeechDraft(request, draft, bill, partial(self._account, request, started_s=started_s))
 
     async def _account(
         self,
@@ -302,9 +378,10 @@ class TTSService:
         await tell(on_done, response)
         return response
 
+    @asynccontextmanager
     async def _write(
         self, request: AudioRequest, runtime: Runtime, bill: Bill, *, on_progress: SpeechCallback | None
-    ) -> Recording:
+    ) -> AsyncIterator[Draft]:
         async with self._prepared(request, runtime, bill) as (pieces, folder, name, overwrite):
             speak = partial(runtime.speak, bill=bill, cached=request.cache)
             async with Narration(pieces, speak, at_once=runtime.config.piece_concurrency) as narration:
@@ -315,11 +392,13 @@ class TTSService:
                         SpeechProgress(pieces_done=narration.done, pieces_total=narration.total, seconds=seconds),
                     )
 
-                return await record(narration, folder, name, overwrite=overwrite, on_piece=on_piece)
+                async with record(narration, folder, name, overwrite=overwrite, on_piece=on_piece) as draft:
+                    yield draft
 
+    @asynccontextmanager
     async def _write_growing(
         self, request: AudioRequest, runtime: Runtime, bill: Bill, *, on_progress: SpeechCallback | None
-    ) -> Recording:
+    ) -> AsyncIterator[Draft]:
         async with self._prepared(request, runtime, bill, FIRST_CHARS) as (pieces, folder, name, overwrite):
             live = Live(Joint())
             blocks = stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)
@@ -330,7 +409,8 @@ class TTSService:
                         on_progress,
                         SpeechProgress(pieces_done=live.joint.pieces, pieces_total=len(pieces), seconds=live.seconds),
                     )
-                return live.joint.recording(await writer.commit())
+                identity = await writer.prepare()
+                yield Draft(identity, live.joint.recording(folder / name), writer)
 
     @asynccontextmanager
     async def _prepared(
