@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from project import ROOT
+from project import ROOT, variables_without
 from redis_server import binary
 
 ROWS = {
@@ -19,10 +19,10 @@ ROWS = {
 SMALL = ["--requests=2", "--latency=0", "--rounds=1", "--size-mb=1"]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the benchmarks as users do."""
-    command = [sys.executable, ROOT / "benchmarks" / "core.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+def run(*arguments: str, program: str = "core.py") -> subprocess.CompletedProcess[str]:
+    """Run a benchmark as users do, without the measurement of coverage, which slows it down."""
+    command = [sys.executable, ROOT / "benchmarks" / program, *arguments]
+    return subprocess.run(command, env=variables_without("COVERAGE_"), capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("part", ROWS)
@@ -46,8 +46,7 @@ def test_queue_benchmark_prints_every_system_and_goal() -> None:
     """Systems that are not installed are left out; ours, and the goals that need no other library, are always there."""
     binary()
     tiny = ["--jobs=40", "--waits=3", "--idle=0.1", "--rounds=1", "--lease=1"]
-    command = [sys.executable, ROOT / "benchmarks" / "queues.py", *tiny]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run(*tiny, program="queues.py")
     assert done.returncode == 0, done.stderr
     for system in ("bare loop", "bare loops", "backend", "service"):
         assert re.search(rf"^{system} +[\d,]+ +[\d,]+ +[\d,]+ +\d+% ", done.stdout, re.MULTILINE), done.stdout
@@ -57,8 +56,7 @@ def test_queue_benchmark_prints_every_system_and_goal() -> None:
 def test_long_text_benchmark_prints_every_goal(tmp_path: Path) -> None:
     """Speed, memory, resumption and the first sound, the latter beside the server's own; no file stays behind."""
     tiny = ["--chars=6000", "--lengths", "200", "400", "--latency=0.2", "--rounds=1", "--streams=2"]
-    command = [sys.executable, ROOT / "benchmarks" / "long_text.py", f"--folder={tmp_path}", *tiny]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run(f"--folder={tmp_path}", *tiny, program="long_text.py")
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r" \d+\.\d\d  \d+\.\d\d–\d+\.\d\d ", done.stdout)) == 8, done.stdout
     assert len(re.findall(r" (?:met|MISSED)$", done.stdout, re.MULTILINE)) == 7, done.stdout
@@ -71,8 +69,7 @@ def test_chaos_loses_nothing_at_a_tiny_size(tmp_path: Path) -> None:
     binary()  # without a server there is nothing to break
     troubles = ["kill", "cuts", "restarts", "memory", "readonly", "loading", "frost"]
     tiny = ["--jobs=12", "--seconds=0.5", "--times=2", "--seed=7", f"--folder={tmp_path}"]
-    command = [sys.executable, ROOT / "benchmarks" / "chaos.py", *troubles, "malformed", *tiny]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run(*troubles, "malformed", *tiny, program="chaos.py")
     assert "; seed 7" in done.stdout, done.stderr
     lost = re.findall(r"^(\w+) +not done in the end +0 +≤ 0 +met$", done.stdout, re.MULTILINE)
     assert lost == [*troubles, "malformed"], done.stdout
@@ -83,8 +80,7 @@ def test_chaos_loses_nothing_at_a_tiny_size(tmp_path: Path) -> None:
 
 def test_unknown_scenario_is_refused() -> None:
     """A misspelt scenario is named beside the right ones, before anything runs."""
-    command = [sys.executable, ROOT / "benchmarks" / "chaos.py", "kil"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run("kil", program="chaos.py")
     assert done.returncode == 2
     assert "['kil']; there are kill, stop, freeze" in done.stderr
 

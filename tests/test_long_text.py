@@ -719,6 +719,7 @@ async def test_after_kill_9_only_unfinished_pieces_are_paid_for(gemini_emulator:
     )
 
 
+@pytest.mark.slow
 async def test_several_processes_share_one_folder(gemini_emulator: Emulator, folder: Path) -> None:
     """At the same time: each file is right, no piece is damaged, and a later run finds all of them."""
     programs = await asyncio.gather(*(start(gemini_emulator, folder, f"{n}") for n in range(3)))

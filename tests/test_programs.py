@@ -131,6 +131,7 @@ def test_setup_never_touches_an_env_that_is_there(tmp_path: Path, capsys: pytest
     assert env.read_text() == "GEMINI_API_KEY=mine\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uv", sorted({shutil.which("uv"), None}, key=bool), ids=lambda uv: "uv" if uv else "pip")
 def test_setup_installs_once(
     uv: str | None,
