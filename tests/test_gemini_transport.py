@@ -417,7 +417,7 @@ async def test_no_proxy_where_none_is_wanted(base_url: str, no_proxy: str, no_pr
     assert proxy.requests == []
 
 
-@pytest.mark.parametrize("proxy", ["ftp://proxy.invalid", "http://proxy:port", "socks5://127.0.0.1:9"])
+@pytest.mark.parametrize("proxy", ["ftp://proxy.invalid", "http://proxy:port"])
 async def test_a_proxy_that_cannot_be_used_is_named(proxy: str, no_proxies: pytest.MonkeyPatch) -> None:
     """A wrong variable is a configuration error, raised without a call."""
     no_proxies.setenv("HTTPS_PROXY", proxy)

@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Literal, NamedTuple
 from audio_api.config import AudioConfig
 from audio_api.doctor.live_calls import api_client, error_text, one_line
 from audio_api.engines.base import Turn, Utterance
+from audio_api.engines.gemini_errors import classify
 from audio_api.errors import AudioAPIError, ConfigurationError
 from audio_api.models.audio_request import VoiceConfig
 from audio_api.queues.redis_client import ping
@@ -130,6 +132,14 @@ async def _check_redis(config: AudioConfig) -> Check:
         return Check("fail", "Redis", str(error))
 
 
+def _detour(config: AudioConfig) -> str:
+    """The proxy of the environment, if there is one, without its password."""
+    from audio_api.engines.gemini_transport import proxy_for
+
+    host = (proxy_for(config.gemini_base_url) or "").rpartition("@")[2].rpartition("//")[2]
+    return f" through the proxy {host} of the environment" if host else ""
+
+
 async def _check_api(config: AudioConfig) -> Check:
     import httpx2
 
@@ -140,8 +150,8 @@ async def _check_api(config: AudioConfig) -> Check:
         async with asyncio.timeout(_API_LIMIT_S), api_client(config) as client:
             response = await client.get(f"/v1beta/models/{model}")
     except (httpx2.HTTPError, TimeoutError, AudioAPIError) as error:
-        reason = str(error) if isinstance(error, AudioAPIError) else type(error).__name__
-        return Check("fail", "Gemini API", f"no answer from {config.gemini_base_url}: {reason}")
+        reason = classify(error, now=datetime.now(UTC), key=config.require_api_key())
+        return Check("fail", "Gemini API", f"no answer from {config.gemini_base_url}{_detour(config)}: {reason}")
     if response.is_success:
         return Check("ok", "Gemini API", f"knows {model}")
     return Check("fail", "Gemini API", f"asked for {model}: {one_line(error_text(response))}")

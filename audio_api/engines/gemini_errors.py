@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
@@ -91,6 +92,15 @@ def classify(error: Exception, *, now: datetime, key: str = "") -> AudioAPIError
         return error
     if answer := _Answer.of(error, key):
         return _from_status(answer, now)
+    if problem := _distrust(error):
+        return ConfigurationError(
+            f"the certificate on the way to GEMINI_BASE_URL is not trusted ({quote(problem, key)}): a proxy or gateway "
+            "with a certificate authority of its own needs SSL_CERT_FILE, the path of that authority's certificate"
+        )
+    if "httpx.ProxyError" in _ancestry(type(error)) and str(error).startswith("407"):
+        return ConfigurationError(
+            "the proxy refuses the user or the password (407): HTTPS_PROXY names both, as http://user:password@host:port"
+        )
     if code := _code_of(type(error)):
         return error_class(code)(_describe(code, error, key), code=code)
     if isinstance(error, _BUGS):
@@ -110,6 +120,13 @@ def _ancestry(kind: type) -> Iterator[str]:
 
 def _code_of(kind: type) -> ErrorCode | None:
     return next((_CODES[name] for name in _ancestry(kind) if name in _CODES), None)
+
+
+def _distrust(error: BaseException | None) -> str | None:
+    """Why a certificate was refused, if that is behind an error; each library wraps the reason in errors of its own."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error.verify_message if error else None
 
 
 # What could not be read may quote the reply, and with it the text to speak; what could not be sent may quote the key.

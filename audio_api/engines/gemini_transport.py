@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
+import ssl
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import cache, partial
 from ipaddress import ip_address
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -59,11 +62,15 @@ class _Lanes:
             self._all.add(lane)
             try:
                 yield lane
-            finally:
-                now_s = time.monotonic()
-                self._idle.append((now_s, lane))
-                if now_s - self._idle[0][0] > _KEEP_ALIVE_S:
-                    await self._close(self._idle.popleft()[1])
+            except BaseException:
+                # The HTTP library takes a connection whose handshake failed in a proxy's tunnel for a busy one: the
+                # next call would wait for it.
+                await self._close(lane)
+                raise
+            now_s = time.monotonic()
+            self._idle.append((now_s, lane))
+            if now_s - self._idle[0][0] > _KEEP_ALIVE_S:
+                await self._close(self._idle.popleft()[1])
 
     async def aclose(self) -> None:
         self._idle.clear()
@@ -82,12 +89,10 @@ class _SpeechTransport(httpx2.AsyncBaseTransport):
         self._lanes = lanes
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        timeout = request.extensions["timeout"]
-        timeout["connect"] = min(timeout["connect"] or _CONNECT_TIMEOUT_S, _CONNECT_TIMEOUT_S)
         wire = current_wire.get(None)
         async with AsyncExitStack() as call:
             lane = await call.enter_async_context(self._lanes.lane())
-            reply = await lane.handle_async_request(request)
+            reply = await _send(lane, request)
             call.push_async_callback(reply.aclose)
             stream = _BoundedStream(reply, wire, call)
             headers = [(name, value) for name, value in reply.headers.raw if name.lower() not in _WIRE_ONLY]
@@ -101,6 +106,32 @@ class _SpeechTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._lanes.aclose()
+
+
+async def _send(lane: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
+    """Pass the request on; the connection must be ready within the time of its two steps.
+
+    The HTTP library bounds the first step and the handshake, but waits for a proxy as long as for speech.
+    """
+    timeout = request.extensions["timeout"]
+    timeout["connect"] = min(timeout["connect"] or _CONNECT_TIMEOUT_S, _CONNECT_TIMEOUT_S)
+    limit_s = 2 * timeout["connect"]
+    try:
+        async with asyncio.timeout(limit_s) as connecting:
+
+            async def watch(event: str, details: Mapping[str, Any]) -> None:
+                if event == _SENDING and details["request"].method != b"CONNECT":
+                    connecting.reschedule(None)
+
+            request.extensions["trace"] = watch
+            return await lane.handle_async_request(request)
+    except TimeoutError:
+        problem = f"no connection within {limit_s:g} s"
+    raise httpx2.ConnectTimeout(problem, request=request)
+
+
+# Named so by the HTTP library for each request, that for a proxy's tunnel included.
+_SENDING = "http11.send_request_headers.started"
 
 
 async def _content(body: Body, wire: Wire | None) -> bytes:
@@ -168,32 +199,49 @@ def open_http_client(base_url: str, *, max_connections: int) -> httpx2.AsyncClie
         max_connections: Calls that may be in progress at once.
 
     Raises:
-        ConfigurationError: The proxy of the environment cannot be used.
+        ConfigurationError: The proxy or the certificates of the environment cannot be used.
     """
-    url = _proxy_for(base_url)
+    url = proxy_for(base_url)
     limits = httpx2.Limits(max_connections=1, keepalive_expiry=_KEEP_ALIVE_S)
+    certificates = _certificates()
     try:
         proxy = httpx2.Proxy(url) if url else None
         # Each lane would load the certificates by itself.
-        open_lane = partial(httpx2.AsyncHTTPTransport, httpx2.create_ssl_context(), limits=limits, proxy=proxy)
+        open_lane = partial(httpx2.AsyncHTTPTransport, certificates, limits=limits, proxy=proxy)
         transport = _SpeechTransport(_Lanes(open_lane, max_connections))
-    # InvalidURL and ValueError: the variable's value; ImportError: SOCKS needs a package of its own.
-    except (httpx2.InvalidURL, ValueError, ImportError) as error:
-        problem = type(error).__name__
+    except ImportError:
+        problem = "SOCKS needs the package socksio: pip install socksio"
+    except (httpx2.InvalidURL, ValueError):
+        problem = "it must be an http:// or https:// URL, or socks5:// with the package socksio"
     else:
         if proxy is not None:
             _announce(proxy.url.host)
         # Speech hardly compresses, and what is not compressed cannot be a bomb.
         headers = {"Accept-Encoding": "identity"}
         return httpx2.AsyncClient(transport=transport, follow_redirects=False, trust_env=False, headers=headers)
-    raise ConfigurationError(
-        f"the proxy that HTTPS_PROXY or ALL_PROXY names cannot be used ({problem}): it must be an http:// or https:// "
-        "URL, or socks5:// with the package socksio"
-    )
+    raise ConfigurationError(f"the proxy that HTTPS_PROXY or ALL_PROXY names cannot be used: {problem}")
 
 
-def _proxy_for(base_url: str) -> str | None:
-    """The proxy of the environment, for https to other machines only."""
+def _certificates() -> ssl.SSLContext:
+    """Those of the system, or of SSL_CERT_FILE, or of SSL_CERT_DIR.
+
+    Raises:
+        ConfigurationError: There are none where the variable points to.
+    """
+    name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
+    path = os.environ.get(name, "")
+    try:
+        if name == "SSL_CERT_DIR" and path and not any(map(os.path.isdir, path.split(os.pathsep))):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        return httpx2.create_ssl_context()
+    except OSError as error:
+        problem = error.strerror or "unreadable"
+    wanted = "a file with certificates in PEM format" if name == "SSL_CERT_FILE" else "a folder of certificates"
+    raise ConfigurationError(f"{name}={path!r} cannot be used ({problem}): it must be {wanted}")
+
+
+def proxy_for(base_url: str) -> str | None:
+    """The URL of the environment's proxy, for https to other machines only; it may hold a password."""
     url = urlsplit(base_url)
     host = url.hostname or ""
     if url.scheme != "https" or _is_this_machine(host) or proxy_bypass(host):
