@@ -188,11 +188,13 @@ class TTSQuotaError(TTSError):
 class TTSOutputError(TTSError):
     """The file could not be written: disk full, read-only, name taken. An older file is untouched.
 
-    ``audio`` is the complete verified WAV when only writing it failed, so that nothing paid for is lost.
+    ``audio`` is the complete verified WAV when only writing it failed, so that nothing paid for is lost; ``model`` is
+    the model that spoke it.
     """
 
     default_code = ErrorCode.OUTPUT_FAILED
     audio: bytes | None = None
+    model: str | None = None
 
 
 class QueueServiceError(AudioAPIError):

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import subprocess
 import time
 import wave
 from collections.abc import Callable, Iterator
@@ -374,3 +375,48 @@ async def test_a_redis_that_is_named_by_host_name_comes_back(
             assert min(each.finished_at or 0 for each in results) - well_at < 5
     finally:
         server.stop()
+
+
+def remount(disk: Path, options: str) -> None:
+    """Change a mounted file system."""
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("cache_max_bytes", [0, 10**9], ids=["no cache", "cache on the same disk"])
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+async def test_a_disk_that_takes_no_files_costs_no_money(
+    trouble: str,
+    cache_max_bytes: int,
+    tmp_path: Path,
+    redis_url: str,
+    gemini_emulator: Emulator,
+    mount: Callable[..., Path],
+) -> None:
+    """A worker stops taking tasks, keeps what it paid for, hands back the rest, and goes on when the disk is well."""
+    disk, jobs, slots = mount("size=4m"), 60, 3
+    settings = {"output_dir": disk / "out", "cache_max_bytes": cache_max_bytes, "worker_concurrency": slots}
+    with site(tmp_path, redis_url, gemini_emulator, **settings) as place:
+        gemini_emulator.latency_s = 0.05
+        place.start(1)
+        ids = await place.enqueue(jobs)
+        if trouble == "read-only":
+            await until(lambda: len(gemini_emulator.calls) > 10)
+            remount(disk, "ro")
+        await until(lambda: "takes no tasks: it cannot write" in place.logs())
+        async with QueueService(config=place.config) as queue:
+            async with asyncio.timeout(20):
+                while (await queue.get_queue_stats()).leased:  # noqa: ASYNC110 - nothing announces it
+                    await asyncio.sleep(0.02)
+            stats = await queue.get_queue_stats()
+        assert (stats.failed, stats.dead) == (0, 0)
+        assert stats.succeeded < jobs
+        calls = len(place.texts())
+        await asyncio.sleep(2)  # a worker that went on calling would be seen
+        assert len(place.texts()) == calls
+        remount(disk, "rw,size=64m")
+        results = await place.results(ids)
+        check_files(results)
+        assert {result.deliveries for result in results} == {1}
+        assert sum(place.texts().values()) == jobs
+        assert all(result.cost_usd for result in results)
+        assert "can write again" in place.logs()

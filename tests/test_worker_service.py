@@ -792,11 +792,17 @@ async def test_a_renewal_that_was_late_is_asked_for_again(
     assert await state_of(queue, task_id) is JobState.SUCCEEDED
 
 
+@pytest.mark.parametrize("cache_max_bytes", [0, 10**8])
 async def test_paid_audio_waits_for_a_person_who_mends_the_folder(
-    config: AudioConfig, queue: QueueService, tmp_path: Path
+    cache_max_bytes: int,
+    config: AudioConfig,
+    queue: QueueService,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A file that cannot be written is final, because only a person can help; the next time nothing is paid for."""
-    config = config.model_copy(update={"cache_dir": tmp_path / "cache", "cache_max_bytes": 10**8})
+    """The task goes back uncounted, its worker says why it takes none, and the sound is kept, with or without cache."""
+    config = config.model_copy(update={"cache_dir": tmp_path / "cache", "cache_max_bytes": cache_max_bytes})
     request = AudioRequest(text="A sentence of some length, so that nobody doubts that all of it was spoken.")
 
     def and_then_the_folder_is_gone(utterance: Utterance) -> SpeechAudio:
@@ -806,12 +812,30 @@ async def test_paid_audio_waits_for_a_person_who_mends_the_folder(
     engine = ScriptedEngine([and_then_the_folder_is_gone])
     worker = worker_with(engine, config, queue)
     await worker.start_worker()
-    result = await queue.wait_for_result(await queue.enqueue_single_task(request), 10)
-    assert (result.state, result.error_code) == (JobState.FAILED, ErrorCode.OUTPUT_FAILED)
+    task_id = await queue.enqueue_single_task(request)
+    await until(lambda: worker.get_status().state is WorkerState.BLOCKED)
+    assert "Not a directory" in (worker.get_status().problem or "")
+    assert "takes no tasks: it cannot write" in caplog.text
+    await until(lambda: not worker.get_status().current_tasks)
+    assert await state_of(queue, task_id) is JobState.DELAYED
     config.output_dir.unlink()
-    again = await queue.wait_for_result(await queue.enqueue_single_task(request), 10)
+    result = await queue.wait_for_result(task_id, 10)
+    assert (result.success, result.deliveries, result.attempts, len(engine.asked)) == (True, 1, 1, 1)
+    assert (worker.get_status().problem, worker.get_status().state) == (None, WorkerState.IDLE)
     await worker.stop_worker()
-    assert (again.success, again.cached_pieces, len(engine.asked)) == (True, 1, 1)
+
+
+async def test_a_task_whose_own_name_is_refused_fails(config: AudioConfig, queue: QueueService) -> None:
+    """Where other files can be written, a folder in the place of its file is the task's own trouble: others go on."""
+    (config.output_dir / "taken.wav").mkdir(parents=True)
+    worker = worker_with(ScriptedEngine(), config, queue)
+    await worker.start_worker()
+    bad = await queue.enqueue_single_task(AudioRequest(text="Hello.", output_filename="taken", overwrite=True))
+    good = await queue.enqueue_single_task(HELLO)
+    result = await queue.wait_for_result(bad, 10)
+    assert (result.state, result.error_code) == (JobState.FAILED, ErrorCode.OUTPUT_FAILED)
+    assert (await queue.wait_for_result(good, 10)).success
+    await worker.stop_worker()
 
 
 async def test_a_crashed_loop_begins_again(

@@ -198,6 +198,27 @@ def _check_target(directory: Path, name: str, overwrite: bool) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
+def check_folder(directory: Path, size_bytes: int) -> None:
+    """Find out, blocking, whether a folder takes a file of this size. Leaves nothing behind.
+
+    Args:
+        directory: The folder; it may be missing if it can be made.
+        size_bytes: The size of the file; it is written.
+
+    Raises:
+        TTSOutputError: It does not; the text says why.
+    """
+    path = directory.absolute()
+    with _explained(path):
+        folder = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        os.close(os.open(folder, _FOLDER_FLAGS))
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(max(1, size_bytes)))
+            file.flush()
+            if size_bytes:
+                os.fsync(file.fileno())
+
+
 async def write_wav(
     directory: Path, name: str, pcm: Pcm, *, sample_rate: int = SAMPLE_RATE, overwrite: bool = False
 ) -> Path:

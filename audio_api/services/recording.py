@@ -90,7 +90,7 @@ def _handing_over(whole: SpeechAudio | None) -> Iterator[None]:
         yield
     except TTSOutputError as error:
         if whole:
-            error.audio = encode_wav(whole.pcm, whole.sample_rate)
+            error.audio, error.model = encode_wav(whole.pcm, whole.sample_rate), whole.model
         raise
 
 

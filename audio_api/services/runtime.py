@@ -41,6 +41,8 @@ _CHARS_PER_TOKEN = 2
 _LEAST_PIECE_CHARS = 200
 # Planning a text of this length takes about 10 ms.
 _THREAD_ABOVE_CHARS = 20_000
+# Paid pieces that the cache's disk refuses stay in memory, twenty minutes of speech at most.
+_UNKEPT_BYTES = 64_000_000
 
 
 class Runtime:
@@ -65,6 +67,7 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.enter_loop()
         folder = config.cache_dir or config.output_dir / ".cache"
+        self._unkept: dict[str, CachedPiece] = {}
         self._cache = PieceCache(folder, config.cache_max_bytes) if config.cache_max_bytes else None
 
     def enter_loop(self) -> None:
@@ -205,7 +208,12 @@ class Runtime:
             warnings=audio.warnings,
             made_at=self._clock.now(),
         )
-        await self._cache.put(content_key(utterance, self.engine.name), piece)
+        key = content_key(utterance, self.engine.name)
+        if not await self._cache.put(key, piece):
+            self._unkept[key] = piece
+            most_bytes = min(_UNKEPT_BYTES, self.config.cache_max_bytes)
+            while sum(len(each.pcm) for each in self._unkept.values()) > most_bytes:
+                del self._unkept[next(iter(self._unkept))]
 
     def for_successor(self, utterance: Utterance, bill: Bill) -> Utterance:
         """The same words for the model that takes over from one that is gone.
@@ -284,7 +292,10 @@ class Runtime:
         return False
 
     async def _find(self, utterance: Utterance) -> CachedPiece | None:
-        return await self._cache.get(content_key(utterance, self.engine.name)) if self._cache else None
+        if self._cache is None:
+            return None
+        key = content_key(utterance, self.engine.name)
+        return await self._cache.get(key) or self._unkept.get(key)
 
     def _successor(self, model: str, bill: Bill) -> str:
         successor = model_spec(model).successor

@@ -13,7 +13,7 @@ from audio_api.audio.wav import SAMPLE_RATE
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSError
-from audio_api.models.audio_request import TokenUsage
+from audio_api.models.audio_request import AudioResponse, TokenUsage
 from audio_api.models.speech_models import Price, model_spec
 from audio_api.retry import Clock, RetryPolicy, call_with_retry
 
@@ -60,6 +60,14 @@ class Bill:
         self.cached_pieces += other.cached_pieces
         self.unanswered += other.unanswered
         self.warn(*other.warnings)
+
+    def carry_over(self, response: AudioResponse) -> None:
+        """Take over what an earlier response to the same request tells of its calls."""
+        self.attempts += response.attempts
+        self.usage += response.usage
+        self.cost_usd = response.cost_usd
+        self.cached_pieces += response.cached_pieces
+        self.warn(*response.warnings)
 
     def charge(self, model: str, usage: TokenUsage) -> None:
         """Add what one call was billed."""

@@ -26,6 +26,7 @@ from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
 from audio_api.models.filenames import safe_filename
 from audio_api.queues.base import MAX_DELIVERIES, Lease
+from audio_api.services.output_place import OutputPlace
 from audio_api.services.pacing import DOWN
 from audio_api.services.queue_service import QueueService
 from audio_api.services.tasks import decode_request, encode_result
@@ -43,6 +44,8 @@ _SPREAD_S = 5.0
 # Handing a task back must not hold a shutdown up; its lease runs out by itself.
 _HAND_BACK_S = 2.0
 _PAUSE_S = 0.5
+# After so many refusals by a place that takes other files the task itself is to blame.
+_MOST_WRITES = 3
 # With these a task ends before the pace has seen enough failures to tell an outage.
 _PERHAPS_DOWN = {*DOWN, ErrorCode.TASK_TIMEOUT}
 _SURELY_DOWN = {*DOWN, ErrorCode.OUTAGE}
@@ -66,6 +69,7 @@ class Premises:
         runs: By task.
         alone: Held by who must be alone: nobody else may begin a run.
         empty: Set while there are no runs.
+        place: Where their files go.
     """
 
     _known: ClassVar[WeakKeyDictionary[QueueService, Premises]] = WeakKeyDictionary()
@@ -75,6 +79,7 @@ class Premises:
         self.alone = asyncio.Lock()
         self.empty = asyncio.Event()
         self.empty.set()
+        self.place = OutputPlace()
 
     @classmethod
     def of(cls, queue: QueueService) -> Premises:
@@ -182,7 +187,7 @@ class TaskRun:
         if earlier and earlier.subtitles is None:
             # The file is the task's own; only its subtitles are not all there.
             request, earlier = request.model_copy(update={"overwrite": True}), None
-        response = _response_to(earlier) if earlier else await self._speak(request)
+        response = _response_to(earlier) if earlier else await self._speak_and_write(request)
         if (wait_s := await self._deferral_s(response)) is not None:
             return await self._defer(response, wait_s)
         done = self._queue.backend.finish(self.lease, encode_result(response), success=response.success)
@@ -192,13 +197,26 @@ class TaskRun:
         self._settling = True
         return ending if await done else Ending.LOST
 
-    async def _speak(self, request: AudioRequest) -> AudioResponse:
+    async def _speak_and_write(self, request: AudioRequest) -> AudioResponse:
+        """Speak; write again what its place refused, but takes now: another file may have filled it for a moment."""
+        task_id, place = self.lease.job_id, self._premises.place
+        for _ in range(_MOST_WRITES):
+            response = await self._speak(request, place.kept(task_id))
+            if response.error_code is not ErrorCode.OUTPUT_FAILED:
+                place.forget(task_id)
+                break
+            place.keep(task_id, response)
+            if await place.check_again(self._settings().output_dir, response):
+                break
+        return response
+
+    async def _speak(self, request: AudioRequest, unsaved: AudioResponse | None) -> AudioResponse:
         limit_s = self._settings().task_timeout
         try:
             async with asyncio.timeout(limit_s) as self._limit:
                 self._time = TimeLimit(self._limit)
                 time_limit.set(self._time)
-                async with self._tts.prepare(request, self._heard) as draft:
+                async with self._tts.prepare(request, self._heard, unsaved=unsaved) as draft:
                     return await self._publish(draft)
         except TimeoutError:
             if not (self._limit and self._limit.expired()):
@@ -240,6 +258,8 @@ class TaskRun:
             case ErrorCode.CREDIT_EXHAUSTED:
                 return _CREDIT_S
             case ErrorCode.CONNECTION_FAILED | ErrorCode.OUTAGE:
+                return _RECONNECT_S
+            case ErrorCode.OUTPUT_FAILED if self._premises.place.problem:
                 return _RECONNECT_S
             case ErrorCode.AUTHENTICATION | ErrorCode.CONFIGURATION:
                 # A key that is refused everywhere is nothing the task could help; a voice it may not use is.

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from audio_api.audio.wav import MAX_DATA_BYTES, SAMPLE_RATE, WavWriter, check_target
+from audio_api.audio.wav import MAX_DATA_BYTES, SAMPLE_RATE, WavWriter, check_target, decode_wav
 from audio_api.config import AudioConfig, get_config
-from audio_api.engines.base import SpeechEngine, Utterance
+from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import AudioAPIError, ErrorCode, TTSOutputError, TTSQuotaError, TTSValidationError
 from audio_api.models.audio_request import (
     AudioRequest,
@@ -31,7 +31,7 @@ from audio_api.models.audio_request import (
 )
 from audio_api.retry import Clock
 from audio_api.services.listeners import tell
-from audio_api.services.narration import Narration
+from audio_api.services.narration import Narration, Speak
 from audio_api.services.planning import PlannedPiece
 from audio_api.services.recording import Draft, Joint, record
 from audio_api.services.runtime import Runtime, content_key
@@ -192,7 +192,11 @@ class TTSService:
 
     @asynccontextmanager
     async def prepare(
-        self, request: AudioRequest, on_progress: SpeechCallback | None = None
+        self,
+        request: AudioRequest,
+        on_progress: SpeechCallback | None = None,
+        *,
+        unsaved: AudioResponse | None = None,
     ) -> AsyncIterator[SpeechDraft]:
         """Do all of ``generate_audio`` but the last step, which gives the file its name.
 
@@ -202,11 +206,13 @@ class TTSService:
         Args:
             request: As ``generate_audio``.
             on_progress: As ``generate_audio``.
+            unsaved: The response to the same request whose file could not be written; its sound is written now, rather
+                than made and paid for again. ``None``, or without sound: it is made.
 
         Yields:
             The finished speech; or the failure, which ``publish`` returns.
         """
-        async with self._drafted(request, partial(self._write, on_progress=on_progress)) as draft:
+        async with self._drafted(request, partial(self._write, on_progress=on_progress, unsaved=unsaved)) as draft:
             yield draft
 
     async def stream_to_file(self, request: AudioRequest, on_progress: SpeechCallback | None = None) -> AudioResponse:
@@ -380,10 +386,19 @@ class TTSService:
 
     @asynccontextmanager
     async def _write(
-        self, request: AudioRequest, runtime: Runtime, bill: Bill, *, on_progress: SpeechCallback | None
+        self,
+        request: AudioRequest,
+        runtime: Runtime,
+        bill: Bill,
+        *,
+        on_progress: SpeechCallback | None,
+        unsaved: AudioResponse | None,
     ) -> AsyncIterator[Draft]:
         async with self._prepared(request, runtime, bill) as (pieces, folder, name, overwrite):
-            speak = partial(runtime.speak, bill=bill, cached=request.cache)
+            speak: Speak = partial(runtime.speak, bill=bill, cached=request.cache)
+            if unsaved and unsaved.unsaved_audio and len(pieces) == 1:
+                bill.carry_over(unsaved)
+                speak = partial(_hand_over, unsaved.unsaved_audio, unsaved.model or pieces[0].utterance.model)
             async with Narration(pieces, speak, at_once=runtime.config.piece_concurrency) as narration:
 
                 async def on_piece(seconds: float) -> None:
@@ -469,6 +484,13 @@ def make_engine(config: AudioConfig, gemini_client: object | None = None) -> Spe
     )
 
 
+async def _hand_over(wav: bytes, model: str, _piece: PlannedPiece, when_spoken: Callable[[], None]) -> SpeechAudio:
+    """Verified sound that has been made before, in the place of a call."""
+    when_spoken()
+    sound = decode_wav(wav)
+    return SpeechAudio(sound.pcm, sound.sample_rate, model)
+
+
 def _check_type(request: AudioRequest) -> None:
     # The likeliest slip of whoever has no type checker: generate_audio("Hello").
     if not isinstance(request, AudioRequest):
@@ -535,6 +557,7 @@ def _failure(error: AudioAPIError, bill: Bill | None) -> AudioResponse:
         usage=bill.usage if bill else TokenUsage(),
         cost_usd=bill.cost_usd if bill else 0.0,
         warnings=bill.all_warnings() if bill else (),
+        model=error.model if isinstance(error, TTSOutputError) else None,
         unsaved_audio=error.audio if isinstance(error, TTSOutputError) else None,
     )
 

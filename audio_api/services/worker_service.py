@@ -29,6 +29,8 @@ _WAIT_S = 30.0
 # A worker whose code failed begins again after a second, then ever later.
 _FIRST_RESTART_S, _LAST_RESTART_S = 1.0, 30.0
 _RATE_WINDOW_S = 60.0
+# How often a worker that cannot write looks whether it can.
+_LOOK_S = 1.0
 
 
 class WorkerState(StrEnum):
@@ -36,6 +38,7 @@ class WorkerState(StrEnum):
 
     IDLE = "idle"
     WORKING = "working"
+    BLOCKED = "blocked"
     RESTARTING = "restarting"
     STOPPING = "stopping"
     STOPPED = "stopped"
@@ -55,6 +58,7 @@ class WorkerStatus:
         tasks_per_minute: Tasks finished in the last minute.
         uptime_s: Seconds since it began.
         restarts: How often its loop failed and began again.
+        problem: Why it takes no tasks now, such as a full disk; ``None``: it takes them.
     """
 
     worker_id: str
@@ -66,6 +70,7 @@ class WorkerStatus:
     tasks_per_minute: int
     uptime_s: float
     restarts: int
+    problem: str | None = None
 
 
 def _settings_of(config: AudioConfig | None) -> Callable[[], AudioConfig]:
@@ -188,6 +193,7 @@ class WorkerService:
             tasks_per_minute=len(self._finished_at),
             uptime_s=time.monotonic() - self._started_at if self._loop_task else 0.0,
             restarts=self._restarts,
+            problem=self._premises.place.problem if self._loop_task else None,
         )
 
     def _state(self) -> WorkerState:
@@ -197,6 +203,8 @@ class WorkerService:
             return WorkerState.STOPPING
         if self._restarting:
             return WorkerState.RESTARTING
+        if self._premises.place.problem:
+            return WorkerState.BLOCKED
         return WorkerState.WORKING if self._runs else WorkerState.IDLE
 
     def _counts(self) -> dict[str, int]:
@@ -229,6 +237,9 @@ class WorkerService:
                 if free <= 0:
                     await asyncio.wait({stop, *self._runs}, return_when=asyncio.FIRST_COMPLETED)
                     continue
+                if not await self._can_write():
+                    await asyncio.wait({stop}, timeout=_LOOK_S)
+                    continue
                 if self._premises.alone.locked():
                     if await self._or_stop(self._premises.alone.acquire(), stop):
                         self._premises.alone.release()
@@ -237,15 +248,20 @@ class WorkerService:
         finally:
             stop.cancel()
 
+    async def _can_write(self) -> bool:
+        """Look at the place for the files before a task is begun, whose call would be paid for in vain."""
+        return await self._premises.place.check(self._settings().output_dir) is None
+
     async def _begin_all(self, leases: list[Lease], stop: asyncio.Task[bool]) -> None:
-        """Begin to work, unless a task is at its last delivery, or another worker has such a one."""
+        """Begin to work, unless files cannot be written, or a task of this process is at its last delivery."""
         last_chance = any(lease.deliveries >= MAX_DELIVERIES for lease in leases)
-        if not last_chance and not self._premises.alone.locked():
+        can_write = await self._can_write()
+        if can_write and not last_chance and not self._premises.alone.locked():
             for lease in leases:
                 self._begin(lease)
             return
         await self._hand_back(leases)
-        if last_chance:
+        if can_write and last_chance:
             await self._run_alone(stop)
 
     async def _run_alone(self, stop: asyncio.Task[bool]) -> None:

@@ -1,0 +1,98 @@
+"""The place where a worker's files go: whether it takes any, and the sound that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from math import inf
+from pathlib import Path
+
+from audio_api.audio.file_threads import in_file_thread
+from audio_api.audio.wav import check_folder
+from audio_api.errors import TTSOutputError
+from audio_api.models.audio_request import AudioResponse
+
+logger = logging.getLogger(__name__)
+
+# A worker that takes a task a hundred times a second need not look as often.
+_FRESH_S = 1.0
+# What a file needs whose size is not known, and the most that a look at the place writes.
+_UNKNOWN_BYTES, _MOST_BYTES = 1_000_000, 64_000_000
+# Twenty minutes of speech: more than all slots of a process have in hand, but for very long texts.
+_UNSAVED_BYTES = 64_000_000
+
+
+class OutputPlace:
+    """Whether files can be written, as far as this process knows, and what it keeps until they can.
+
+    Attributes:
+        problem: Why none can be written; ``None``: they can.
+    """
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+        self._need_bytes = 0
+        self._looked_at = -inf
+        # One look at a time: what one writes would be room that another one misses.
+        self._looking = asyncio.Lock()
+        self._unsaved: dict[str, AudioResponse] = {}
+
+    async def check(self, folder: Path) -> str | None:
+        """Look whether the place takes a file, unless this was looked up within a second; return the problem.
+
+        Args:
+            folder: The output folder; it may be missing if it can be made.
+        """
+        async with self._looking:
+            if time.monotonic() - self._looked_at >= _FRESH_S:
+                await self._look(folder)
+            return self.problem
+
+    async def check_again(self, folder: Path, failed: AudioResponse) -> str | None:
+        """Look at once whether the place takes a file of the size that it just refused; return the problem.
+
+        Args:
+            folder: The output folder.
+            failed: The response that tells of the refusal.
+        """
+        async with self._looking:
+            size_bytes = len(failed.unsaved_audio) if failed.unsaved_audio else _UNKNOWN_BYTES
+            self._need_bytes = min(max(self._need_bytes, size_bytes), _MOST_BYTES)
+            await self._look(folder)
+            return self.problem
+
+    async def _look(self, folder: Path) -> None:
+        try:
+            await in_file_thread(check_folder, folder, self._need_bytes)
+        except TTSOutputError as error:
+            if self.problem is None:
+                logger.warning("this process takes no tasks: it cannot write", extra={"problem": str(error)})
+            self.problem = str(error)
+        else:
+            if self.problem is not None:
+                logger.warning("this process can write again")
+            self.problem, self._need_bytes = None, 0
+        self._looked_at = time.monotonic()
+
+    def keep(self, task_id: str, failed: AudioResponse) -> None:
+        """Keep the sound that could not be written for the next time this process has the task.
+
+        The oldest sounds go when all of them have more than 64 MB.
+
+        Args:
+            task_id: The task.
+            failed: Its response; without ``unsaved_audio`` nothing is kept.
+        """
+        if failed.unsaved_audio:
+            self._unsaved[task_id] = failed
+        while sum(len(each.unsaved_audio or b"") for each in self._unsaved.values()) > _UNSAVED_BYTES:
+            del self._unsaved[next(iter(self._unsaved))]
+
+    def kept(self, task_id: str) -> AudioResponse | None:
+        """The response that was kept for a task; ``None``: there is none."""
+        return self._unsaved.get(task_id)
+
+    def forget(self, task_id: str) -> None:
+        """Let the sound of a task go, which needs it no more."""
+        self._unsaved.pop(task_id, None)
