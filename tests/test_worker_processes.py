@@ -382,8 +382,7 @@ def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("cache_max_bytes", [0, 10**9], ids=["no cache", "cache on the same disk"])
-@pytest.mark.parametrize("trouble", ["full", "read-only"])
+@pytest.mark.parametrize(("trouble", "cache_max_bytes"), [("full", 0), ("read-only", 10**9)])
 async def test_a_disk_that_takes_no_files_costs_no_money(
     trouble: str,
     cache_max_bytes: int,
