@@ -93,8 +93,13 @@ def write_env(root: Path) -> None:
     try:
         descriptor = os.open(str(env), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     except FileExistsError:
+        if env.is_dir() and not (env / "pyvenv.cfg").exists():
+            sys.exit(
+                ".env is a folder, as a container makes one when it mounts a file that is not there: "
+                "remove the folder, or put the file in its place"
+            )
         print(".env: kept as it is")
-        if env.stat().st_mode & 0o077:
+        if env.is_file() and env.stat().st_mode & 0o077:
             print(".env: others on this machine can read it; `chmod 600 .env` keeps the key yours")
         return
     with os.fdopen(descriptor, "wb") as file:

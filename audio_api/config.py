@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
-import stat
 import tempfile
 import threading
 from functools import partial
@@ -24,13 +21,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
+from audio_api.env_file import EnvFiles, read_env_files
 from audio_api.errors import ConfigurationError
 from audio_api.models.audio_request import ID_PATTERN
 from audio_api.models.speech_models import DEFAULT_MODEL, ModelId
-
-_logger = logging.getLogger(__name__)
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 
@@ -47,9 +43,8 @@ _BASE_URL = re.compile(
     r"(?P<path>(?:/[a-z0-9._~-]*)*)",
     re.IGNORECASE | re.ASCII,
 )
-_KEY_LINE = re.compile(
-    r"""^[ \t]*(?:export[ \t]+)?GEMINI_API_KEY[ \t]*=[ \t]*['"]?[^\s'"#]""", re.IGNORECASE | re.MULTILINE
-)
+# Names that logging itself takes, too.
+_SAME_LEVEL = {"WARN": "WARNING", "FATAL": "CRITICAL"}
 _FALSE = {"0", "f", "false", "n", "no"}
 
 
@@ -61,14 +56,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _is_googles(url: str) -> bool:
+    parts = urlsplit(url.strip())
+    return parts.scheme == "https" and (parts.hostname or "").endswith(".googleapis.com")
+
+
 def _check_base_url(value: str, *, any_host: bool) -> str:
     """Return the URL without a slash at its end, or refuse it because it would receive the API key."""
     url = _BASE_URL.fullmatch(value.strip())
     if not url or not 0 < int(url["port"] or 443) < 65_536:
         raise ValueError("must be http(s)://host, with a port and a path at most: no user, query or fragment")
     scheme, host = url["scheme"].lower(), url["host"].lower()
-    google = scheme == "https" and host.endswith(".googleapis.com")
-    if not (google or is_loopback(host) or (scheme == "https" and any_host)):
+    if not (_is_googles(value) or is_loopback(host) or (scheme == "https" and any_host)):
         raise ValueError(
             f"{scheme}://{host} would receive the API key; it must be https on googleapis.com, or on this machine. "
             "ALLOW_CUSTOM_BASE_URL=true allows another https host"
@@ -109,9 +108,6 @@ class AudioConfig(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env",
-        # Windows editors write a byte order mark; older releases of python-dotenv take it for a part of the first name.
-        env_file_encoding="utf-8-sig",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -252,26 +248,34 @@ class AudioConfig(BaseSettings):
         description='US dollars per million input and audio tokens, by model, as JSON: {"model": [0.5, 9]}.',
     )
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, *, _env_file: EnvFiles = ".env", **values: Any) -> None:
         """Take settings by field name; what is not given comes from the environment, ``.env`` or the default."""
-        if problem := self._fill(values):
+        if problem := self._fill(_env_file, values):
             # Nothing secret stays within reach of the error: not in the original as its context, whose inputs hold the
             # key, nor in this frame, whose variables a traceback may show.
             values.clear()
             raise ConfigurationError(problem)
 
-    def _fill(self, values: dict[str, Any]) -> str | None:
+    def _fill(self, env_file: EnvFiles, values: dict[str, Any]) -> str | None:
         """Read every setting; return what is wrong with them."""
-        if unknown := [name for name in values if name not in type(self).model_fields and name != "_env_file"]:
+        if unknown := [name for name in values if name not in type(self).model_fields]:
             return f"no such setting: {', '.join(unknown)}"
-        env_file = values.get("_env_file", self.model_config.get("env_file"))
         try:
-            super().__init__(**values)
+            in_file = read_env_files(env_file, type(self).model_fields)
+            outside = EnvSettingsSource(type(self))() | values
+            super().__init__(_env_file=None, **{**in_file, **outside})
         except ValidationError as error:
             return _explain(error, type(self))
-        except (OSError, UnicodeDecodeError) as error:
-            return f"{env_file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
-        _warn_of_exposed_keys(env_file)
+        except ConfigurationError as error:
+            return str(error)
+        # The file is whatever lies in the working folder, perhaps a stranger's.
+        if self.gemini_api_key and "gemini_api_key" in outside and "gemini_base_url" in in_file.keys() - outside.keys():
+            url = self.gemini_base_url
+            if not _is_googles(url):
+                return (
+                    f"GEMINI_BASE_URL={url!r} in {env_file} would receive an API key that is not from there: set both "
+                    "in the environment, or both in the file"
+                )
         return None
 
     def __reduce__(self) -> tuple[partial[Self], tuple[()]]:
@@ -283,7 +287,9 @@ class AudioConfig(BaseSettings):
     def _any_case(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
             return value
-        return value.strip().upper() if info.field_name == "log_level" else value.strip().lower()
+        if info.field_name == "log_level":
+            return _SAME_LEVEL.get(value.strip().upper(), value.strip().upper())
+        return value.strip().lower()
 
     @field_validator("model_prices", mode="before")
     @classmethod
@@ -390,20 +396,6 @@ def _explain(error: ValidationError, model: type[AudioConfig]) -> str:
         shown = _shown(name, problem["input"])
         lines.append(f"{name.upper()}{shown}: {text}. {model.model_fields[name].description}")
     return "; ".join(lines)
-
-
-_warned_of: set[Path] = set()
-
-
-def _warn_of_exposed_keys(env_file: Any) -> None:
-    """Say once for each file that it holds the API key and everybody on this machine can read it."""
-    for name in [env_file] if isinstance(env_file, str | os.PathLike) else env_file or ():
-        file = Path(name).expanduser().absolute()
-        if file in _warned_of or not file.is_file() or not file.stat().st_mode & stat.S_IROTH:
-            continue
-        if _KEY_LINE.search(file.read_text("utf-8-sig")):
-            _warned_of.add(file)
-            _logger.warning("every user of this machine can read the API key in %s: run chmod 600 on it", file)
 
 
 _lock = threading.Lock()

@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "models": {"errors"},
     "audio": _PLAIN | {"text"},
     "text": _PLAIN,
-    "config": _PLAIN,
+    "env_file": {"errors"},
+    "config": _PLAIN | {"env_file"},
     "logging_config": _PLAIN | {"config"},
     "retry": {"errors"},
     "engines": _SPEECH | {"config"},
@@ -48,6 +49,8 @@ ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "starlette": "emulator",
     "uvicorn": "emulator",
     "tenacity": "retry",
+    "dotenv": "env_file",
+    "aiofiles": ("audio.cache", "services.one_liner"),
     "numpy": ("audio.checks", "audio.joining", "engines.espeak_process", "emulator"),
 }
 

@@ -180,7 +180,7 @@ async def test_a_piece_is_kept_although_its_request_was_cancelled(
         await storing
     cancelled.set_result(None)
     await in_file_thread(until, file_of(tmp_path).exists)
-    assert same(cache._read(KEY, file_of(tmp_path)), made())
+    assert same(await cache.get(KEY), made())
 
 
 # --- damage

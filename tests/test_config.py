@@ -9,6 +9,7 @@ import os
 import pickle
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -532,7 +533,7 @@ def test_validate_config_names_a_folder_that_takes_no_files(folder: str) -> None
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the module logged."""
-    return [record.getMessage() for record in caplog.records if record.name == "audio_api.config"]
+    return [record.getMessage() for record in caplog.records if record.name == "audio_api.env_file"]
 
 
 @pytest.mark.parametrize(
@@ -565,6 +566,70 @@ def test_files_without_an_exposed_key_are_not_reported(
     AudioConfig()
     AudioConfig(_env_file=(".env", "missing"))
     assert warnings_of(caplog) == []
+
+
+def test_the_address_of_a_strangers_file_gets_no_key_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in the working folder may name where its own key goes, or Google; but not where the user's key goes."""
+    Path(".env").write_text("GEMINI_BASE_URL=http://127.0.0.1:9\n")
+    assert AudioConfig().gemini_base_url == "http://127.0.0.1:9"
+    told = f"GEMINI_BASE_URL='http://127.0.0.1:9' in .env would receive an API key that is not from there: {ADVICE}"
+    assert refusal(gemini_api_key=KEY) == told
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    assert refusal() == told
+    Path(".env").write_text(f"ALLOW_CUSTOM_BASE_URL=1\ngemini_base_url=https://proxy.test\nGEMINI_API_KEY={KEY}\n")
+    Path(".env").chmod(0o600)
+    assert "https://proxy.test" in refusal()
+    monkeypatch.delenv("GEMINI_API_KEY")
+    assert AudioConfig().gemini_base_url == "https://proxy.test"
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    monkeypatch.setenv("GEMINI_BASE_URL", "http://localhost:1")
+    assert AudioConfig().gemini_base_url == "http://localhost:1"
+    monkeypatch.delenv("GEMINI_BASE_URL")
+    Path(".env").write_text("GEMINI_BASE_URL=https://eu.googleapis.com\n")
+    assert AudioConfig().gemini_base_url == "https://eu.googleapis.com"
+
+
+ADVICE = "set both in the environment, or both in the file"
+
+
+def test_nothing_is_replaced_within_a_file() -> None:
+    """Nested variables of 400 bytes, which mean 10 GB, are refused; those of other programs do not matter."""
+    nested = "".join(f"V{n}={f'${{V{n - 1}}}' * 10}\n" for n in range(1, 10))
+    Path(".env").write_text(f"V0=0123456789\n{nested}OUTPUT_DIR=x\n")
+    assert AudioConfig().output_dir == Path("x")
+    Path(".env").write_text(f"V0=0123456789\n{nested}OUTPUT_DIR=${{V9}}\n")
+    assert refusal() == "OUTPUT_DIR in .env: ${...} is not replaced there; write the value itself"
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda path: os.mkfifo(path), "is a pipe or a device: it must be a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a pipe or a device: it must be a file"),
+        (lambda path: path.mkdir(), "is a folder, as a container makes one"),
+        (lambda path: path.write_text("A=1\n" * 20_000), "holds more than 65,536 bytes"),
+        (lambda path: path.symlink_to(path), "cannot be read: Too many levels of symbolic links"),
+    ],
+    ids=["pipe", "device", "folder", "large", "loop"],
+)
+def test_what_is_no_file_of_settings_is_refused_at_once(make: Callable[[Path], object], problem: str) -> None:
+    """A pipe does not hang, a device does not fill the memory, and a folder is named."""
+    make(Path(".env").absolute())
+    assert refusal().startswith(f".env {problem}")
+
+
+def test_a_virtual_environment_may_be_called_so() -> None:
+    """``python -m venv .env`` is common; it holds no settings."""
+    Path(".env").mkdir()
+    Path(".env/pyvenv.cfg").touch()
+    assert AudioConfig().num_workers == 3
+
+
+@pytest.mark.parametrize(("name", "level"), [("warn", "WARNING"), ("WARN", "WARNING"), ("Fatal", "CRITICAL")])
+def test_levels_have_the_names_of_logging(name: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``logging`` knows WARN and FATAL, too."""
+    monkeypatch.setenv("LOG_LEVEL", name)
+    assert AudioConfig().log_level == level
 
 
 def test_the_configuration_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

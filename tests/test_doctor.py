@@ -84,6 +84,14 @@ async def test_env_file_is_for_its_owner_only(mode: int, level: str) -> None:
     assert ("chmod 600 .env" in check.text) == (level == "warn")
 
 
+async def test_a_folder_in_the_place_of_env_is_named() -> None:
+    """No command would make a file of it."""
+    Path(".env").mkdir(mode=0o755)
+    found = await checks()
+    assert "chmod" not in found[".env"].text
+    assert found["settings"].text.startswith(".env is a folder")
+
+
 async def test_a_missing_package_or_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing package fails, a missing extra is worth knowing."""
     monkeypatch.setattr(installation, "PACKAGES", ("no-such-package",))

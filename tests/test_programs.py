@@ -131,6 +131,18 @@ def test_setup_never_touches_an_env_that_is_there(tmp_path: Path, capsys: pytest
     assert env.read_text() == "GEMINI_API_KEY=mine\n"
 
 
+def test_setup_stops_at_a_folder_that_is_called_env(tmp_path: Path) -> None:
+    """A container makes one when it mounts a file that is not there; a virtual environment may be called so."""
+    (tmp_path / ".env").mkdir(mode=0o755)
+    with pytest.raises(SystemExit, match=r"^\.env is a folder"):
+        setup.write_env(tmp_path)
+    (tmp_path / ".env" / "pyvenv.cfg").touch()
+    setup.write_env(tmp_path)
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / ".env").symlink_to("nowhere")
+    setup.write_env(tmp_path / "link")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("uv", sorted({shutil.which("uv"), None}, key=bool), ids=lambda uv: "uv" if uv else "pip")
 def test_setup_installs_once(

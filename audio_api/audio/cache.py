@@ -19,9 +19,11 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+import aiofiles
+import aiofiles.os
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from audio_api.audio.file_threads import in_file_thread
+from audio_api.audio.file_threads import file_threads, in_file_thread
 from audio_api.audio.large_sounds import take_permit
 from audio_api.audio.wav import HEADER_BYTES, decode_wav, save_wav, wav_header
 from audio_api.errors import TTSOutputError
@@ -100,10 +102,23 @@ class PieceCache:
             ValueError: The key is none.
         """
         path = self._path(key)
-        if not await in_file_thread(os.path.lexists, path):
+        try:
+            status = await aiofiles.os.stat(path, follow_symlinks=False, executor=file_threads())
+            content = await self._content(path, status)
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            self._complain(f"cannot read {str(path)!r}: {error.strerror}")
+            return None
+        return await in_file_thread(_recognised, key, content, path, status)
+
+    async def _content(self, path: Path, status: os.stat_result) -> bytes:
+        """What the file holds; nothing if it cannot be a piece."""
+        if not (stat.S_ISREG(status.st_mode) and status.st_size <= self._max_bytes):
+            return b""
         await take_permit()
-        return await in_file_thread(self._read, key, path)
+        async with aiofiles.open(path, "rb", opener=_open_piece, executor=file_threads()) as file:
+            return bytes(await file.read())
 
     async def put(self, key: str, piece: CachedPiece) -> bool:
         """Keep a piece, replacing an older one. Cancelled, the piece, being paid for, is kept nevertheless.
@@ -124,25 +139,6 @@ class PieceCache:
         if not _KEY.fullmatch(key):
             raise ValueError("a content key has 64 hexadecimal digits in lower case")
         return self._folder / f"{key}{_SUFFIX}"
-
-    def _read(self, key: str, path: Path) -> CachedPiece | None:
-        try:
-            status = path.lstat()
-            piece = _decoded(key, _content(path)) if self._may_be_piece(status) else None
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self._complain(f"cannot read {str(path)!r}: {error.strerror}")
-            return None
-        if piece is None:
-            _remove(path, status)
-        else:
-            with suppress(OSError):
-                os.utime(path)
-        return piece
-
-    def _may_be_piece(self, status: os.stat_result) -> bool:
-        return stat.S_ISREG(status.st_mode) and status.st_size <= self._max_bytes
 
     def _write(self, key: str, path: Path, piece: CachedPiece) -> bool:
         trailer = _trailer(key, piece)
@@ -208,10 +204,20 @@ def _digest(key: str, *parts: bytes | memoryview) -> bytes:
     return digest.digest()
 
 
-def _content(path: Path) -> bytes:
+def _open_piece(path: str, flags: int) -> int:
     # Neither a link nor a pipe that was put in its place since it was looked at.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-        return file.read()
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _recognised(key: str, content: bytes, path: Path, status: os.stat_result) -> CachedPiece | None:
+    """The piece in a file, which counts as used now; what is none is removed."""
+    piece = _decoded(key, content)
+    if piece is None:
+        _remove(path, status)
+    else:
+        with suppress(OSError):
+            os.utime(path)
+    return piece
 
 
 def _pieces(folder: Path) -> list[tuple[Path, os.stat_result]]:

@@ -32,6 +32,11 @@ def _renew() -> None:
 os.register_at_fork(after_in_child=_renew)
 
 
+def file_threads() -> ThreadPoolExecutor:
+    """The threads themselves, in which aiofiles works when it is told so."""
+    return _executor
+
+
 def run_in_file_thread(work: Callable[..., _T], *args: object) -> asyncio.Future[_T]:
     """Begin blocking work on files in a thread; it must not wait for the event loop.
 

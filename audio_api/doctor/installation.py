@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import shutil
+import stat
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -78,12 +79,19 @@ def _check_extra(extra: str) -> Check:
 
 def _check_env_file(path: Path) -> Check:
     try:
-        mode = path.stat().st_mode & 0o777
-    except FileNotFoundError:
-        return Check("ok", ".env", f"none in {Path.cwd()}; the environment alone counts")
-    if mode & 0o077:
-        return Check("warn", ".env", f"others on this machine can open it (mode {mode:03o}): chmod 600 {path}")
+        mode = path.stat().st_mode
+    except OSError as error:
+        return Check("ok", ".env", f"none in {_working_folder()} ({error.strerror}); the environment alone counts")
+    if stat.S_ISREG(mode) and mode & 0o077:
+        return Check("warn", ".env", f"others on this machine can open it (mode {mode & 0o777:03o}): chmod 600 {path}")
     return Check("ok", ".env", "found, for its owner only")
+
+
+def _working_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return "the working folder, which was deleted"
 
 
 def _check_key(config: AudioConfig) -> Check:

@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiofiles.ospath
+
+from audio_api.audio.file_threads import file_threads, in_file_thread
 from audio_api.config import AudioConfig, get_config
 from audio_api.errors import TTSOutputError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
@@ -41,8 +44,8 @@ async def asay(
     """
     config = config or get_config()
     if path is not None:
-        path = await asyncio.to_thread(Path(path).expanduser)
-        if await asyncio.to_thread(path.is_dir):
+        path = await in_file_thread(Path(path).expanduser)
+        if await aiofiles.ospath.isdir(path, executor=file_threads()):
             raise TTSOutputError(f"{str(path)!r} is a folder: name a file in it")
         # Finished pieces stay where they always are, not beside a file that may be anywhere.
         cache_dir = config.cache_dir or config.output_dir / ".cache"
