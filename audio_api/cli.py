@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from audio_api.config import AudioConfig, get_config, reload_config
 from audio_api.errors import AudioAPIError, ConfigurationError, TTSOutputError, TTSValidationError
 from audio_api.logging_config import setup_logging
+from audio_api.models.audio_request import Markup
 from audio_api.models.languages import Language
 from audio_api.models.speech_models import DEFAULT_MODEL, VoiceModel, model_spec
 from audio_api.models.voices import VoiceName
@@ -75,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     source = say.add_mutually_exclusive_group(required=True)
     source.add_argument("text", nargs="?", metavar="TEXT", help="what is spoken; - reads it from standard input")
     source.add_argument("--file", type=Path, metavar="PATH", help="a UTF-8 text to speak; - is standard input")
+    say.add_argument("--markup", choices=["plain", "markdown"], help="default: markdown for *.md, else MARKUP")
+    say.add_argument("--keep", action="append", default=[], choices=["code", "tables"], help="speak these, too")
     say.add_argument("-o", "--output", metavar="FILE", help="where the WAV goes (default: a name in OUTPUT_DIR)")
     say.add_argument("--voice", default=VoiceName.KORE.value, help="see the command voices (default: %(default)s)")
     say.add_argument("--language", default=Language.ENGLISH.value, help="a BCP-47 code (default: %(default)s)")
@@ -98,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _explain(error: ValidationError) -> str:
     """Every problem; pydantic's own sentences do not say which option they are about, ours do."""
-    problems = [(str(problem["loc"][-1]), problem) for problem in error.errors(include_url=False)]
+    # What is wrong with several fields together has no place.
+    problems = [(" ".join(map(str, problem["loc"][-1:])), problem) for problem in error.errors(include_url=False)]
     ours = "value_error"
     return "; ".join(
         problem["msg"].removeprefix("Value error, ") if problem["type"] == ours else f"{name}: {problem['msg']}"
@@ -166,6 +170,10 @@ def _read_text(arguments: argparse.Namespace) -> str:
     return _decoded(arguments.text.encode("utf-8", "surrogateescape"), "the argument")
 
 
+def _markup_of(file: Path | None, config: AudioConfig) -> Markup:
+    return "markdown" if file and file.suffix.lower() in {".md", ".markdown"} else config.markup
+
+
 def _decoded(content: bytes, source: str) -> str:
     try:
         text = content.decode()
@@ -190,6 +198,8 @@ def _say(arguments: argparse.Namespace) -> int:
         language=arguments.language,
         style=arguments.style,
         model=arguments.model,
+        markup=arguments.markup or _markup_of(arguments.file, config),
+        markup_keep=arguments.keep,
         overwrite=arguments.overwrite,
     )
     cost = "cost unknown" if response.cost_usd is None else f"${response.cost_usd:.4f}"

@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Setting
 
 from audio_api.env_file import EnvFiles, read_env_files
 from audio_api.errors import ConfigurationError
-from audio_api.models.audio_request import ID_PATTERN
+from audio_api.models.audio_request import ID_PATTERN, Markup
 from audio_api.models.speech_models import DEFAULT_MODEL, ModelId
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
@@ -135,6 +135,11 @@ class AudioConfig(BaseSettings):
     )
     output_dir: Path = Field(default=Path("output"), description="Folder of the audio files; made when missing.")
     max_text_length: int = Field(default=100_000, ge=1, description="Longest text of a request, in characters.")
+    markup: Markup = Field(
+        default="plain",
+        description="What a text on the command line is: plain or markdown; files called .md and .markdown are "
+        "Markdown.",
+    )
     max_context_tokens: int = Field(
         default=8_192,
         ge=1,
@@ -282,7 +287,7 @@ class AudioConfig(BaseSettings):
         """Pickle without the secrets; the process that loads the pickle reads them from its own environment."""
         return partial(type(self), **{name: value for name, value in self if name not in _SECRETS}), ()
 
-    @field_validator("log_level", "tts_engine", "audio_checks", mode="before")
+    @field_validator("log_level", "tts_engine", "audio_checks", "markup", mode="before")
     @classmethod
     def _any_case(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):

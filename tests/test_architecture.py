@@ -51,6 +51,8 @@ ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "tenacity": "retry",
     "dotenv": "env_file",
     "aiofiles": ("audio.cache", "services.one_liner"),
+    "markdown_it": "text.markdown",
+    "mdit_py_plugins": "text.markdown",
     "numpy": ("audio.checks", "audio.joining", "engines.espeak_process", "emulator"),
 }
 
@@ -152,4 +154,4 @@ def test_a_public_service_class_loads_no_engine() -> None:
     """Naming ``TTSService`` loads neither an SDK nor numpy; only making speech does."""
     code = "import sys; from audio_api import *; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"google.genai", "numpy", "redis", "starlette", "soxr"} & set(done.stdout.split())
+    assert not {"google.genai", "numpy", "redis", "starlette", "soxr", "markdown_it"} & set(done.stdout.split())

@@ -117,8 +117,38 @@ def test_say_reads_a_file(api: Emulator, capfd: Captured) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "options", "spoken"),
+    [
+        ("notes.md", [], "Hello you."),
+        ("NOTES.MARKDOWN", ["--keep", "tables", "--keep", "code"], "Hello you.\n\ncode"),
+        ("notes.txt", [], "Hello **you**.\n\n    code"),
+        ("notes.txt", ["--markup", "markdown"], "Hello you."),
+        ("notes.md", ["--markup", "plain"], "Hello **you**.\n\n    code"),
+    ],
+)
+def test_the_name_of_a_file_or_an_option_says_what_its_marks_mean(
+    api: Emulator, capfd: Captured, name: str, options: list[str], spoken: str
+) -> None:
+    """Markdown is read without its marks; what is left out is told on standard error."""
+    Path(name).write_text("Hello **you**.\n\n    code\n")
+    code, _, err = run(capfd, "say", "--file", name, *options)
+    assert code == 0
+    assert api.calls[0].text.strip() == spoken
+    assert ("left out of the Markdown: 1 code block" in err) == ("code" not in spoken)
+
+
+def test_a_setting_says_what_marks_mean(api: Emulator, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every text that does not say so itself."""
+    monkeypatch.setenv("MARKUP", "Markdown")
+    assert run(capfd, "say", "Hello **you**.")[0] == 0
+    assert run(capfd, "say", "--markup", "plain", "Hello **me**.")[0] == 0
+    assert [call.text.strip() for call in api.calls] == ["Hello you.", "Hello **me**."]
+
+
+@pytest.mark.parametrize(
     ("arguments", "problem"),
     [
+        (["Hello", "--keep", "code"], "markup_keep goes with the markup markdown"),
         (["--file", "gone.txt"], "audio-api: cannot read 'gone.txt': No such file or directory\n"),
         (["--file", "."], "audio-api: cannot read '.': Is a directory\n"),
         (["Hello", "--file", "gone.txt"], "not allowed with argument"),

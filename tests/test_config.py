@@ -33,6 +33,7 @@ SETTINGS: list[tuple[str, object, str, object]] = [
     ("ALLOW_CUSTOM_BASE_URL", False, "true", True),
     ("OUTPUT_DIR", Path("output"), "/srv/audio", Path("/srv/audio")),
     ("MAX_TEXT_LENGTH", 100_000, "5", 5),
+    ("MARKUP", "plain", "Markdown", "markdown"),
     ("MAX_CONTEXT_TOKENS", 8_192, "1000", 1_000),
     ("RETRY_ATTEMPTS", 6, "1", 1),
     ("RETRY_MIN_WAIT", 1.0, "0.5", 0.5),
@@ -210,7 +211,7 @@ def test_a_price_is_two_numbers(price: str) -> None:
     assert 'as JSON: {"model": [0.5, 9]}' in said
 
 
-@pytest.mark.parametrize("name", ["log_level", "tts_engine", "audio_checks"])
+@pytest.mark.parametrize("name", ["log_level", "tts_engine", "audio_checks", "markup"])
 def test_a_choice_is_a_word(name: str) -> None:
     """A number, such as ``logging.DEBUG``, is refused with the words to choose from."""
     assert refusal(**{name: 10}).startswith(f"{name.upper()}='10': Input should be '")

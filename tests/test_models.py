@@ -53,6 +53,8 @@ def test_a_request_needs_nothing_but_its_text() -> None:
         "voice_config": {"voice_name": VoiceName.KORE, "speed": None, "pitch": None},
         "multi_speaker_config": None,
         "cast": None,
+        "markup": "plain",
+        "markup_keep": (),
         "audio_format": {"sample_rate": 24_000, "bit_depth": 16, "channels": 1},
         "output_filename": None,
         "overwrite": False,

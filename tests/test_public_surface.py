@@ -123,6 +123,8 @@ REQUEST_FIELDS = [
     "voice_config",
     "multi_speaker_config",
     "cast",
+    "markup",
+    "markup_keep",
     "audio_format",
     "output_filename",
     "overwrite",

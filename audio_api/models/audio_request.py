@@ -29,6 +29,10 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
+Markup = Literal["plain", "markdown"]
+"""What the marks in a text mean."""
+
+
 class SpeakerMode(StrEnum):
     """One voice, or a dialogue."""
 
@@ -155,6 +159,9 @@ class AudioRequest(_Model):
         multi_speaker_config: The two speakers of multiple mode; ``None`` in single mode and with a ``cast``.
         cast: 1 to 30 speakers with distinct names, instead of ``multi_speaker_config``; ``None`` in single mode and
             with that. Each must speak. Custom voices may take part.
+        markup: ``"plain"`` speaks the text as it is. ``"markdown"`` leaves the marks of Markdown unspoken, and has
+            headings and items of lists followed by a pause; a warning counts what is left out.
+        markup_keep: What of Markdown is spoken that otherwise is left out: ``"code"`` for code blocks, ``"tables"``.
         audio_format: 24,000 Hz, 16 bits, one channel.
         output_filename: A plain file name inside the output folder; ``.wav`` is added when missing. ``None``: a name
             made from everything audible, so that equal requests share a file.
@@ -173,6 +180,8 @@ class AudioRequest(_Model):
     voice_config: VoiceConfig = VoiceConfig()
     multi_speaker_config: MultiSpeakerConfig | None = None
     cast: tuple[SpeakerConfig, ...] | None = None
+    markup: Markup = "plain"
+    markup_keep: tuple[Literal["code", "tables"], ...] = ()
     audio_format: AudioFormat = AudioFormat()
     # Checking a name is quadratic in combining marks; no name of this length has fewer than 255 bytes.
     output_filename: str | None = Field(default=None, max_length=1_000)
@@ -210,6 +219,12 @@ class AudioRequest(_Model):
         if subtitles in ("srt", "vtt"):
             raise ValueError('subtitles are a tuple, such as ("srt",) or ("srt", "vtt"), not a single string')
         return subtitles
+
+    @model_validator(mode="after")
+    def _markup_to_keep(self) -> Self:
+        if self.markup_keep and self.markup == "plain":
+            raise ValueError("markup_keep goes with the markup markdown; of a plain text everything is spoken")
+        return self
 
     @field_validator("output_filename")
     @classmethod

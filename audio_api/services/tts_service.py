@@ -29,6 +29,7 @@ from audio_api.models.audio_request import (
     SpeechProgress,
     TokenUsage,
 )
+from audio_api.models.user_text import has_words, uniform
 from audio_api.retry import Clock
 from audio_api.services.listeners import tell
 from audio_api.services.narration import Narration, Speak
@@ -256,7 +257,7 @@ class TTSService:
         response: AudioResponse | None = None
         try:
             async with self._runtimes.use(config) as runtime:
-                pieces = await runtime.plan(_read(request, config), bill, FIRST_CHARS)
+                pieces = await runtime.plan(await _read(request, config, bill), bill, FIRST_CHARS)
                 async with aclosing(stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)) as blocks:
                     async for block in blocks:
                         yield block
@@ -432,7 +433,7 @@ class TTSService:
         self, request: AudioRequest, runtime: Runtime, bill: Bill, first_chars: int | None = None
     ) -> AsyncIterator[tuple[list[PlannedPiece], Path, str, bool]]:
         """Refuse what can be refused before a call; the pieces, the file's folder and name, whether it may replace."""
-        utterance = _read(request, runtime.config)
+        utterance = await _read(request, runtime.config, bill)
         folder = runtime.config.output_dir
         name = request.output_filename or f"{content_key(utterance, runtime.engine.name)}.wav"
         # A name made from the content may be replaced: what it names is the same.
@@ -497,14 +498,33 @@ def _check_type(request: AudioRequest) -> None:
         raise TypeError(f"what is spoken is an AudioRequest(text=…), not a {type(request).__name__}")
 
 
-def _read(request: AudioRequest, config: AudioConfig) -> Utterance:
+async def _read(request: AudioRequest, config: AudioConfig, bill: Bill) -> Utterance:
     _check_type(request)
     if len(request.text) > config.max_text_length:
         raise TTSValidationError(
             f"the text has {len(request.text):,} characters; MAX_TEXT_LENGTH allows {config.max_text_length:,}",
             code=ErrorCode.TEXT_TOO_LONG,
         )
+    if request.markup == "markdown":
+        # In a thread: the parser is imported there, and takes 3 s for a megabyte.
+        text, warnings = await asyncio.to_thread(_unmarked, request)
+        request = request.model_copy(update={"text": text})
+        bill.warn(*warnings)
     return Utterance.from_request(request, str(request.model or config.default_tts_model))
+
+
+def _unmarked(request: AudioRequest) -> tuple[str, tuple[str, ...]]:
+    from audio_api.text.markdown import unmarked
+
+    try:
+        text, warnings = unmarked(request.text, request.markup_keep)
+    except ValueError as error:
+        raise TTSValidationError(str(error)) from None
+    # Entities such as &#769; stand for any character.
+    text = uniform(text)
+    if not has_words(text):
+        raise TTSValidationError("; ".join(("the Markdown holds no words to speak", *warnings)))
+    return text, warnings
 
 
 def _check_length(pieces: Sequence[PlannedPiece]) -> None:
