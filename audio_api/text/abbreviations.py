@@ -7,6 +7,7 @@ also a word (German "mag", Spanish "ir"): a pause too many is heard less than tw
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 
@@ -21,13 +22,13 @@ _WORDS = _words(
     mr mrs ms mx dr drs prof rev hon st mt col gen maj capt cmdr lt sgt cpl adm gov rep pres supt messrs vs ave blvd cf
     viz al approx dept univ mme mmes mlle mlles mgr vve av bd boul env apr
     hr hrn fr frl dipl ing bzw ca vgl inkl exkl evtl ggf bspw sog zzgl geb gest insb str abs anm hrsg
-    dhr mw mevr bijv resp incl excl zgn ds jhr
+    gebr fa fam dres pfr dhr mw mevr bijv resp incl excl zgn ds jhr
     sr sra sres srta srtas dn dña ud uds vd vds dra lic arq excmo excma avda pza sig sigg dott avv geom rag cav egr gent
-    spett exmo exma srs sras eng engª profª trav dl dna dvs şos
-    ul pl np tzn tzw hab inż płk św woj pow
+    gral cnel tte hnos fco ilmo ilma spett exmo exma exmos exmas srs sras eng engª profª trav dl dna dvs şos sf
+    ul pl np tzn tzw hab inż płk św śś bł ks bp abp woj pow
     ул пер просп пл наб пос обл корп стр кв тел акад проф доц инж тов св ст гл рис табл ср вул пров смт буд акад
-    doç yrd arş gör sn bkz örn mah şti alb
-    bpk jl gg kec kab tn ny sdr sdri hj ts ths pgs tp nxb
+    doç yrd arş gör sn bkz örn mah şti alb hz uzm
+    bpk jl gg kec kab tn ny sdr sdri hj ust ts ths pgs gs bs tp nxb
     डॉ प्रो श्री श्रीमती सौ प्रा सुश्री ডাঃ ডঃ মোঃ প্রো অধ্যা திரு திருமதி செல்வி டாக் பேரா శ్రీ శ్రీమతి ప్రొ
     """
 )
@@ -37,6 +38,10 @@ _BEFORE_NUMBERS = _words(
     abb ziff jan feb mar apr jun jul aug sep sept oct okt nov dec dez пп
     """
 )
+# Plurals by a doubled letter: Spanish "EE. UU." and "FF. AA.", French "MM.", Italian "AA. VV.", Polish "oo.", Russian
+# "гг.". Roman numerals look alike ("World War II. Then"), and a sentence may end behind a number ("1945 гг.").
+_DOUBLED = re.compile(r"(?!II|XX)([^\W\d_])\1")
+_SMALL_DOUBLED = _words("гг вв пп тт рр сс oo ss pp ff")
 _OPENING = "\"'“”‘’„‚«»‹›([{<¿¡—–-"
 _LONGEST = 24
 _FIRST_THAI, _LAST_LAO = "\u0e00", "\u0eff"  # their sentences end without a full stop
@@ -53,7 +58,14 @@ def ends_abbreviation(text: str, stop: int, following: str) -> bool:
     """
     if stop == 0 or text[stop - 1].isspace():
         return False
-    return _is_abbreviation(text[max(0, stop - _LONGEST) : stop].split()[-1], following.isdecimal())
+    *_, before, word = ["", *text[max(0, stop - _LONGEST) : stop].split()]
+    if _is_abbreviation(word, following.isdecimal()):
+        return True
+    return _is_doubled(word.lstrip(_OPENING)) and not before[-1:].isdecimal()
+
+
+def _is_doubled(word: str) -> bool:
+    return (word.isupper() and _DOUBLED.fullmatch(word) is not None) or word in _SMALL_DOUBLED
 
 
 @lru_cache(4_096)

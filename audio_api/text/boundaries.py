@@ -20,19 +20,26 @@ Kind = Literal["paragraph", "sentence", "clause", "word", "grapheme"]
 # Stands for every character but the first of what is never cut: tags, URLs, and the white space inside an abbreviation
 # or a number. A noncharacter, so no pattern below matches it.
 _INSIDE = "\ufffe"
+# Stands for every character of a note mark behind the end of a sentence, which belongs to that sentence.
+_NOTE = "\ufdd0"
+_UNCUT = {_INSIDE, _NOTE}
 TAG = r"</?[^\W\d][^<>\n]{0,60}>"
 """An audio tag of the 3.8 models, such as ``<laugh>``."""
+# Note marks behind the end of a sentence: "[1]", "¹", "†", the stars of emphasis, and, before white space, digits.
+_BRACKETED = r"[\[［〔]\^?(?:\d{1,3}(?:[,–-] ?\d{1,3})?|[^\W\d_]|(?:n|note|nb|Anm\.) ?\d{1,3}|citation needed)[\]］〕]"
+_NOTES = rf"(?:{_BRACKETED}|[\u00b9\u00b2\u00b3\u2070\u2074-\u2079ᵃ-ᶻ†‡]{{1,4}}|[*_]{{1,4}}(?!\w)){{1,6}}"
+_END = r"[.!?…。！？｡।॥؟۔][\"'”’»)\]」』）]{0,3}"
 # Alternatives that begin with a letter of their own let the scanner skip everything else.
 _ATOM = re.compile(
-    rf"{TAG}|\[[^\[\]\n]{{1,60}}\]|\|[^|\n]{{1,20}}\||"
+    rf"(?P<end>{_END})(?P<notes>{_NOTES}|\d{{1,3}}(?=\s+[^\W\d_]|\s*$))|{TAG}|\[[^\[\]\n]{{1,60}}\]|\|[^|\n]{{1,20}}\||"
     r"https?://[^\s<>\"。、，！？；：「」『』（）]*[\w/]|www\.[^\s<>\"。、，！？；：「」『』（）]*[\w/]|"
     r"\.(?=\s)[^\S\n]*+(?:\n[^\S\n]*+)?(?=\S)|"
     r" (?=\d{3}(?!\d))|\u00a0(?=\d{3}(?!\d))|\u202f(?=\d{3}(?!\d))"
 )
 
 # A quote that closes in one language opens in another; before white space it closes. French closes behind a space.
-_CLOSING = r"[\"'“”‘’«»‹›)\]}」』】）》〉]{0,8}+(?:[ \u00a0\u202f]»(?=\s))?+"
-_CLOSING_CJK = r"[\"'”’»›)\]}」』】）》〉]{0,8}+"
+_CLOSING = rf"[\"'“”‘’«»‹›)\]}}」』】）》〉]{{0,8}}+(?:[ \u00a0\u202f]»(?=\s))?+{_NOTE}*+"
+_CLOSING_CJK = rf"[\"'”’»›)\]}}」』】）》〉]{{0,8}}+{_NOTE}*+"
 _OPENING = re.compile(r"[\s\"'“”‘’„«»‹(\[¿¡—–-]{0,12}")
 # White space but for what forbids a break, and the zero-width space that parts words in Khmer.
 _BREAKING = "[\\t-\\r\\x1c- \x85\u1680\u2000-\u2006\u2008-\u200b\u2028\u2029\u205f\u3000]"
@@ -42,6 +49,14 @@ _CJK = _HIRAGANA + _KATAKANA + _HAN
 _SOUTH_EAST = "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff"
 _SYLLABLE = "\u0e01-\u0e2e\u0e40-\u0e44\u0e81-\u0eae\u0ec0-\u0ec4\u1000-\u102a\u1780-\u17b3"
 _SMALL_KANA = "ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶーん々"
+
+# What follows a quotation without ending its sentence: Japanese and Korean particles, a Chinese "he said".
+_QUOTED = re.compile(
+    rf"(?<=[\"'”’」』»）])(?:と(?!ても|にかく|ころ|りあえず|もかく|つぜん|もだち)|って|っつ|など|なんて|だって|です|を|"
+    rf"[はがのにもでや](?=[{_HAN}{_KATAKANA}「『、，])|[\uac00-\ud7a3]|"
+    rf"[{_HAN}]{{0,6}}?(?:[问問](?![题題])|[说說](?![明法])|(?<!知)道(?![路理德])|[喊喝]|叫(?!做)|答(?!案)|嚷|吼))|"
+    r"(?<=[\"'”’」』»] )(?:(?:이?라|하)(?:고|며|면서|는)|고 )"
+)
 
 # In each pattern the groups hold the white space behind the text that ends there.
 _PARAGRAPH = re.compile(r"(\n[^\S\n]*+\n\s*+|[\f\v\x1c-\x1e\u2029]\s*+)")
@@ -68,7 +83,7 @@ _PATTERNS: dict[Kind, tuple[re.Pattern[str], ...]] = {
     "word": (_WORD, _UNSPACED),
 }
 _CLOSE = 80
-_LOOK_BEHIND, _LOOK_AHEAD = 16, 24  # longer than a run of punctuation with its quotes
+_LOOK_BEHIND, _LOOK_AHEAD = 32, 40  # longer than a run of punctuation with its quotes and note marks
 
 
 class Cut(NamedTuple):
@@ -129,7 +144,7 @@ class Boundaries:
         for at in chain(range(target, start, -1), range(target + 1, high + 1)):
             if splits_grapheme(self._text, at, start):
                 continue
-            if self._shape[at] != _INSIDE:
+            if self._shape[at] not in _UNCUT:
                 return Cut(at, "grapheme")
             inside = at if inside == high else inside
         return Cut(inside, "grapheme")
@@ -148,12 +163,14 @@ class Boundaries:
     def _may_cut(self, at: int, pattern: re.Pattern[str]) -> bool:
         if at == len(self._text):
             return True
-        if self._shape[at] == _INSIDE or splits_grapheme(self._text, at):
+        if self._shape[at] in _UNCUT or splits_grapheme(self._text, at):
             return False
         return pattern is not _SENTENCE or not self._goes_on(at)
 
     def _goes_on(self, at: int) -> bool:
-        """Whether a small letter comes next, quotes aside, as in ``"What?" he asked``."""
+        """Whether a small letter comes next, quotes aside, as in ``"What?" he asked``, or what quotes in its script."""
+        if _QUOTED.match(self._text, at):
+            return True
         opening = _OPENING.match(self._shape, at)
         begin = opening.end() if opening else at
         return self._shape[begin : begin + 1].islower()
@@ -162,9 +179,26 @@ class Boundaries:
 def _mask(match: re.Match[str]) -> str:
     """A unit as one capital letter and marks that it goes on, of the same length; anything else as it is."""
     found, text = match.group(), match.string
+    if end := match["end"]:
+        return _with_notes(match, end)
     if found[0] == ".":
         unit = ends_abbreviation(text, match.start(), text[match.end()])
         return _INSIDE * len(found) if unit else found
     if found[0].isspace():
         return _INSIDE if text[match.start() - 1 : match.start()].isdecimal() else found
     return "X" + _INSIDE * (len(found) - 1)
+
+
+def _with_notes(match: re.Match[str], end: str) -> str:
+    """The end of a sentence as it is, its note marks masked; all as it is where that end is none."""
+    text, notes = match.string, match["notes"]
+    following = text[match.end() : match.end() + 3].lstrip()[:1]
+    # "3.1" is a number, "No.1" and "v.2" are names.
+    is_number = notes[0].isdecimal() and not (
+        end[0] != "." or text[max(0, match.start() - 2) : match.start()].isalpha()
+    )
+    if is_number or (
+        end[0] == "." and ends_abbreviation(text, match.start(), notes[0] if notes.isdecimal() else following)
+    ):
+        return match.group()
+    return end + _NOTE * len(notes)
