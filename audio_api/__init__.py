@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         TTSRateLimitError,
         TTSUnavailableError,
         TTSValidationError,
+        TTSVoiceNotFoundError,
         WorkerServiceError,
     )
     from audio_api.logging_config import StructuredFormatter, get_logger, setup_logging
@@ -78,6 +79,7 @@ _HOME = {
         "TTSRateLimitError",
         "TTSUnavailableError",
         "TTSValidationError",
+        "TTSVoiceNotFoundError",
         "TaskNotFoundError",
         "WorkerServiceError",
     ),
@@ -139,6 +141,7 @@ __all__ = [
     "TTSService",
     "TTSUnavailableError",
     "TTSValidationError",
+    "TTSVoiceNotFoundError",
     "TaskNotFoundError",
     "TaskResult",
     "TokenUsage",

@@ -45,6 +45,8 @@ _BASE_URL = re.compile(
 )
 # Names that logging itself takes, too.
 _SAME_LEVEL = {"WARN": "WARNING", "FATAL": "CRITICAL"}
+# What people copy along: the version, the list of models, a model, a method, or OpenAI's protocol.
+_BEHIND_BASE = re.compile(r"/(?:v\d+(?:(?:alpha|beta)\d*)?(?:/openai)?|models(?:/[^/]*)?)/*$", re.IGNORECASE)
 _FALSE = {"0", "f", "false", "n", "no"}
 
 
@@ -61,17 +63,43 @@ def _is_googles(url: str) -> bool:
     return parts.scheme == "https" and (parts.hostname or "").endswith(".googleapis.com")
 
 
+# Domains that no public name server knows.
+_PRIVATE_DOMAINS = (
+    ".local",
+    ".localdomain",
+    ".internal",
+    ".intranet",
+    ".private",
+    ".corp",
+    ".home",
+    ".lan",
+    ".home.arpa",
+)
+
+
+def _is_private(host: str) -> bool:
+    """Whether this host is in a network of one's own: by its address, or by a name that only such a network knows."""
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        # What begins with a digit may be another spelling of any address.
+        return not host[0].isdigit() and ("." not in host or host.endswith(_PRIVATE_DOMAINS))
+    return address.is_private and not address.is_unspecified
+
+
 def _check_base_url(value: str, *, any_host: bool) -> str:
     """Return the URL without a slash at its end, or refuse it because it would receive the API key."""
     url = _BASE_URL.fullmatch(value.strip())
     if not url or not 0 < int(url["port"] or 443) < 65_536:
         raise ValueError("must be http(s)://host, with a port and a path at most: no user, query or fragment")
     scheme, host = url["scheme"].lower(), url["host"].lower()
-    if not (_is_googles(value) or is_loopback(host) or (scheme == "https" and any_host)):
+    if not (_is_googles(value) or is_loopback(host) or (any_host and (scheme == "https" or _is_private(host)))):
         raise ValueError(
             f"{scheme}://{host} would receive the API key; it must be https on googleapis.com, or on this machine. "
-            "ALLOW_CUSTOM_BASE_URL=true allows another https host"
+            "ALLOW_CUSTOM_BASE_URL=true allows another https host, and http in a private network"
         )
+    if found := _BEHIND_BASE.search(url["path"]):
+        raise ValueError(f"must end before {found[0]}: the library itself calls /v1beta/models behind it")
     return url[0].rstrip("/")
 
 
@@ -127,11 +155,17 @@ class AudioConfig(BaseSettings):
     # Before gemini_base_url, whose check reads it.
     allow_custom_base_url: bool = Field(
         default=False,
-        description="Allow GEMINI_BASE_URL to name another https host. It will receive the API key.",
+        description="Allow GEMINI_BASE_URL to name another https host, or an http one in a private network. It will "
+        "receive the API key.",
     )
     gemini_base_url: str = Field(
         default=GEMINI_URL,
-        description="Where the API is. https on googleapis.com, or any scheme on this machine (an emulator).",
+        description="Where the API is, without /v1beta. https on googleapis.com, or any scheme on this machine (an "
+        "emulator).",
+    )
+    gemini_store: bool = Field(
+        default=False,
+        description="Whether Google may keep requests and replies, as it does by default with new paid projects.",
     )
     output_dir: Path = Field(default=Path("output"), description="Folder of the audio files; made when missing.")
     max_text_length: int = Field(default=100_000, ge=1, description="Longest text of a request, in characters.")

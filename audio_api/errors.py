@@ -11,6 +11,7 @@ The class says what to do; the text says what happened, to which value, and what
     │   │   ├── TTSUnavailableError   5xx, timeouts, broken connections, unreadable replies: try again
     │   │   ├── TTSAuthenticationError    the key is missing, wrong or not allowed
     │   │   ├── TTSModelNotFoundError     the API does not know the model
+    │   │   ├── TTSVoiceNotFoundError     the API does not know the voice, or it belongs to another account
     │   │   ├── TTSContentBlockedError    the API refuses to speak this text
     │   │   └── TTSAudioError         an answer without audio, or audio that is not the whole text
     │   ├── TTSQuotaError             the day's quota or the credit is used up: stop until it resets
@@ -44,6 +45,7 @@ class ErrorCode(StrEnum):
     TEXT_TOO_LONG = "text_too_long"
     API_ERROR = "api_error"
     RATE_LIMITED = "rate_limited"
+    SPEND_LIMITED = "spend_limited"
     UNAVAILABLE = "unavailable"
     OUTAGE = "outage"
     TIMEOUT = "timeout"
@@ -53,6 +55,7 @@ class ErrorCode(StrEnum):
     MODEL_CONFUSED = "model_confused"
     AUTHENTICATION = "authentication"
     MODEL_NOT_FOUND = "model_not_found"
+    VOICE_NOT_FOUND = "voice_not_found"
     CONTENT_BLOCKED = "content_blocked"
     QUOTA_EXHAUSTED = "quota_exhausted"
     QUOTA_NOT_GRANTED = "quota_not_granted"
@@ -140,7 +143,7 @@ class TTSAPIError(TTSError):
 
 
 class TTSRateLimitError(TTSAPIError):
-    """Too many calls this minute. Wait ``retry_after_s`` and try again."""
+    """Too many calls this minute, or too much spent in ten. Wait ``retry_after_s`` and try again."""
 
     default_code = ErrorCode.RATE_LIMITED
     default_retryable = True
@@ -163,6 +166,12 @@ class TTSModelNotFoundError(TTSAPIError):
     """The API does not know the model, or no longer serves it."""
 
     default_code = ErrorCode.MODEL_NOT_FOUND
+
+
+class TTSVoiceNotFoundError(TTSAPIError):
+    """The API does not know the voice: misspelt, expired, or of another account. No other model knows it either."""
+
+    default_code = ErrorCode.VOICE_NOT_FOUND
 
 
 class TTSContentBlockedError(TTSAPIError):
@@ -242,6 +251,7 @@ _CLASS_OF_CODE: dict[ErrorCode, type[AudioAPIError]] = {
     ErrorCode.TEXT_TOO_LONG: TTSValidationError,
     ErrorCode.API_ERROR: TTSAPIError,
     ErrorCode.RATE_LIMITED: TTSRateLimitError,
+    ErrorCode.SPEND_LIMITED: TTSRateLimitError,
     ErrorCode.UNAVAILABLE: TTSUnavailableError,
     ErrorCode.OUTAGE: TTSUnavailableError,
     ErrorCode.TIMEOUT: TTSUnavailableError,
@@ -251,6 +261,7 @@ _CLASS_OF_CODE: dict[ErrorCode, type[AudioAPIError]] = {
     ErrorCode.MODEL_CONFUSED: TTSUnavailableError,
     ErrorCode.AUTHENTICATION: TTSAuthenticationError,
     ErrorCode.MODEL_NOT_FOUND: TTSModelNotFoundError,
+    ErrorCode.VOICE_NOT_FOUND: TTSVoiceNotFoundError,
     ErrorCode.CONTENT_BLOCKED: TTSContentBlockedError,
     ErrorCode.QUOTA_EXHAUSTED: TTSQuotaError,
     ErrorCode.QUOTA_NOT_GRANTED: TTSQuotaError,

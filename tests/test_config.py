@@ -31,6 +31,7 @@ SETTINGS: list[tuple[str, object, str, object]] = [
     ("DEFAULT_TTS_MODEL", "gemini-3.8-flash-tts", "models/gemini-9-tts", "gemini-9-tts"),
     ("GEMINI_BASE_URL", "https://generativelanguage.googleapis.com", "http://127.0.0.1:80/", "http://127.0.0.1:80"),
     ("ALLOW_CUSTOM_BASE_URL", False, "true", True),
+    ("GEMINI_STORE", False, "true", True),
     ("OUTPUT_DIR", Path("output"), "/srv/audio", Path("/srv/audio")),
     ("MAX_TEXT_LENGTH", 100_000, "5", 5),
     ("MARKUP", "plain", "Markdown", "markdown"),
@@ -372,6 +373,35 @@ def test_trusted_addresses_of_the_api(url: str, kept: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
+    ["http://10.0.0.1:8080", "http://192.168.1.5/gemini", "http://[fd00::1]:80", "http://gateway:4000", "http://g.lan"],
+)
+def test_http_is_allowed_in_a_private_network(url: str) -> None:
+    """An address or a name of one's own network needs the switch, and no certificate."""
+    assert "would receive the API key" in refusal(gemini_base_url=url)
+    assert AudioConfig(gemini_base_url=url, allow_custom_base_url=True).gemini_base_url == url
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/v1", "/v1"),
+        ("/v1beta/", "/v1beta"),
+        ("/gemini/v1beta1", "/v1beta1"),
+        ("/v1beta/models", "/models"),
+        ("/models/gemini-3.8-flash-tts", "/models/gemini-3.8-flash-tts"),
+        ("/v1beta/openai", "/v1beta/openai"),
+    ],
+)
+def test_an_address_that_holds_what_the_library_adds_is_refused(path: str, found: str) -> None:
+    """The refusal names the part to leave out; a path of another kind is a gateway's own."""
+    said = refusal(gemini_base_url=f"https://gw.example.com{path}", allow_custom_base_url=True)
+    assert f"must end before {found}" in said
+    kept = "https://gw.example.com/v1/gemini"
+    assert AudioConfig(gemini_base_url=kept, allow_custom_base_url=True).gemini_base_url == kept
+
+
+@pytest.mark.parametrize(
+    "url",
     [
         "http://generativelanguage.googleapis.com",
         "https://evilgoogleapis.com",
@@ -382,14 +412,16 @@ def test_trusted_addresses_of_the_api(url: str, kept: str) -> None:
         "http://127.0.0.1.evil.com",
         "http://localhost.evil.com",
         "http://0.0.0.0",
-        "http://10.0.0.1",
+        "http://8.8.8.8",
+        "http://0x0a000001",
+        "http://evil.com",
         "http://[::2]",
         "http://127.1",
         "http://2130706433",
     ],
 )
 def test_other_addresses_would_receive_the_key(url: str) -> None:
-    """The error names them and the one switch that allows another https host; http never leaves this machine."""
+    """The error names them and the one switch that allows another https host; http reaches no public one."""
     said = refusal(gemini_base_url=url)
     assert f"GEMINI_BASE_URL={url!r}: " in said
     assert "would receive the API key; it must be https on googleapis.com, or on this machine" in said

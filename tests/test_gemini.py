@@ -27,7 +27,7 @@ from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import Turn, Utterance
 from audio_api.engines.gemini import GeminiEngine
 from audio_api.engines.gemini_reply import Wire, read_reply
-from audio_api.engines.gemini_request import build_request, style_words
+from audio_api.engines.gemini_request import Manner, build_request, style_words
 from audio_api.errors import (
     AudioAPIError,
     ConfigurationError,
@@ -41,7 +41,7 @@ from audio_api.errors import (
     TTSValidationError,
 )
 from audio_api.models.audio_request import TokenUsage, VoiceConfig
-from audio_api.models.speech_models import VoiceModel
+from audio_api.models.speech_models import VoiceModel, model_spec
 from audio_api.models.voices import VoiceName
 
 LEGACY = "gemini-2.5-flash-preview-tts"
@@ -73,7 +73,13 @@ def body(parts: list[Any], speech: dict[str, Any]) -> dict[str, Any]:
     return {
         "contents": [{"parts": parts, "role": "user"}],
         "generationConfig": {"responseModalities": ["AUDIO"], "speechConfig": speech},
+        "store": False,
     }
+
+
+def manner(model: str) -> Manner:
+    """How a call is put as long as the API objects to nothing."""
+    return Manner(model_spec(model).family, names_language=True, store=False)
 
 
 def part(text: str, **metadata: str) -> dict[str, Any]:
@@ -101,7 +107,7 @@ GOLDEN = {
     "3.8 speed": (single(voice=SLOW, style="calm"), body([part(TEXT, style="calm, very slow, high voice")], ONE)),
     "3.8 custom voice": (
         single(voice=CUSTOM),
-        body([part(TEXT)], {"voice_config": {"voice": "voice_my-own_1"}, "language_code": "en-US"}),
+        body([part(TEXT)], {"voice_config": {"voice": "voice_my-own_1"}}),
     ),
     "3.8 dialogue": (
         dialogue(),
@@ -204,8 +210,8 @@ def texts(value: Any) -> list[str]:
 @example(text="a")
 def test_the_text_stands_in_one_field_only(model: str, text: str) -> None:
     """Words of the user change nothing but one text field: all of it in 3.8, what follows the delimiter elsewhere."""
-    contents, config = build_request(single(text, model, style="calm"))
-    plain_contents, plain_config = build_request(single("\0", model, style="calm"))
+    contents, config = build_request(single(text, model, style="calm"), manner(model))
+    plain_contents, plain_config = build_request(single("\0", model, style="calm"), manner(model))
     (spoken,), (plain,) = texts(contents), texts(plain_contents)
     assert spoken == text if model == MODEL else spoken == plain.removesuffix("\0") + text
     contents["parts"][0]["text"] = plain
@@ -216,7 +222,7 @@ def test_the_text_stands_in_one_field_only(model: str, text: str) -> None:
 def test_a_dialogue_keeps_each_turn_in_its_field(text: str) -> None:
     """A turn that plays another speaker stays in its own part, under its own speaker."""
     turns = (Turn(text, KORE, "Ann"), Turn("No.", PUCK, "Bob"))
-    contents, _ = build_request(Utterance(turns, MODEL, "en-US"))
+    contents, _ = build_request(Utterance(turns, MODEL, "en-US"), manner(MODEL))
     assert [(p["text"], p["speech_metadata"]) for p in contents["parts"]] == [
         (text, {"speaker": "Ann"}),
         ("No.", {"speaker": "Bob"}),
@@ -639,7 +645,7 @@ async def test_an_injected_clients_aio_method_is_awaited() -> None:
     called = AsyncMock(return_value=GOOD)
     engine = injected(stand_in(sync=pytest.fail, aio=called))
     assert (await engine.synthesize(UTTERANCE)).pcm == PCM
-    contents, config = build_request(UTTERANCE)
+    contents, config = build_request(UTTERANCE, manner(MODEL))
     called.assert_awaited_once_with(model=MODEL, contents=contents, config=config)
     await engine.health_check(MODEL)
     assert called.await_count == 2

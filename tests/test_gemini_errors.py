@@ -291,6 +291,12 @@ def _quota(*ids: str, **fields: Any) -> dict[str, Any]:
     return _detail("QuotaFailure", violations=[{"quotaId": name, **fields} for name in ids])
 
 
+GOOGLES = [
+    _error("m", None, 7, {}, {"@type": 5}, _detail("QuotaFailure"), _detail("QuotaFailure", violations=[3])),
+    _error("m", _detail("QuotaFailure", violations=5), _detail("RetryInfo", retryDelay=[]), _detail("ErrorInfo")),
+]
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "code"),
     [
@@ -322,16 +328,20 @@ def _quota(*ids: str, **fields: Any) -> dict[str, Any]:
         {"error": "invalid"},
         {"message": "<html>", "status": "Bad Gateway"},
         {"error": {"details": "none", "message": 5, "status": 7}},
-        _error("m", None, 7, {}, {"@type": 5}, _detail("QuotaFailure"), _detail("QuotaFailure", violations=[3])),
-        _error("m", _detail("QuotaFailure", violations=5), _detail("RetryInfo", retryDelay=[]), _detail("ErrorInfo")),
+        *GOOGLES,
     ],
     ids=range(11),
 )
 def test_a_status_decides_whatever_the_body(
     status: int, kind: type[AudioAPIError], code: ErrorCode, document: Any
 ) -> None:
-    """Without usable details the HTTP status alone decides, and no shape of the body breaks it."""
+    """Without usable details the HTTP status alone decides, and no shape of the body breaks it.
+
+    A 404 without an error of Google's is the wrong address.
+    """
     error = _answer(status, document)
+    if status == 404 and document not in GOOGLES:
+        kind, code = ConfigurationError, ErrorCode.CONFIGURATION
     assert (type(error), error.code) == (kind, code)
 
 

@@ -43,6 +43,7 @@ PUBLIC = [
     "TTSService",
     "TTSUnavailableError",
     "TTSValidationError",
+    "TTSVoiceNotFoundError",
     "TaskNotFoundError",
     "TaskResult",
     "TokenUsage",

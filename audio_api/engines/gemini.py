@@ -18,9 +18,10 @@ from pydantic import SecretStr
 
 from audio_api.config import GEMINI_URL, NO_KEY
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
-from audio_api.engines.gemini_errors import classify, unreadable
+from audio_api.engines.gemini_errors import classify, objection_to, unreadable
+from audio_api.engines.gemini_habits import Habits
 from audio_api.engines.gemini_reply import Reading, Wire, current_wire, read_reply
-from audio_api.engines.gemini_request import build_request, speakers_of
+from audio_api.engines.gemini_request import Manner, build_request, speakers_of
 from audio_api.errors import (
     AudioAPIError,
     ConfigurationError,
@@ -29,16 +30,20 @@ from audio_api.errors import (
     TTSModelNotFoundError,
     TTSUnavailableError,
     TTSValidationError,
+    TTSVoiceNotFoundError,
 )
 from audio_api.models.audio_request import VoiceConfig
-from audio_api.models.speech_models import model_spec
-from audio_api.models.voices import VoiceName
+from audio_api.models.speech_models import Family, model_spec
+from audio_api.models.voices import VoiceName, is_custom
 
 if TYPE_CHECKING:
     import httpx2
 
 # Whether the API is there must be known sooner than a speech is made.
 _HEALTH_TIMEOUT_S = 10.0
+# What gateways answer that pass on speech and no descriptions, and what an API answers that is asked to say nothing.
+_NO_DESCRIPTIONS = {404, 405, 501}
+_REFUSALS_OF_NOTHING = {400, 422, 429}
 
 # A character is half a token or three of sound at most: most texts are short enough at a glance.
 _MOST_TOKENS_PER_CHAR = 3
@@ -64,6 +69,7 @@ class GeminiEngine(SpeechEngine):
         stall_timeout_s: Seconds a stream may pause once it has begun; ``None``: as long as the call may take.
         max_connections: Calls that may be in progress at once in one event loop.
         max_input_tokens: The largest input of one call; ``None``: the model's own limit, which holds in any case.
+        store: Whether Google may keep requests and replies; not said on Vertex AI, which has no such field.
         client: Anything shaped like ``google.genai.Client``, used instead of one made here and never closed here. Its
             ``aio.models.generate_content`` is called when that is a coroutine function, else its
             ``models.generate_content`` in a thread, which cannot be interrupted.
@@ -81,6 +87,7 @@ class GeminiEngine(SpeechEngine):
         stall_timeout_s: float | None = None,
         max_connections: int,
         max_input_tokens: int | None = None,
+        store: bool = False,
         client: object | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -91,6 +98,7 @@ class GeminiEngine(SpeechEngine):
         self._max_connections = max_connections
         self._max_input_tokens = max_input_tokens
         self._injected = client
+        self._habits = Habits(None if getattr(client, "vertexai", False) is True else store)
         self._now = now
         self._connections: dict[asyncio.AbstractEventLoop, _Connection] = {}
         self._connecting = threading.Lock()
@@ -104,7 +112,7 @@ class GeminiEngine(SpeechEngine):
             TTSValidationError: More than two speakers, a custom voice in a dialogue, or a text that no call can speak.
         """
         self._check_key()
-        _check_voices(utterance)
+        _check_voices(utterance, self._habits.family(utterance.model))
         _check_length(utterance, self._max_input_tokens)
 
     async def synthesize(self, utterance: Utterance) -> SpeechAudio:
@@ -114,13 +122,16 @@ class GeminiEngine(SpeechEngine):
             TTSError: Of the class that says whether another attempt makes sense.
             ConfigurationError: The key, the base URL or the proxy is wrong.
         """
-        self.preflight(utterance)
-        wire = Wire()
-        try:
-            reply = await self._call("generate_content", _speech_call(utterance), self._timeout_s, wire)
-        except TTSModelNotFoundError as error:
-            raise _perhaps_the_voice(error, utterance) from None
-        return read_reply(reply, asked_model=utterance.model, wire=wire)
+        while True:
+            self.preflight(utterance)
+            wire, manner = Wire(), self._habits.manner(utterance)
+            try:
+                reply = await self._call("generate_content", _speech_call(utterance, manner), self._timeout_s, wire)
+            except TTSAPIError as error:
+                if not self._habits.learn(wire.objection, utterance, manner):
+                    raise _with_the_voice(error, utterance) from None
+            else:
+                return read_reply(reply, asked_model=utterance.model, wire=wire)
 
     async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
         """Make one call and unwrap its sound as it arrives; the 2.5 models send all of it in one block.
@@ -153,37 +164,45 @@ class GeminiEngine(SpeechEngine):
     async def _listen(
         self, utterance: Utterance, open_stream: _CoroutineFunction, hand_on: Callable[[SpeechAudio], None]
     ) -> None:
-        wire = Wire()
-        reading = Reading(utterance.model, wire)
-        current_wire.set(wire)
-        with reading.billing():
+        end_s = time.monotonic() + self._timeout_s
+        while True:
+            self.preflight(utterance)
+            wire, manner = Wire(), self._habits.manner(utterance)
+            reading = Reading(utterance.model, wire)
+            current_wire.set(wire)
             try:
                 async with wire.call:
-                    await self._read(open_stream(**_speech_call(utterance)), reading, hand_on)
-            except TTSModelNotFoundError as error:
-                raise _perhaps_the_voice(error, utterance) from None
-            except TTSUnavailableError:
-                # After the last word it does not matter how the connection ends.
-                if reading.finish_reason is None:
-                    raise
-            hand_on(reading.end())
+                    with reading.billing():
+                        await self._read(open_stream(**_speech_call(utterance, manner)), reading, hand_on, end_s)
+                        hand_on(reading.end())
+            except TTSAPIError as error:
+                if not self._habits.learn(wire.objection, utterance, manner):
+                    raise _with_the_voice(error, utterance) from None
+            else:
+                return
 
-    async def _read(self, opening: Awaitable[Any], reading: Reading, hand_on: Callable[[SpeechAudio], None]) -> None:
-        end_s = time.monotonic() + self._timeout_s
-        events = aiter(await self._named(opening, self._timeout_s))
+    async def _read(
+        self, opening: Awaitable[Any], reading: Reading, hand_on: Callable[[SpeechAudio], None], end_s: float
+    ) -> None:
+        events = aiter(await self._named(opening, end_s - time.monotonic()))
         try:
-            # What a model speaks before it sends anything is not bounded by the pauses between pieces.
-            event = await self._named(anext(events, None), end_s - time.monotonic())
+            # What a model speaks before it sends anything is not bounded by the pauses between pieces. The SDK makes
+            # the call here, so this is where the API objects.
+            event = await self._named(anext(events, None), end_s - time.monotonic(), reading.wire)
             while event is not None:
                 if block := reading.take(event):
                     hand_on(block)
                 timeout_s = min(self._stall_timeout_s, end_s - time.monotonic())
                 event = await self._named(anext(events, None), timeout_s)
+        except TTSUnavailableError:
+            # After the last word it does not matter how the connection ends.
+            if reading.finish_reason is None:
+                raise
         finally:
             await _cut_off(events)
 
     async def health_check(self, model: str) -> None:
-        """Ask for the model's description, which is free.
+        """Ask for the model's description; where a gateway has none, for speech of nothing. Both are free.
 
         Raises:
             TTSModelNotFoundError: The API does not know the model.
@@ -191,7 +210,23 @@ class GeminiEngine(SpeechEngine):
         """
         self._check_key()
         timeout_s = min(self._timeout_s, _HEALTH_TIMEOUT_S)
-        await self._call("get", {"model": model}, timeout_s, Wire())
+        wire = Wire()
+        try:
+            await self._call("get", {"model": model}, timeout_s, wire)
+        except AudioAPIError as error:
+            if isinstance(error, TTSModelNotFoundError) or wire.status not in _NO_DESCRIPTIONS:
+                raise
+            await self._knock(model, timeout_s)
+
+    async def _knock(self, model: str, timeout_s: float) -> None:
+        """Make a call that the API refuses unbilled: that it does so shows that it is there."""
+        wire = Wire()
+        nothing = {"model": model, "contents": {"role": "user", "parts": []}}
+        try:
+            await self._call("generate_content", nothing, timeout_s, wire)
+        except AudioAPIError:
+            if wire.status not in _REFUSALS_OF_NOTHING:
+                raise
 
     async def warm_up(self, model: str) -> None:
         """Rehearse a call whose reply comes from here: the SDK is imported, and builds its classes, at their first use.
@@ -210,7 +245,8 @@ class GeminiEngine(SpeechEngine):
         reply = {"candidates": [{"content": {"parts": [{"inlineData": {"mimeType": "audio/l16", "data": ""}}]}}]}
         here = httpx2.MockTransport(lambda _: httpx2.Response(200, json=reply))
         async with httpx2.AsyncClient(transport=here) as http:
-            call = _speech_call(Utterance((Turn("Hello.", VoiceConfig()),), model, "en-US"))
+            utterance = Utterance((Turn("Hello.", VoiceConfig()),), model, "en-US")
+            call = _speech_call(utterance, self._habits.manner(utterance))
             await self._connect(http).sdk.aio.models.generate_content(**call)
 
     async def close(self) -> None:
@@ -284,10 +320,10 @@ class GeminiEngine(SpeechEngine):
     async def _call(self, method: str, arguments: dict[str, Any], timeout_s: float, wire: Wire) -> Any:
         client = await self._client()
         current_wire.set(wire)
-        return await self._named(_invoke(client, method, arguments), timeout_s)
+        return await self._named(_invoke(client, method, arguments), timeout_s, wire)
 
-    async def _named(self, step: Awaitable[Any], timeout_s: float) -> Any:
-        """Await a step of a call, and give its failure a name of ours."""
+    async def _named(self, step: Awaitable[Any], timeout_s: float, wire: Wire | None = None) -> Any:
+        """Await a step of a call, and give its failure a name of ours; the wire learns what the API objects to."""
         try:
             async with asyncio.timeout(timeout_s):
                 return await step
@@ -296,6 +332,8 @@ class GeminiEngine(SpeechEngine):
             failure = self._failure(error)
             if failure is None:
                 raise
+            if wire:
+                wire.objection = objection_to(error)
         # Not inside the handler, where the foreign exception would become its context; and without the trace of a
         # failure from below the SDK. The key is in the frames and headers of both.
         raise failure.with_traceback(None)
@@ -308,8 +346,8 @@ class GeminiEngine(SpeechEngine):
         return failure
 
 
-def _speech_call(utterance: Utterance) -> dict[str, Any]:
-    contents, config = build_request(utterance)
+def _speech_call(utterance: Utterance, manner: Manner) -> dict[str, Any]:
+    contents, config = build_request(utterance, manner)
     return {"model": utterance.model, "contents": contents, "config": config}
 
 
@@ -335,31 +373,36 @@ async def _cut_off(events: AsyncIterator[Any]) -> None:
                 pass
 
 
-def _custom_voices(utterance: Utterance) -> list[str]:
+def _voice_ids(utterance: Utterance) -> list[str]:
     voices = dict.fromkeys(turn.voice.voice_name for turn in utterance.turns)
     return [voice for voice in voices if not isinstance(voice, VoiceName)]
 
 
-def _perhaps_the_voice(error: TTSModelNotFoundError, utterance: Utterance) -> AudioAPIError:
-    """A 404 names the model when the model is unknown; a custom voice may be what has expired."""
-    voices = _custom_voices(utterance)
-    if not voices or utterance.model in str(error):
+def _with_the_voice(error: TTSAPIError, utterance: Utterance) -> TTSAPIError:
+    """Name the voice that the API does not know, or perhaps does not: a 404 names a model that is unknown."""
+    voices = ", ".join(_voice_ids(utterance))
+    if not voices or not isinstance(error, TTSModelNotFoundError | TTSVoiceNotFoundError):
         return error
-    return TTSAPIError(f"the API does not know the voice {voices[0]} or the model {utterance.model}: {error}")
+    if isinstance(error, TTSVoiceNotFoundError):
+        return error if voices in str(error) else TTSVoiceNotFoundError(f"{error}: {voices}")
+    if utterance.model in str(error):
+        return error
+    return TTSAPIError(f"the API does not know the voice {voices} or the model {utterance.model}: {error}")
 
 
-def _check_voices(utterance: Utterance) -> None:
+def _check_voices(utterance: Utterance, family: Family) -> None:
     speakers = speakers_of(utterance)
     if len(speakers) > 2:
         raise TTSValidationError(f"Gemini speaks dialogues of two; this one has {len(speakers)}: {', '.join(speakers)}")
-    custom = _custom_voices(utterance)
+    ids = _voice_ids(utterance)
+    custom = list(filter(is_custom, ids))
     if len(speakers) == 2 and custom:
         raise TTSValidationError(
             f"the custom voice {custom[0]} cannot take part in a dialogue: use VoiceName, or a request per turn"
         )
-    if custom and model_spec(utterance.model).family == "legacy":
+    if ids and family == "legacy":
         raise TTSValidationError(
-            f"the custom voice {custom[0]} needs a 3.8 model; {utterance.model} takes VoiceName only"
+            f"the {'custom ' if custom else ''}voice {ids[0]} needs a 3.8 model; {utterance.model} takes VoiceName only"
         )
 
 

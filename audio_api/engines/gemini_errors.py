@@ -1,7 +1,7 @@
 """Every exception of the SDK and of its HTTP client, as one of ours.
 
-Told apart by class, HTTP status and the structured details of the answer. Words of a message decide in four cases
-only, where nothing else does; they are named below. No exception is kept: those of the vendors hold the API key.
+Told apart by class, HTTP status and the structured details of the answer. Words of a message decide only where nothing
+else does; they are named below. No exception is kept: those of the vendors hold the API key.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
 from email.utils import parsedate_to_datetime
+from enum import Enum, auto
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -27,6 +28,7 @@ from audio_api.errors import (
     TTSRateLimitError,
     TTSUnavailableError,
     TTSValidationError,
+    TTSVoiceNotFoundError,
     error_class,
 )
 
@@ -108,6 +110,23 @@ def classify(error: Exception, *, now: datetime, key: str = "") -> AudioAPIError
     return TTSAPIError(_describe(ErrorCode.API_ERROR, error, key))
 
 
+class Objection(Enum):
+    """What the API refuses in the way a call is put; it has spoken and billed nothing."""
+
+    STORE = auto()
+    LANGUAGE = auto()
+    METADATA = auto()
+    NO_METADATA = auto()
+
+
+def objection_to(error: Exception) -> Objection | None:
+    """What a client's exception objects to in the way the call was put; ``None``: nothing could be put otherwise."""
+    answer = _Answer.of(error, "")
+    if answer is None or answer.status != 400:
+        return None
+    return next((objection for words, objection in _OBJECTIONS if words.search(answer.message)), None)
+
+
 def unreadable(error: Exception) -> TTSUnavailableError:
     """A reply whose shape made the SDK stumble."""
     return TTSUnavailableError(_describe(ErrorCode.UNREADABLE_REPLY, error, ""), code=ErrorCode.UNREADABLE_REPLY)
@@ -151,12 +170,16 @@ def quote(message: str, key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An HTTP answer that is an error; as text, it is fit for an error of ours."""
+    """An HTTP answer that is an error; as text, it is fit for an error of ours.
+
+    ``is_googles`` tells whether its body is an error of Google's, as far as that can be known, and not a gateway's own.
+    """
 
     status: int
     name: str
     message: str
     details: list[Mapping[str, Any]]
+    is_googles: bool
     headers: Mapping[str, str]
     key: str
 
@@ -168,17 +191,21 @@ class _Answer:
         headers = getattr(response, "headers", None)
         headers = headers if isinstance(headers, Mapping) else {}
         if "google.APIError" in names:
+            document = getattr(error, "details", None)
             status, name = getattr(error, "code", 0), getattr(error, "status", "")
-            message, details = getattr(error, "message", ""), _details(getattr(error, "details", None))
+            message, details = _words(getattr(error, "message", None) or document), _details(document)
+            is_googles = _is_googles(document)
         elif "httpx.HTTPStatusError" in names:
             status, name, message, details = getattr(response, "status_code", 0), "", str(error), []
+            is_googles = True
         else:
             return None
         return cls(
             status if isinstance(status, int) else 0,
             quote(name, key)[:40] if isinstance(name, str) else "",
-            message if isinstance(message, str) else "",
+            message,
             details,
+            is_googles,
             headers,
             key,
         )
@@ -189,6 +216,30 @@ class _Answer:
 
     def __str__(self) -> str:
         return f"{self.status} {self.name}: {quote(self.message, self.key)}".strip(" :")
+
+
+# Where gateways put their words: FastAPI, Kong, OpenAI's body, RFC 9457, and plain text.
+_WORDS = ("message", "error", "detail", "msg", "error_description", "title", "errors")
+_MARKUP = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^<>]*>", re.DOTALL | re.IGNORECASE)
+# Of a page, its beginning says what is wrong.
+_MOST_CHARS = 4_000
+
+
+def _words(document: Any) -> str:
+    """What an error's body says, wherever a gateway has put it; empty when it says nothing."""
+    for _ in range(4):
+        if isinstance(document, list):
+            document = document[0] if document else None
+        if isinstance(document, Mapping):
+            document = next((document[name] for name in _WORDS if document.get(name)), None)
+    return _MARKUP.sub(" ", document[:_MOST_CHARS]) if isinstance(document, str) else ""
+
+
+def _is_googles(document: Any) -> bool:
+    error = document.get("error") if isinstance(document, Mapping) else None
+    if not isinstance(error, Mapping):
+        return False
+    return isinstance(error.get("code"), int) or isinstance(error.get("status"), str) or bool(_details(document))
 
 
 def _details(document: Any) -> list[Mapping[str, Any]]:
@@ -209,7 +260,7 @@ def _from_status(answer: _Answer, now: datetime) -> AudioAPIError:
         case 401 | 403:
             return TTSAuthenticationError(f"the API refused the key ({answer})")
         case 404:
-            return TTSModelNotFoundError(f"the API does not know the model ({answer})")
+            return _from_404(answer)
         case 429:
             return _from_429(answer, now, retry_after_s)
         case 408 | 499:
@@ -237,6 +288,22 @@ _TOO_LONG = re.compile(r"\binput token count\b.*\bexceeds the maximum\b")
 # A limit of zero is left out of the details, as proto3 does with zeros.
 _ZERO_LIMIT = re.compile(r"\blimit: 0(?![\d.])")
 _NO_CREDIT = re.compile(r"\bprepayment credits are depleted\b")
+# Recorded in September and October 2026: of all models and the whole account, as no other quota is.
+_SPENT = re.compile(r"\bspend-based rate limit\b")
+_NO_VOICE = re.compile(
+    r"\bNo matching speaker voice found\b|\bThe voice was not found\b|\bVoice name \S+ is not supported\b"
+)
+_OBJECTIONS = (
+    (
+        re.compile(r"""["'`]store["'`]|\b(?:name|field|parameter|option):? store\b|\bstore (?:is|field|param)"""),
+        Objection.STORE,
+    ),
+    (re.compile(r"\bNo matching speaker voice found\b.*\band language: \w"), Objection.LANGUAGE),
+    (re.compile(r"\bSpeech metadata is not supported\b"), Objection.METADATA),
+    (re.compile(r"\bmust specify speech_metadata\.speaker\b"), Objection.NO_METADATA),
+)
+# The account's window is ten minutes long; a shorter pause is refused again.
+_SPENT_PAUSE_S = 60.0
 
 
 def _from_400(answer: _Answer) -> AudioAPIError:
@@ -249,7 +316,20 @@ def _from_400(answer: _Answer) -> AudioAPIError:
             f"the text is too long for one call; split it at ends of sentences ({answer})",
             code=ErrorCode.TEXT_TOO_LONG,
         )
+    if _NO_VOICE.search(answer.message):
+        return TTSVoiceNotFoundError(f"the API does not know the voice ({answer})")
     return TTSAPIError(f"the API refused the request ({answer})")
+
+
+def _from_404(answer: _Answer) -> AudioAPIError:
+    if not answer.is_googles:
+        return ConfigurationError(
+            f"there is no Gemini API at the address that GEMINI_BASE_URL names ({answer}): it must be the part before "
+            "/v1beta/models, such as https://host or https://host/path"
+        )
+    if _NO_VOICE.search(answer.message):
+        return TTSVoiceNotFoundError(f"the API does not know the voice, or this key may not use it ({answer})")
+    return TTSModelNotFoundError(f"the API does not know the model ({answer})")
 
 
 def _from_429(answer: _Answer, now: datetime, retry_after_s: float | None) -> AudioAPIError:
@@ -260,6 +340,12 @@ def _from_429(answer: _Answer, now: datetime, retry_after_s: float | None) -> Au
         return TTSQuotaError(
             f"this key's plan has no quota for the model; use another model or plan ({quotas})",
             code=ErrorCode.QUOTA_NOT_GRANTED,
+        )
+    if _SPENT.search(answer.message):
+        return TTSRateLimitError(
+            f"the account has spent as much as its tier may in ten minutes, over all models ({answer})",
+            code=ErrorCode.SPEND_LIMITED,
+            retry_after_s=max(_SPENT_PAUSE_S, retry_after_s or 0.0),
         )
     if _NO_CREDIT.search(answer.message):
         return TTSQuotaError(f"the account's credit is used up ({answer})", code=ErrorCode.CREDIT_EXHAUSTED)

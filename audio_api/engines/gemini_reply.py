@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from audio_api.engines.base import SpeechAudio
+from audio_api.engines.gemini_errors import Objection
 from audio_api.engines.gemini_sound import Unwrapper, audio_parts
 from audio_api.errors import AudioAPIError, TTSAPIError, TTSAudioError, TTSContentBlockedError
 from audio_api.models.audio_request import TokenUsage
@@ -33,10 +34,14 @@ class Wire:
         body: The reply, or the events of a stream, as it came when it was too small to hold speech: the SDK drops the
             finish message in it.
         sounds: Sounds that the SDK never saw, each by the mark that the SDK found in its place.
+        status: Of HTTP; 0 before it is known.
+        objection: What the API refuses in the way the call was put; ``None``: nothing.
         call: Ends the call when it is closed: of a stream whose event it cannot read, the SDK forgets the connection.
     """
 
     body: bytes = b""
+    status: int = 0
+    objection: Objection | None = None
     sounds: dict[bytes, bytes] = field(default_factory=dict)
     call: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -54,11 +59,12 @@ class Reading:
 
     Attributes:
         finish_reason: The last one named; ``None`` before.
+        wire: As given.
     """
 
     def __init__(self, asked_model: str, wire: Wire) -> None:
         self.finish_reason: str | None = None
-        self._wire = wire
+        self.wire = wire
         self._asked_model = asked_model
         self._model = asked_model
         self._sound = Unwrapper()
@@ -91,7 +97,7 @@ class Reading:
         self._has_text |= any(_name(getattr(part, "text", None)) for part in parts)
         if self.finish_reason in _REFUSALS:
             raise self._why_no_audio()
-        pcm = b"".join(self._sound.feed(mime, data) for mime, data in audio_parts(parts, self._wire.sounds))
+        pcm = b"".join(self._sound.feed(mime, data) for mime, data in audio_parts(parts, self.wire.sounds))
         self._is_audible |= bool(pcm)
         return SpeechAudio(pcm, self._sound.rate, self._model, finish_reason=None) if pcm else None
 
@@ -133,7 +139,7 @@ class Reading:
             return TTSContentBlockedError(f"the API refuses to speak this text ({why})")
         if reason == "LANGUAGE":
             return TTSAPIError("the model does not speak this language; choose another language or model")
-        if reason == "OTHER" and _COPYRIGHT in _finish_message(self._wire.body):
+        if reason == "OTHER" and _COPYRIGHT in _finish_message(self.wire.body):
             return TTSContentBlockedError(
                 "the API refuses to speak this text because it resembles copyrighted works; rephrase or shorten it"
             )

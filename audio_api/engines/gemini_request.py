@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from audio_api.engines.base import Turn, Utterance
 from audio_api.models.languages import Language
-from audio_api.models.speech_models import model_spec
+from audio_api.models.speech_models import Family
 from audio_api.models.voices import VoiceName
 
 # Upper bounds, exclusive, of VoiceConfig.speed and pitch, and the words that Gemini gets for them. Between 0.85 and
@@ -49,24 +50,43 @@ def speakers_of(utterance: Utterance) -> list[str]:
     return list(dict.fromkeys(turn.speaker for turn in utterance.turns if turn.speaker))
 
 
-def build_request(utterance: Utterance) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The ``contents`` and the ``config`` of ``generate_content``, in the protocol of the model's family.
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a call is put.
+
+    Attributes:
+        family: The prompt protocol.
+        names_language: Whether the language's code is sent, which a voice of the library may not know.
+        store: Whether Google may keep the request; ``None``: not said.
+    """
+
+    family: Family
+    names_language: bool
+    store: bool | None
+
+
+def build_request(utterance: Utterance, manner: Manner) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The ``contents`` and the ``config`` of ``generate_content``.
 
     A 3.8 model gets each turn's words alone in a part of their own, and its style beside them; a 2.5 or 3.1 model gets
     one prompt. Neither sampling settings nor system instructions are sent: speech models refuse or mishandle them.
     """
     is_dialogue = len(speakers_of(utterance)) > 1
-    if model_spec(utterance.model).family == "verbatim":
+    if manner.family == "verbatim":
         parts = [_verbatim_part(turn, is_dialogue) for turn in utterance.turns]
     else:
         parts = [{"text": _prompt(utterance, is_dialogue)}]
+    language = {"language_code": utterance.language} if manner.names_language else {}
     config = {
         "response_modalities": ["AUDIO"],
-        "speech_config": _speech_config(utterance, is_dialogue),
+        "speech_config": language | _voices(utterance, is_dialogue),
         # Otherwise the SDK may send further billed requests by itself.
         "automatic_continuation": False,
         "automatic_function_calling": {"disable": True},
     }
+    if manner.store is not None:
+        # The SDK's own field for it is younger than 2.30.
+        config["http_options"] = {"extra_body": {"store": manner.store}}
     return {"role": "user", "parts": parts}, config
 
 
@@ -97,12 +117,12 @@ def _style_lines(utterance: Utterance, is_dialogue: bool) -> Iterator[str]:
             yield f"Style of {speaker}: {style}." if speaker else f"Style: {style}."
 
 
-def _speech_config(utterance: Utterance, is_dialogue: bool) -> dict[str, Any]:
+def _voices(utterance: Utterance, is_dialogue: bool) -> dict[str, Any]:
     if not is_dialogue:
-        return {"language_code": utterance.language, "voice_config": _voice(utterance.turns[0])}
+        return {"voice_config": _voice(utterance.turns[0])}
     first_turns = {turn.speaker: turn for turn in reversed(utterance.turns)}
     voices = [{"speaker": name, "voice_config": _voice(first_turns[name])} for name in speakers_of(utterance)]
-    return {"language_code": utterance.language, "multi_speaker_voice_config": {"speaker_voice_configs": voices}}
+    return {"multi_speaker_voice_config": {"speaker_voice_configs": voices}}
 
 
 def _voice(turn: Turn) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from audio_api.audio.wav import decode_wav
 from audio_api.errors import ErrorCode, TTSAudioError
 
 _WAV_TYPES = {"audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"}
+_UNKNOWN_TYPE = "application/octet-stream"
 # Despite RFC 3551, Gemini's L16 is little-endian.
 _PCM_TYPES = {"audio/l16", "audio/pcm"}
 _DEFAULT_RATE = 24_000
@@ -30,8 +31,14 @@ def audio_parts(parts: list[Any], aside: dict[bytes, bytes]) -> Iterator[tuple[s
         blob = getattr(part, "inline_data", None)
         data, mime = getattr(blob, "data", None), getattr(blob, "mime_type", None)
         mime = mime.strip().lower() if isinstance(mime, str) else ""
-        if isinstance(data, bytes) and data and (not mime or mime.startswith("audio/")):
-            yield mime, aside.pop(data, data)
+        if not (isinstance(data, bytes) and data):
+            continue
+        data = aside.pop(data, data)
+        # A gateway that does not know what it passes on.
+        if mime.startswith(_UNKNOWN_TYPE) and data.startswith(b"RIFF"):
+            mime = "audio/wav"
+        if not mime or mime.startswith("audio/"):
+            yield mime, data
 
 
 class Unwrapper:

@@ -94,6 +94,8 @@ class _SpeechTransport(httpx2.AsyncBaseTransport):
             lane = await call.enter_async_context(self._lanes.lane())
             reply = await _send(lane, request)
             call.push_async_callback(reply.aclose)
+            if wire:
+                wire.status = reply.status_code
             stream = _BoundedStream(reply, wire, call)
             headers = [(name, value) for name, value in reply.headers.raw if name.lower() not in _WIRE_ONLY]
             respond = partial(httpx2.Response, reply.status_code, headers=headers, extensions=reply.extensions)

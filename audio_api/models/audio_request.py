@@ -61,7 +61,8 @@ class VoiceConfig(_Model):
     """How a voice sounds.
 
     Attributes:
-        voice_name: One of ``VoiceName`` in any case, or a ``voice_…``/``voicekey_…`` id of a custom voice.
+        voice_name: One of ``VoiceName`` in any case, an id of the voice library such as
+            ``ar-eg-advisor-11``, or a ``voice_…``/``voicekey_…`` id of a custom voice.
         speed: 0.1 (slowest) to 3.0 (fastest), 1.0 being natural; ``None``: not mentioned.
         pitch: 0.1 (lowest) to 2.0 (highest), 1.0 being natural; ``None``: not mentioned.
 

@@ -60,16 +60,23 @@ class VoiceName(StrEnum):
 
 # Ids of stored voices (one year) and of voice keys (seven days), as the voices endpoint hands them out.
 _CUSTOM_VOICE = re.compile(r"voice(key)?_[A-Za-z0-9_-]{1,128}")
+# Ids of the voice library, such as "ar-eg-advisor-11": language, region, words, number.
+_LIBRARY_VOICE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,32}){1,8}-[0-9]{1,4}", re.IGNORECASE)
+
+
+def is_custom(voice: VoiceName | str) -> bool:
+    """Whether an account made this voice, which the API does not let take part in a dialogue."""
+    return not isinstance(voice, VoiceName) and _CUSTOM_VOICE.fullmatch(voice) is not None
 
 
 def parse_voice(value: object) -> VoiceName | str:
-    """Turn a voice name in any case, or a ``voice_…``/``voicekey_…`` id, into what the API takes.
+    """Turn a voice name in any case, or an id such as ``voice_…`` or ``ar-eg-advisor-11``, into what the API takes.
 
     Raises:
-        ValueError: The name is no prebuilt voice and no custom id; the text names the closest voices.
+        ValueError: The name is no prebuilt voice and no id; the text names the closest voices.
     """
     name = value.strip() if isinstance(value, str) else ""
-    if _CUSTOM_VOICE.fullmatch(name):
+    if _CUSTOM_VOICE.fullmatch(name) or _LIBRARY_VOICE.fullmatch(name):
         return name
     if voice := VoiceName.__members__.get(name.upper()):
         return voice
@@ -79,4 +86,4 @@ def parse_voice(value: object) -> VoiceName | str:
 
 
 Voice = Annotated[VoiceName | str, BeforeValidator(parse_voice)]
-"""A prebuilt voice or the id of a custom one, in pydantic models."""
+"""A prebuilt voice, or the id of one of the library or of a custom one, in pydantic models."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from audio_api.engines.base import Turn, Utterance
 from audio_api.models.speech_models import model_spec
-from audio_api.models.voices import VoiceName
+from audio_api.models.voices import is_custom
 from audio_api.text.chunking import Break, Piece, split_sentences, split_text
 from audio_api.text.pace import alphabet_pace, spoken_s
 
@@ -123,7 +123,7 @@ class _Call:
             and len(speakers) <= _MOST_SPEAKERS
             and _chars(parts) <= self.chars
             and sum(part.seconds for part in parts) <= self.seconds
-            and all(isinstance(turn.voice.voice_name, VoiceName) for turn in turns)
+            and not any(is_custom(turn.voice.voice_name) for turn in turns)
             and not (self.one_style and len({(turn.speaker, turn.style) for turn in turns}) > len(speakers))
         )
 

@@ -481,6 +481,7 @@ def make_engine(config: AudioConfig, gemini_client: object | None = None) -> Spe
         stall_timeout_s=config.stream_stall_timeout,
         max_connections=config.max_concurrency,
         max_input_tokens=config.max_context_tokens,
+        store=config.gemini_store,
         client=gemini_client,
     )
 
