@@ -394,6 +394,14 @@ class Unknown(CallLimits):
         """Fail."""
         raise QueueUnavailableError("down")
 
+    async def pause_all(self, least_s: float, most_s: float, probe_s: float) -> None:
+        """Fail."""
+        raise QueueUnavailableError("down")
+
+    async def resume_all(self) -> None:
+        """Fail."""
+        raise QueueUnavailableError("down")
+
 
 async def test_a_limiter_that_fails_lets_calls_through_slowly(
     time_: Time, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

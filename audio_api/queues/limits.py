@@ -39,15 +39,17 @@ class Turn:
 
     Attributes:
         wait_s: 0: go ahead, the call is counted. Otherwise seconds after which to ask again; nothing was counted.
-        probe: The gate was closed, and this one call shall find out whether it can be opened.
+        probe: The model's gate was closed, and this one call finds out whether it can be opened.
+        of_account: The same, for the pause of the whole account.
     """
 
     wait_s: float = 0.0
     probe: bool = False
+    of_account: bool = False
 
 
 class CallLimits(ABC):
-    """Counts calls, and holds a gate for each model. Every step is atomic, and goes by the clock of the place."""
+    """Counts calls; holds a gate for each model, and one for all. Every step is atomic, by the clock of the place."""
 
     @abstractmethod
     async def take(self, model: str, rates: Rates) -> Turn:
@@ -78,6 +80,42 @@ class CallLimits(ABC):
         Raises:
             QueueUnavailableError: The place does not answer.
         """
+
+    @abstractmethod
+    async def pause_all(self, least_s: float, most_s: float, probe_s: float) -> None:
+        """Let nobody call any model for a time, which doubles as long as pauses do not help.
+
+        Args:
+            least_s: The seconds of a first pause, and the least of any.
+            most_s: The seconds that doubling does not exceed.
+            probe_s: Afterwards one call is let through, and another every so many seconds, until ``resume_all``.
+
+        Raises:
+            QueueUnavailableError: The place does not answer.
+        """
+
+    @abstractmethod
+    async def resume_all(self) -> None:
+        """Let everybody call again, and forget how long the pause was.
+
+        Raises:
+            QueueUnavailableError: The place does not answer.
+        """
+
+
+@dataclass(slots=True)
+class _Account:
+    ends: float = -inf
+    held_until: float = -inf
+    length_s: float = 0.0
+    probe_s: float = 0.0
+
+    def pause(self, now: float, least_s: float, most_s: float) -> None:
+        # Calls that were under way when it began are refused, too: they tell nothing new.
+        if now >= self.ends:
+            self.length_s = max(least_s, min(2 * self.length_s, most_s))
+            self.ends = now + self.length_s
+        self.ends = max(self.ends, now + least_s)
 
 
 @dataclass(slots=True)
@@ -121,13 +159,18 @@ class MemoryLimits(CallLimits):
         self._clock = clock
         self._lock = threading.Lock()
         self._models: defaultdict[str, _Model] = defaultdict(_Model)
+        self._account = _Account()
 
     async def take(self, model: str, rates: Rates) -> Turn:
         """As ``CallLimits.take``; it always answers."""
         with self._lock:
-            known, now = self._models[model], self._clock()
-            wait_s = known.wait_s(now, rates)
-            return Turn(wait_s) if wait_s > 0 else Turn(probe=known.count(now, rates.window_s))
+            known, account, now = self._models[model], self._account, self._clock()
+            wait_s = max(known.wait_s(now, rates), account.ends - now, account.held_until - now)
+            if wait_s > 0:
+                return Turn(wait_s)
+            if account.probe_s:
+                account.held_until = now + account.probe_s
+            return Turn(probe=known.count(now, rates.window_s), of_account=account.probe_s > 0)
 
     async def close_gate(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
         """As ``CallLimits.close_gate``; it always answers."""
@@ -142,6 +185,17 @@ class MemoryLimits(CallLimits):
             known = self._models[model]
             known.closed_until, known.probe_s = -inf, 0.0
 
+    async def pause_all(self, least_s: float, most_s: float, probe_s: float) -> None:
+        """As ``CallLimits.pause_all``; it always answers."""
+        with self._lock:
+            self._account.pause(self._clock(), least_s, most_s)
+            self._account.probe_s = probe_s
+
+    async def resume_all(self) -> None:
+        """As ``CallLimits.resume_all``; it always answers."""
+        with self._lock:
+            self._account = _Account()
+
 
 # Steps for ``queues.scripts.script``, which gives them ``q``, the queue's key, ``call`` and ``now`` in milliseconds.
 TAKE = """
@@ -150,7 +204,8 @@ local model, most, window_ms, most_today, day_end = ARGV[1], tonumber(ARGV[2]), 
 local gate, calls, today = q .. ':gate:' .. model, q .. ':calls:' .. model, q .. ':today:' .. model
 if most_today and now >= day_end then return {'which day', now, ''} end
 local closed = call('HMGET', gate, 'until', 'probe')
-local free = tonumber(closed[1] or 0)
+local pause = call('HMGET', q .. ':gate:*', 'ends', 'held', 'probe')
+local free = math.max(tonumber(closed[1] or 0), tonumber(pause[1] or 0), tonumber(pause[2] or 0))
 if most_today and tonumber(call('GET', today) or 0) >= most_today then free = math.max(free, day_end) end
 local oldest = most and call('LINDEX', calls, most - 1)
 if oldest then free = math.max(free, oldest + window_ms) end
@@ -169,7 +224,12 @@ if probe_ms > 0 then
   call('HSET', gate, 'until', now + probe_ms)
   call('PEXPIRE', gate, probe_ms + 3600000)
 end
-return {'go', 0, probe_ms > 0 and 'probe' or ''}
+local hold_ms = tonumber(pause[3] or 0)
+if hold_ms > 0 then
+  call('HSET', q .. ':gate:*', 'held', now + hold_ms)
+  call('PEXPIRE', q .. ':gate:*', hold_ms + 3600000)
+end
+return {'go', 0, (probe_ms > 0 and 'probe' or '') .. (hold_ms > 0 and ' account' or '')}
 """
 
 # A gate is forgotten when for an hour nobody wanted to pass it.
@@ -186,7 +246,32 @@ OPEN_GATE = """
 return call('DEL', q .. ':gate:' .. ARGV[1])
 """
 
-STEPS = {"take": TAKE, "close_gate": CLOSE_GATE, "open_gate": OPEN_GATE}
+# No model has this name. A call that was under way when the pause began is refused, too: it tells nothing new.
+PAUSE_ALL = """
+local gate, least_ms, most_ms, probe_ms = q .. ':gate:*', tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local known = call('HMGET', gate, 'ends', 'length')
+local ends, length = tonumber(known[1] or 0), tonumber(known[2] or 0)
+if now >= ends then
+  length = math.max(least_ms, math.min(2 * length, most_ms))
+  ends = now + length
+end
+ends = math.max(ends, now + least_ms)
+call('HSET', gate, 'ends', ends, 'length', length, 'probe', probe_ms)
+call('PEXPIRE', gate, ends - now + 3600000)
+return 1
+"""
+
+RESUME_ALL = """
+return call('DEL', q .. ':gate:*')
+"""
+
+STEPS = {
+    "take": TAKE,
+    "close_gate": CLOSE_GATE,
+    "open_gate": OPEN_GATE,
+    "pause_all": PAUSE_ALL,
+    "resume_all": RESUME_ALL,
+}
 
 RunStep = Callable[..., Awaitable[Any]]
 
@@ -215,7 +300,7 @@ class RedisLimits(CallLimits):
                 round(self._day_end * 1_000),
             )
             if verdict != b"which day":
-                return Turn(float(value) / 1_000, probe == b"probe")
+                return Turn(float(value) / 1_000, probe.startswith(b"probe"), probe.endswith(b" account"))
             self._day_end = rates.day_end(float(value) / 1_000)
 
     async def close_gate(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
@@ -225,3 +310,11 @@ class RedisLimits(CallLimits):
     async def open_gate(self, model: str) -> None:
         """As ``CallLimits.open_gate``."""
         await self._run("open_gate", model)
+
+    async def pause_all(self, least_s: float, most_s: float, probe_s: float) -> None:
+        """As ``CallLimits.pause_all``."""
+        await self._run("pause_all", *(round(seconds * 1_000) for seconds in (least_s, most_s, probe_s)))
+
+    async def resume_all(self) -> None:
+        """As ``CallLimits.resume_all``."""
+        await self._run("resume_all")

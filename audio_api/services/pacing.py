@@ -10,8 +10,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import UTC, datetime
+from math import inf
+from typing import Protocol
 
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
@@ -20,7 +22,9 @@ from audio_api.errors import (
     AudioAPIError,
     ErrorCode,
     QueueServiceError,
+    TTSAudioError,
     TTSAuthenticationError,
+    TTSContentBlockedError,
     TTSQuotaError,
     TTSRateLimitError,
     TTSUnavailableError,
@@ -46,6 +50,8 @@ _FEWEST_LIKE_AN_OUTAGE, _FAILURES_LIKE_AN_OUTAGE = 2, 3
 _FIRST_PROBE_S, _PROBE_S = 1.0, 5.0
 # What a 429 without a delay means: a minute's quota is used up.
 _UNNAMED_PAUSE_S = 60.0
+# What has been spent in ten minutes is what the account may not exceed: in as many it is surely less.
+_LONGEST_ACCOUNT_PAUSE_S = 600.0
 # Whoever cannot ask how many others there are calls as if there were ten.
 _BLIND_SHARE = 10
 DOWN = {
@@ -56,6 +62,71 @@ DOWN = {
     ErrorCode.UNREADABLE_REPLY,
 }
 """Nobody answered, or the server is in trouble; whatever else comes back shows that it is up."""
+
+
+class Gatekeeper(Protocol):
+    """Who decides when a call may be made."""
+
+    def call(self, model: str) -> AbstractAsyncContextManager[None]:
+        """Wait for a turn, make the call within, and learn from its outcome."""
+
+    def check(self, model: str) -> None:
+        """Raise when calls are in vain now."""
+
+
+async def _settle_account(limits: CallLimits, turn: Turn, error: AudioAPIError | None) -> None:
+    """Pause every model when the account has spent too much, and go on when a call gets through."""
+    if error is not None and error.code is ErrorCode.SPEND_LIMITED:
+        logger.warning("the account has spent too much in ten minutes; no model is called", extra={"error": str(error)})
+        await limits.pause_all(error.retry_after_s or _UNNAMED_PAUSE_S, _LONGEST_ACCOUNT_PAUSE_S, _PROBE_S)
+    elif turn.of_account and (error is None or isinstance(error, TTSAudioError | TTSContentBlockedError)):
+        await limits.resume_all()
+
+
+class AccountPause:
+    """Holds all calls of one service back while its account may spend nothing; it minds no other limit.
+
+    Args:
+        clock: Time and chance.
+        longest_s: The seconds that a call waits at most.
+    """
+
+    def __init__(self, clock: Clock, longest_s: float) -> None:
+        self._limits = MemoryLimits(clock.monotonic)
+        self._clock = clock
+        self._longest_s = longest_s
+
+    @asynccontextmanager
+    async def call(self, model: str) -> AsyncIterator[None]:
+        """Wait until the account may spend again, and make the call within.
+
+        Raises:
+            TTSRateLimitError: With the code ``SPEND_LIMITED``: that is further away than a call waits.
+        """
+        turn = await self._turn(model)
+        try:
+            yield
+        except AudioAPIError as error:
+            await _settle_account(self._limits, turn, error)
+            raise
+        await _settle_account(self._limits, turn, None)
+
+    def check(self, model: str) -> None:
+        """Let every question pass: it costs nothing."""
+
+    async def _turn(self, model: str) -> Turn:
+        while (turn := await self._limits.take(model, _NO_RATES)).wait_s:
+            if turn.wait_s > self._longest_s:
+                raise TTSRateLimitError(
+                    f"the account has spent as much as it may; no model is called for {turn.wait_s:,.0f} s",
+                    code=ErrorCode.SPEND_LIMITED,
+                    retry_after_s=turn.wait_s,
+                )
+            await self._clock.sleep(turn.wait_s)
+        return turn
+
+
+_NO_RATES = Rates(per_window=None, window_s=0.0, per_day=None, day_end=lambda _: inf)
 
 
 def _end_of_pacific_day(now_s: float) -> float:
@@ -103,6 +174,7 @@ class Pacer:
         try:
             yield
         except AudioAPIError as error:
+            await self._settle(turn, error)
             if await self._is_everybodys(error, model, turn):
                 raise _outage(error, retryable=False) from None
             if error.code in DOWN and self._refusals[model] >= self._like_an_outage():
@@ -110,6 +182,7 @@ class Pacer:
                 raise _outage(error, retryable=error.retryable and error.code is ErrorCode.UNAVAILABLE) from None
             raise
         self._note_answer(model)
+        await self._settle(turn, None)
         if turn.probe:
             await self._open(model)
 
@@ -158,14 +231,14 @@ class Pacer:
 
     async def _is_everybodys(self, error: AudioAPIError, model: str, turn: Turn) -> bool:
         """Close the gate when the failure concerns every call, and tell whether it is an outage."""
-        if isinstance(error, TTSRateLimitError):
+        if isinstance(error, TTSRateLimitError) and error.code is not ErrorCode.SPEND_LIMITED:
             await self._close(model, _UNNAMED_PAUSE_S if error.retry_after_s is None else error.retry_after_s)
         elif isinstance(error, TTSQuotaError) and error.reset_at is not None:
             await self._close(model, (error.reset_at - self._clock.now()).total_seconds(), _PROBE_S)
         elif error.code in DOWN or isinstance(error, TTSAuthenticationError):
             self._refusals[model] += error.code is ErrorCode.UNAVAILABLE
             return await self._is_outage(model, turn)
-        elif turn.probe:
+        elif turn.probe and error.code is not ErrorCode.SPEND_LIMITED:
             await self._open(model)
         self._note_answer(model)
         return False
@@ -184,6 +257,12 @@ class Pacer:
             logger.warning("the API is down; a call every few seconds looks whether it is back", extra={"model": model})
             await self._close(model, _FIRST_PROBE_S, _PROBE_S)
         return True
+
+    async def _settle(self, turn: Turn, error: AudioAPIError | None) -> None:
+        try:
+            await _settle_account(self._limits, turn, error)
+        except QueueServiceError as unknown:
+            self._warn(unknown)
 
     async def _close(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
         try:
@@ -223,7 +302,7 @@ class PacedEngine(SpeechEngine):
         pacer: Who decides when.
     """
 
-    def __init__(self, engine: SpeechEngine, pacer: Pacer) -> None:
+    def __init__(self, engine: SpeechEngine, pacer: Gatekeeper) -> None:
         self.name = engine.name
         self.is_billed = engine.is_billed
         self._engine = engine

@@ -21,6 +21,7 @@ from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.speech_models import model_spec
 from audio_api.retry import Clock
 from audio_api.services.narration import Narrated
+from audio_api.services.pacing import AccountPause, PacedEngine
 from audio_api.services.planning import PlannedPiece, halve, plan_pieces
 from audio_api.services.recording import Joint
 from audio_api.services.sharing import Sharing
@@ -62,6 +63,8 @@ class Runtime:
         self.config = config
         self.engine = engine
         self._clock = replace(clock, sleep=partial(self._wait, clock.sleep))
+        # Of the call that is refused as of those that follow: a longer delay ends the request.
+        self._paused_engine = PacedEngine(engine, AccountPause(self._clock, config.rate_limit_retry_max_wait))
         self._ended = False
         self._lost_models: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -237,7 +240,7 @@ class Runtime:
             self._check_open()
             if self._is_gone(utterance.model):
                 raise TTSModelNotFoundError(f"the model {utterance.model} is not served any more")
-            yield Synthesis(self.engine, self.config, self._clock, bill)
+            yield Synthesis(self._paused_engine, self.config, self._clock, bill)
         finally:
             self._slots.release()
 

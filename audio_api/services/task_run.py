@@ -251,7 +251,7 @@ class TaskRun:
     async def _deferral_s(self, response: AudioResponse) -> float | None:
         """Seconds until the task should be tried again, when its failure is not its own; ``None``: it is."""
         match response.error_code:
-            case ErrorCode.RATE_LIMITED:
+            case ErrorCode.RATE_LIMITED | ErrorCode.SPEND_LIMITED:
                 return _MINUTE_S if response.retry_after_s is None else response.retry_after_s
             case ErrorCode.QUOTA_EXHAUSTED if response.reset_at is not None:
                 return max(0.0, (response.reset_at - datetime.now(UTC)).total_seconds())
