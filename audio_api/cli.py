@@ -14,17 +14,22 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
+from difflib import get_close_matches
 from pathlib import Path
+from types import FrameType
+from typing import TextIO
 
 from pydantic import ValidationError
 
+from audio_api import __version__
 from audio_api.config import AudioConfig, get_config, reload_config
 from audio_api.errors import AudioAPIError, ConfigurationError, TTSOutputError, TTSValidationError
 from audio_api.logging_config import setup_logging
 from audio_api.models.audio_request import Markup
-from audio_api.models.languages import Language
+from audio_api.models.languages import Language, parse_language
 from audio_api.models.speech_models import DEFAULT_MODEL, VoiceModel, model_spec
 from audio_api.models.voices import VoiceName
 
@@ -45,14 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: The arguments make no command, or ask for help.
     """
-    arguments = _parser().parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file's name may hold what the terminal cannot show, and by then its speech is paid for.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _fill_standard_streams()
     try:
+        arguments = _parser().parse_args(argv)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A file's name may hold what the terminal cannot show, and by then its speech is paid for.
+            sys.stdout.reconfigure(errors="backslashreplace")
         return _printed(arguments.run(arguments))
     except AudioAPIError as error:
-        _complain(str(error))
+        _complain(str(error).replace("set overwrite=True", "use --overwrite"))
         if isinstance(error, TTSOutputError) and error.audio:
             _rescue(error.audio)
         if isinstance(error, ConfigurationError | TTSValidationError):
@@ -68,8 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def _fill_standard_streams() -> None:
+    """Keep the numbers 0 to 2 from the files opened later, where a shell closed them (``<&-``)."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("audio-api", description="Text to speech with Google's Gemini models.")
+    parser.add_argument("--version", action="version", version=f"audio-api {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     say = commands.add_parser("say", help="speak a text into a WAV file")
     say.set_defaults(run=_say)
@@ -111,7 +127,12 @@ def _explain(error: ValidationError) -> str:
 
 
 def _complain(text: str) -> None:
-    print(f"audio-api: {' '.join(text.split())}", file=sys.stderr)
+    if sys.stderr is None:
+        return
+    try:
+        print(f"audio-api: {' '.join(text.split())}", file=sys.stderr)
+    except OSError:
+        _silence(sys.stderr)
 
 
 def _printed(code: int) -> int:
@@ -124,9 +145,13 @@ def _unprinted(error: OSError) -> int:
     # Who reads it may have seen enough, as ``head`` has: no reason to complain.
     if not isinstance(error, BrokenPipeError):
         _complain(f"cannot print: {error.strerror}")
-    # Python would try once more at exit, fail, and say so.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _silence(sys.stdout)
     return FAILED
+
+
+def _silence(stream: TextIO) -> None:
+    # Python would try once more at exit, fail, and say so.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _rescue(wav: bytes) -> None:
@@ -165,6 +190,8 @@ def _read_text(arguments: argparse.Namespace) -> str:
     except OSError as error:
         raise TTSValidationError(f"cannot read {str(arguments.file)!r}: {error.strerror}") from None
     if arguments.file or arguments.text == "-":
+        if sys.stdin is None:
+            raise TTSValidationError("standard input is closed")
         return _decoded(sys.stdin.buffer.read(), "standard input")
     # What Python could not decode is in it as halves of surrogate pairs.
     return _decoded(arguments.text.encode("utf-8", "surrogateescape"), "the argument")
@@ -185,23 +212,62 @@ def _decoded(content: bytes, source: str) -> str:
     return text
 
 
+def _language(text: str) -> str:
+    """The code, or a refusal that proposes what may have been meant: ``en_US``, or a language's name."""
+    code = text.partition(".")[0].replace("_", "-")
+    names = {language.display_name.partition(" ")[0].lower(): language.value for language in reversed(Language)}
+    with suppress(ValueError):
+        if parse_language(text):
+            return text
+    with suppress(ValueError):
+        names[text.lower()] = str(parse_language(code))
+    close = get_close_matches(text.lower(), names, 1)
+    meant = f"did you mean {names[close[0]]}? " if close else ""
+    raise TTSValidationError(f"--language: {text[:40]!r} is no language code; {meant}The command languages lists some")
+
+
+@contextmanager
+def _ended_tidily() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the work within as Ctrl-C does, which leaves no draft, and then the process."""
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
+        # A shell lets a job in the background ignore Ctrl-C.
+        (on_ctrl_c if callable(on_ctrl_c) else signal.default_int_handler)(number, frame)
+
+    usual = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+    for number in usual:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in usual:
+            signal.signal(number, signal.SIG_DFL)
+        for each in received[:1]:
+            signal.raise_signal(each)
+
+
 def _say(arguments: argparse.Namespace) -> int:
     from audio_api.services.one_liner import say
 
     config = AudioConfig(tts_engine="offline") if arguments.offline else AudioConfig()
     _log(config)
-    response = say(
-        _read_text(arguments),
-        arguments.output,
-        config=config,
-        voice_config={"voice_name": arguments.voice, "speed": arguments.speed, "pitch": arguments.pitch},
-        language=arguments.language,
-        style=arguments.style,
-        model=arguments.model,
-        markup=arguments.markup or _markup_of(arguments.file, config),
-        markup_keep=arguments.keep,
-        overwrite=arguments.overwrite,
-    )
+    text, language = _read_text(arguments), _language(arguments.language)
+    with _ended_tidily():
+        response = say(
+            text,
+            arguments.output,
+            config=config,
+            voice_config={"voice_name": arguments.voice, "speed": arguments.speed, "pitch": arguments.pitch},
+            language=language,
+            style=arguments.style,
+            model=arguments.model,
+            markup=arguments.markup or _markup_of(arguments.file, config),
+            markup_keep=arguments.keep,
+            overwrite=arguments.overwrite,
+        )
     cost = "cost unknown" if response.cost_usd is None else f"${response.cost_usd:.4f}"
     print(f"{response.file_path}  {response.duration:.2f} s  {cost}")
     for warning in response.warnings:

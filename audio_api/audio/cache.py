@@ -82,7 +82,10 @@ class PieceCache:
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        self._folder = folder.absolute()
+        # Of a working folder that was deleted nothing can be kept; that is told when the first piece is stored.
+        with suppress(FileNotFoundError):
+            folder = folder.absolute()
+        self._folder = folder
         self._max_bytes = max_bytes
         # At first: an earlier process may have left more than is allowed now.
         self._unlisted_bytes = max_bytes

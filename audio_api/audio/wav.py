@@ -12,6 +12,7 @@ import stat
 import struct
 import tempfile
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -180,8 +181,8 @@ async def check_target(directory: Path, name: str, *, overwrite: bool) -> None:
 
 
 def _check_target(directory: Path, name: str, overwrite: bool) -> None:
-    path = directory.absolute() / name
-    with _explained(path):
+    with _explained(directory / name):
+        path = _absolute(directory) / name
         folder = next(folder for folder in path.parents if os.path.lexists(folder))
         os.close(os.open(folder, _FOLDER_FLAGS))
         # Making a file, which tells the reason of a refusal, takes a hundred times the CPU of asking for one.
@@ -191,6 +192,7 @@ def _check_target(directory: Path, name: str, overwrite: bool) -> None:
         try:
             mode = path.lstat().st_mode
         except FileNotFoundError:
+            _refuse_look_alike(path)
             return
         if not overwrite:
             raise _taken(path)
@@ -208,8 +210,8 @@ def check_folder(directory: Path, size_bytes: int) -> None:
     Raises:
         TTSOutputError: It does not; the text says why.
     """
-    path = directory.absolute()
-    with _explained(path):
+    with _explained(directory):
+        path = _absolute(directory)
         folder = next(each for each in (path, *path.parents) if os.path.lexists(each))
         os.close(os.open(folder, _FOLDER_FLAGS))
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -410,10 +412,10 @@ class _Draft:
         raise cancellation
 
     def __enter__(self) -> Self:
-        self._path = self._path.absolute()
         # Here, in the thread: the system's chance is a call, too.
         self._temp_name = self._temp_name or _temp_name(self._name)
         with _explained(self._path), ExitStack() as undo:
+            self._path = _absolute(self._path)
             self._folder_fd = _open_folder(self._path.parent)
             undo.callback(os.close, self._folder_fd)
             _remove_stale_drafts(self._folder_fd)
@@ -598,6 +600,23 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         kind = errno.errorcode.get(error.errno or 0, type(error).__name__)
         raise TTSOutputError(f"cannot write {str(path)!r}: {error.strerror or error} ({kind})") from error
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.absolute()
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "the working folder was deleted") from None
+
+
+def _refuse_look_alike(path: Path) -> None:
+    """Refuse a name of which a file exists whose accents are characters of their own: both would look the same."""
+    if os.path.lexists(path.with_name(unicodedata.normalize("NFD", path.name))):
+        raise TTSOutputError(
+            f"{str(path)!r} exists already, with decomposed accents in its name (Unicode NFD): rename or remove that "
+            "file, or choose another name",
+            code=ErrorCode.OUTPUT_EXISTS,
+        )
 
 
 def _taken(path: Path) -> TTSOutputError:

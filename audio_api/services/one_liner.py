@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,9 @@ import aiofiles.ospath
 
 from audio_api.audio.file_threads import file_threads, in_file_thread
 from audio_api.config import AudioConfig, get_config
-from audio_api.errors import TTSOutputError
+from audio_api.errors import TTSOutputError, TTSValidationError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.filenames import safe_filename
 from audio_api.services.tts_service import TTSService
 
 
@@ -44,16 +46,38 @@ async def asay(
     """
     config = config or get_config()
     if path is not None:
-        path = await in_file_thread(Path(path).expanduser)
-        if await aiofiles.ospath.isdir(path, executor=file_threads()):
+        file = await in_file_thread(_expanded, path)
+        if str(path).endswith(os.sep) or await aiofiles.ospath.isdir(file, executor=file_threads()):
             raise TTSOutputError(f"{str(path)!r} is a folder: name a file in it")
+        fields["output_filename"] = _safe_name(file)
         # Finished pieces stay where they always are, not beside a file that may be anywhere.
         cache_dir = config.cache_dir or config.output_dir / ".cache"
-        config = config.model_copy(update={"output_dir": path.parent, "cache_dir": cache_dir})
-        fields["output_filename"] = path.name
+        config = config.model_copy(update={"output_dir": file.parent, "cache_dir": cache_dir})
     request = AudioRequest.model_validate({"text": text, "voice_config": {"voice_name": voice}, **fields})
     async with TTSService(config) as service:
         return (await service.generate_audio(request)).raise_for_error()
+
+
+def _expanded(path: str | Path) -> Path:
+    if "\0" in str(path):
+        raise _unwritable(path, "a path holds no NUL character")
+    try:
+        file = Path(path).expanduser()
+        os.fsencode(file)
+    except (RuntimeError, ValueError) as error:
+        raise _unwritable(path, error) from None
+    return file
+
+
+def _safe_name(file: Path) -> str:
+    try:
+        return safe_filename(file.name)
+    except ValueError as error:
+        raise _unwritable(file, error) from None
+
+
+def _unwritable(path: str | Path, reason: object) -> TTSValidationError:
+    return TTSValidationError(f"cannot write {str(path)[:80]!r}: {reason}")
 
 
 def say(text: str, path: str | Path | None = None, **options: Any) -> AudioResponse:

@@ -32,10 +32,10 @@ def _check_all(paths: Iterable[Path], overwrite: bool) -> None:
     for path in paths:
         if not overwrite and os.path.lexists(path):
             raise TTSOutputError(
-                f"{path.name} exists; choose another name or pass overwrite=True", code=ErrorCode.OUTPUT_EXISTS
+                f"{path.name} exists; choose another name, or set overwrite=True", code=ErrorCode.OUTPUT_EXISTS
             )
         # A link to a folder is replaced like any other file.
-        if path.is_dir() and not path.is_symlink():
+        if os.path.isdir(path) and not path.is_symlink():  # noqa: PTH112 - pathlib's raises if the name is too long
             raise TTSOutputError(f"{path.name} is a folder; choose another name")
 
 

@@ -450,7 +450,7 @@ class TTSService:
         """Keep a second request of this service from paying for a file that a first one is about to write."""
         if path in self._being_written and not overwrite:
             raise TTSOutputError(
-                f"{path.name} is being written by another request; choose another name or pass overwrite=True",
+                f"{path.name} is being written by another request; choose another name, or set overwrite=True",
                 code=ErrorCode.OUTPUT_EXISTS,
             )
         self._being_written.add(path)
