@@ -17,7 +17,7 @@ from sentences import SENTENCES
 from sound import RATE, Samples, read_wav
 
 from audio_api.engines.base import SpeechAudio, Turn, Utterance, WordTime
-from audio_api.engines.espeak_words import Reading, word_times
+from audio_api.engines.espeak_words import Reading, readable, word_times
 from audio_api.engines.offline import OfflineEngine
 from audio_api.models.audio_request import AudioRequest, SpeakerConfig, VoiceConfig
 from audio_api.services.tts_service import TTSService
@@ -137,6 +137,43 @@ async def test_what_is_read_as_several_words_is_one(text: str, words: list[str],
     audio = await engine.synthesize(utterance(text))
     assert [word.text for word in audio.words] == words
     assert_in_order(audio.words)
+
+
+@pytest.mark.parametrize(
+    ("text", "like", "language"),
+    [
+        ("𝓗𝓮𝓵𝓵𝓸 𝔀𝓸𝓻𝓵𝓭", "Hello world", "en-US"),
+        ("Ｈｅｌｌｏ Ⓦⓞⓡⓛⓓ １２３", "Hello World 123", "en-US"),
+        ("Louis ⅩⅣ and ﬁne ﬂowers ① ℃", "Louis XIV and fine flowers 1 °C", "en-US"),
+        ("ᴴᵉˡˡᵒ 🄷🄸 ℎ", "Hello HI h", "en-US"),
+        ("ﻣﺮﺣﺒﺎ ﻻ", "مرحبا لا", "ar-EG"),
+        ("ﾊﾟﾝ １２３", "パン 123", "ja-JP"),
+    ],
+)
+async def test_letters_of_every_shape_are_read(text: str, like: str, language: str, engine: OfflineEngine) -> None:
+    """They sound as everyday letters do, and the words keep the shape that the user gave them."""
+    shaped = await engine.synthesize(utterance(text, language=language))
+    plain = await engine.synthesize(utterance(like, language=language))
+    assert shaped.duration_s == pytest.approx(plain.duration_s, abs=0.05)
+    assert "".join("".join(word.text for word in shaped.words).split()) == "".join(text.split())
+    assert [word.start_s for word in shaped.words] == pytest.approx([word.start_s for word in plain.words], abs=0.05)
+
+
+@pytest.mark.parametrize("text", ["½", "m²", "№ 5", "Wait… So", "x³ ™ ª", "10 % – “so”", "你好，世界！", "H₂O"])
+def test_what_has_a_name_of_its_own_stays(text: str) -> None:
+    """It says "a half" for ½, and "one two" for its everyday digits; punctuation keeps its pauses."""
+    assert readable(text) == text
+
+
+@given(any_text(40).filter(str.strip))
+def test_places_in_readable_text_are_places_in_the_text(text: str) -> None:
+    """A word is found wherever it begins, however many letters stand before it for one."""
+    whole = f"𝓗𝓮 ﷺ ﬁ {text}"
+    words = list(re.finditer(r"\S+", whole))
+    readings = [Reading(len(readable(whole[: word.start()])), n, n + 1) for n, word in enumerate(words)]
+    found = word_times(utterance(whole), [readings], 1)
+    assert "".join("".join(word.text for word in found).split()) == "".join(whole.split())
+    assert [word.text for word in found[:3]] == ["𝓗𝓮", "ﷺ", "ﬁ"]
 
 
 async def test_a_stream_ends_with_the_words(engine: OfflineEngine) -> None:

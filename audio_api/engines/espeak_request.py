@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from audio_api.engines.base import Turn, Utterance
+from audio_api.engines.espeak_words import readable
 from audio_api.errors import TTSValidationError
 from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.voices import VoiceName
@@ -195,10 +196,11 @@ def _step(value: float) -> int:
 
 
 def _espeak_turn(turn: Turn, code: str, language: str) -> EspeakTurn:
-    _check_script(turn.text, code, language)
+    text = readable(turn.text)
+    _check_script(text, code, language)
     manners = _manners(turn.style)
     return {
-        "text": turn.text,
+        "text": text,
         "voice": f"{language}+{_variant(turn.voice, manners)}",
         "rate_wpm": _rate_wpm(turn.voice.speed, manners),
         "pitch": _pitch(turn.voice.pitch, manners),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from audio_api.engines.base import Utterance, WordTime
@@ -16,11 +17,49 @@ _UNSPACED = r"\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 
 
+# Clauses end with these whatever their width; in Chinese and Japanese no space follows them, which an ASCII one needs.
+_PAUSES = frozenset(",.:;!?")
+# What eSpeak NG knows by name, such as "½", "m²" and "№"; other compatible characters it spells out or leaves out.
+_KNOWN_BY_NAME = frozenset({"<fraction>", "<super>", "<sub>", "<noBreak>", "<vertical>"})
+
+
+class _Readable(dict[int, str]):
+    """What eSpeak NG is given for a character, worked out when first asked for."""
+
+    def __missing__(self, code: int) -> str:
+        readable = self[code] = _readable(chr(code))
+        return readable
+
+
+def _readable(char: str) -> str:
+    kind = unicodedata.decomposition(char).partition(" ")[0]
+    plain = unicodedata.normalize("NFKC", char)
+    category = unicodedata.category(char)
+    if not kind.startswith("<") or char == "№" or plain in _PAUSES or plain.isspace():
+        return char
+    if kind in _KNOWN_BY_NAME and category != "Lm":
+        return char
+    return plain if category[0] in "LNS" or kind in {"<wide>", "<narrow>"} else char
+
+
+_READABLE = _Readable()
+
+
+def readable(text: str) -> str:
+    """A text in the letters and digits that eSpeak NG reads.
+
+    Letters of mathematics, in circles and of full or half width, ligatures, Roman numerals and the forms of Arabic
+    letters become those of everyday text (NFKC): eSpeak NG spells them out (``𝓗``) or leaves them out (``１２３``).
+    What it knows by name stays: ``½``, ``m²``, ``№``, ``…``.
+    """
+    return text if text.isascii() else text.translate(_READABLE)
+
+
 class Reading(NamedTuple):
     """What is read from some place of a turn's text up to the next one.
 
     Attributes:
-        at: Characters before it.
+        at: Characters of the readable text before it.
         start: The first sample of its sound.
         end: The sample after the last one.
     """
@@ -41,8 +80,16 @@ def word_times(utterance: Utterance, readings: Iterable[Sequence[Reading]], samp
     return tuple(
         WordTime(text, start / sample_rate, end / sample_rate, number)
         for number, (turn, of_turn) in enumerate(zip(utterance.turns, readings, strict=True))
-        for text, start, end in _words(turn.text, of_turn)
+        for text, start, end in _words(turn.text, _placed(turn.text, of_turn))
     )
+
+
+def _placed(text: str, readings: Sequence[Reading]) -> Sequence[Reading]:
+    """The readings at their places in the text itself."""
+    if readable(text) == text:
+        return readings
+    starts = list(accumulate((len(_READABLE[ord(char)]) for char in text), initial=0))
+    return [reading._replace(at=bisect_right(starts, reading.at) - 1) for reading in readings]
 
 
 def _words(text: str, readings: Iterable[Reading]) -> list[tuple[str, int, int]]:
