@@ -278,7 +278,6 @@ def test_a_style_has_a_limit() -> None:
         ('  "Carol: Hi!"', "Carol"),
         ("Carol [calm]: Hi!", "Carol"),
         ("Carol (calm): Hi!", "Carol"),
-        ("Alice (calm): Hi!", "Alice"),
         ("Mary Ann: Hi!", "Mary Ann"),
         ("Mary Ann Smith: Hi!", "Mary Ann Smith"),
         ("Dr. Bob: Hi!", "Dr. Bob"),

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from audio_api.models.audio_request import MOST_STYLE_CHARS
+from audio_api.text.folding import FoldedText
+from audio_api.text.labels import BREAK, TITLES, Label, LabelFinder
 
-# Python's own line ends (str.splitlines), so that text from any system works.
-_BREAK = r"\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
-_SPACE = rf"[^\S{_BREAK}]"
+_SPACE = rf"[^\S{BREAK}]"
 # Before the first name of a line: blanks, quotes, and the invisible marks of editors and of right-to-left text.
-_LINE_START = rf"(?<![^{_BREAK}])(?:{_SPACE}|[\"'“”„«»‘’\ufeff\u200b\u200e\u200f])*"
-# Behind these a sentence is over, white space or not: Chinese and Japanese have none.
-_SENTENCE_END = rf"(?<=[!?…。！？｡．।॥؟۔」』）】]){_SPACE}*"
-_TITLES = ("dr", "mr", "mrs", "ms", "prof")
-# Behind these only with white space: they also stand inside "www.bob:80", or open what they seem to close. Thai and Lao
-# sentences end with nothing else, and their words have none between them.
-_BEHIND_A_TITLE = "".join(rf"(?<!\b{title}\.)" for title in _TITLES)
-_SPACED_END = rf"(?<=[.\"'”’“»«)\]>\u0e00-\u0eff]){_BEHIND_A_TITLE}{_SPACE}+"
-_STYLE = rf"(?:{_SPACE}*\[([^\[\]{_BREAK}]*)\])?"
+_LINE_START = rf"(?<![^{BREAK}])(?:{_SPACE}|[\"'“”„«»‘’\ufeff\u200b\u200e\u200f])*"
+
 _WORD = re.compile(r"[^\W_]")
 
 # One to three words that might be a name: initials, titles, numbers as in "Speaker 3"; then perhaps a stage direction,
 # and a colon that is part of no address, time or emoticon. The bounds keep the time linear.
-_PART = rf"(?:(?:[^\W\d_]\.){{1,4}}|(?i:{'|'.join(_TITLES)})\.|[^\W_][\w'’\-\u0300-\u036f]{{0,39}})"
-_DIRECTION = rf"(?:{_SPACE}*(?:\[[^\[\]{_BREAK}]*\]|\([^(){_BREAK}]*\)))?"
+_PART = rf"(?:(?:[^\W\d_]\.){{1,4}}|(?i:{'|'.join(TITLES)})\.|[^\W_][\w'’\-\u0300-\u036f]{{0,39}})"
+_DIRECTION = rf"(?:{_SPACE}*(?:\[[^\[\]{BREAK}]*\]|\([^(){BREAK}]*\)))?"
 _COLON = rf"(?:{_SPACE}*[:：](?=\s|$)|[:：](?=[^\W\d_]))"
 _NAME_LIKE = re.compile(rf"{_LINE_START}({_PART}(?:{_SPACE}+{_PART}){{0,2}}){_DIRECTION}{_COLON}")
 # Words that stand before a colon without being a name, and the articles that make German nouns look like one.
@@ -63,52 +55,63 @@ class SpokenTurn(NamedTuple):
     style: str | None = None
 
 
-def _spellings(name: str) -> str:
-    """A pattern for a name in every case (``Strauß``, ``STRAUSS``), composed or decomposed, however spaced."""
-    cases = (name, name.upper(), name.lower(), name.casefold())
-    forms = {unicodedata.normalize(form, case) for form in ("NFC", "NFD") for case in cases}
-    return "|".join(rf"{_SPACE}+".join(map(re.escape, form.split())) for form in sorted(forms))
-
-
-def _label_of(speakers: Sequence[str]) -> re.Pattern[str]:
-    """A pattern for a speaker's label, with one group for each speaker and a last one for the style."""
-    names = "|".join(f"({_spellings(name)})" for name in speakers)
-    start = rf"(?:{_LINE_START}|{_SENTENCE_END}|{_SPACED_END})"
-    return re.compile(rf"{start}(?:{names}){_STYLE}{_SPACE}*[:：]", re.IGNORECASE)
+_INVISIBLE = "\u200b\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+_BEFORE_WORDS = re.compile(rf"\A[\s{_INVISIBLE}]*")
+# Google's own samples put this sentence before a dialogue. It addresses the model, and is none of the speakers' words.
+_PREAMBLE = re.compile(
+    rf"[\s{_INVISIBLE}]*(?P<sentence>(?:TTS|read(?: aloud)?) the following (?:conversation|dialogue)"
+    rf"(?: between (?P<names>[^:：{BREAK}]{{1,2000}}))?(?: aloud)?{_SPACE}*[:：])",
+    re.IGNORECASE,
+)
+_BETWEEN_NAMES = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+|\s*&\s*", re.IGNORECASE)
+_QUOTES = '"“”„«»‹›'
+# The longest beginning of a line that an error repeats.
+_MOST_SHOWN_CHARS = 80
 
 
 def split_turns(text: str, speakers: Sequence[str]) -> list[SpokenTurn]:
     """Split a dialogue at its speakers' names; only the given names count, so a colon elsewhere is just a colon.
 
-    A name counts at the start of the text, of a line, or behind the end of a sentence, in any case, with an ASCII or a
-    full-width colon behind it. A sentence ends with its punctuation, or with a quote or bracket and white space; in
-    Thai and Lao, with white space alone. The full stop of a title ends none: in ``"He met Dr. Bob: he was late"`` Bob
-    is not speaking, whereas a speaker named ``"Dr. Bob"`` would be. Square brackets between name and colon hold the
-    turn's style and are never spoken. Turns without a letter or digit are left out.
+    A name counts at the start of the text, of a line, or behind the end of a sentence, with an ASCII, a full-width or
+    another colon behind it, and whatever its case, accents, width and invisible marks: ``JOSE:`` is José. A sentence
+    ends with its punctuation, or with a quote or bracket and white space; in Thai and Lao, with white space alone. The
+    full stop of a title ends none: in ``"He met Dr. Bob: he was late"`` Bob is not speaking, whereas a speaker named
+    ``"Dr. Bob"`` would be. Turns without a letter or digit are left out.
 
-    A line that begins like the turn of somebody else is an error, since the previous speaker would read that name
+    Brackets between name and colon, square or round, hold the turn's style and are never spoken; several are joined
+    with commas. Decoration around the label goes too: Markdown, list marks, HTML tags, table cells, symbols and emoji,
+    quotes, and time stamps. The words of a turn are not touched. A line that reads like the label of a known speaker
+    and is none is an error: ``Bob, laughing:``, ``Bob - laughing:``, ``Bob and Alice:``, ``[laughs] Bob:``.
+
+    A line that begins like the turn of another speaker is an error, since the previous speaker would read that name
     aloud. Such a line begins with one to three words, each with a capital letter (numbers may follow: ``Speaker 3``),
     perhaps words in brackets, and a colon. ``Note:``, ``PS:`` and their like in 14 languages are no names, nor is
     ``12:30`` or ``https:``; scripts without capital letters have no such lines.
+
+    The sentence ``TTS the following conversation between Alice and Bob:`` before the first turn is left out, if the
+    names in it are speakers.
 
     Args:
         text: The whole dialogue, on one line or many.
         speakers: The names to look for: at least one, distinct whatever their case.
 
     Raises:
-        ValueError: Text stands before the first name, a line begins with an unknown name, a speaker never says
-            anything, or a style has more than 500 characters.
+        ValueError: Text stands before the first name, a line begins with an unknown name or reads like a label and is
+            none, a speaker never says anything, or a style has more than 500 characters.
     """
-    labels = list(_label_of(speakers).finditer(text))
-    _refuse_strangers(text, speakers, {label.end() for label in labels})
-    starts = [label.start() for label in labels] + [len(text)]
+    finder = LabelFinder(speakers)
+    text = _without_preamble(text, finder)
+    folded = FoldedText(text)
+    labels = list(finder.labels(folded))
+    _refuse_strangers(text, speakers, {label.end for label in labels})
+    _refuse_oddities(folded, finder, labels, speakers)
+    starts = [label.start for label in labels] + [len(text)]
     if _WORD.search(text, 0, starts[0]):
-        expected = " or ".join(f"{name}:" for name in speakers)
-        raise ValueError(f"the dialogue must begin with a speaker's name and a colon: {expected}")
+        raise ValueError(f"the dialogue {_must_begin(speakers)}")
     turns = [
-        _turn(label, text[label.end() : end].strip(), speakers)
+        _turn(label, text[label.end : end])
         for label, end in zip(labels, starts[1:], strict=True)
-        if _WORD.search(text, label.end(), end)
+        if _WORD.search(text, label.end, end)
     ]
     spoken = {turn.speaker for turn in turns}
     if silent := [name for name in speakers if name not in spoken]:
@@ -119,23 +122,77 @@ def split_turns(text: str, speakers: Sequence[str]) -> list[SpokenTurn]:
     return turns
 
 
-def _turn(label: re.Match[str], text: str, speakers: Sequence[str]) -> SpokenTurn:
-    *names, style = label.groups()
-    speaker = next(speaker for speaker, name in zip(speakers, names, strict=True) if name)
-    style = " ".join((style or "").split())
+def _without_preamble(text: str, finder: LabelFinder) -> str:
+    found = _PREAMBLE.match(text)
+    if found is None:
+        return text
+    names = _BETWEEN_NAMES.split(found["names"]) if found["names"] else []
+    if not all(finder.is_known(name.strip(" \"'“”‘’`*")) for name in names):
+        return text
+    # The lines keep their numbers.
+    return text[: found.start("sentence")] + text[found.end() :]
+
+
+def _must_begin(speakers: Sequence[str]) -> str:
+    return f"must begin with a speaker's name and a colon: {' or '.join(f'{name}:' for name in speakers)}"
+
+
+def _turn(label: Label, said: str) -> SpokenTurn:
+    style = ", ".join(" ".join(words.split()) for words in label.directions if words)
     if len(style) > MOST_STYLE_CHARS:
-        raise ValueError(f"a style of {speaker} has {len(style):,} characters; {MOST_STYLE_CHARS} are allowed")
-    return SpokenTurn(speaker, text, style if _WORD.search(style) else None)
+        raise ValueError(f"a style of {label.speaker} has {len(style):,} characters; {MOST_STYLE_CHARS} are allowed")
+    for opening, closing in reversed(label.left_open):
+        said = _without_closing(said, opening, closing)
+    return SpokenTurn(label.speaker, _BEFORE_WORDS.sub("", said).rstrip(), style if _WORD.search(style) else None)
+
+
+def _without_closing(said: str, opening: str, closing: str) -> str:
+    """Drop the mark that closes a label's decoration: right behind the colon, or where it ends the line."""
+    line = said.splitlines()[0] if said else ""
+    rest = said[len(line) :]
+    if closing == "|":
+        return line.strip().removeprefix("|").removesuffix("|") + rest
+    if said.startswith(closing):
+        return said.removeprefix(closing)
+    # Quotes are words' own: what was said in them is theirs.
+    unpaired = line.count(closing) % 2 if opening == closing else line.count(closing) > line.count(opening)
+    if closing in _QUOTES or not unpaired:
+        return said
+    if line.rstrip().endswith(closing):
+        return line.rstrip().removesuffix(closing) + rest
+    return line.lstrip().removeprefix(closing) + rest
+
+
+def _refuse_oddities(text: FoldedText, finder: LabelFinder, labels: Sequence[Label], speakers: Sequence[str]) -> None:
+    fine = {label.start for label in labels if label.begins_a_line}
+    for oddity in finder.oddities(text):
+        if oddity.start in fine:
+            continue
+        shown = text.original[oddity.start : oddity.end].strip()
+        if len(shown) > _MOST_SHOWN_CHARS:
+            shown = f"…{shown[-_MOST_SHOWN_CHARS:]}"
+        what = f"line {_line_of(text.original, oddity.end)} begins with {shown!r}"
+        if len(oddity.speakers) > 1:
+            names = " and ".join(oddity.speakers)
+            raise ValueError(f"{what}, which names {names}: a turn has one speaker, and {_must_begin(speakers)}")
+        name, style = oddity.speakers[0], " ".join((oddity.manner or "calm").split())
+        raise ValueError(
+            f"{what}, which reads like a turn of {name}: a turn {_must_begin(speakers)}, with its style in square "
+            f"brackets between them, as in '{name} [{style}]:'; if it is none, join the line to the one before"
+        )
+
+
+def _line_of(text: str, end: int) -> int:
+    return len(text[:end].splitlines())
 
 
 def _refuse_strangers(text: str, speakers: Sequence[str], known_ends: set[int]) -> None:
     for stranger in _strangers(text):
         if stranger.end() not in known_ends:
-            line = len(text[: stranger.end()].splitlines())
             raise ValueError(
-                f"line {line} begins like a turn of {stranger[1]!r}, but the speakers are {', '.join(speakers)}: add "
-                "that speaker, or join the line to the one before; a turn's style is written in square brackets, as in "
-                f"'{speakers[0]} [calm]:'"
+                f"line {_line_of(text, stranger.end())} begins like a turn of {stranger[1]!r}, but the speakers are "
+                f"{', '.join(speakers)}: add that speaker, or join the line to the one before; a turn's style is "
+                f"written in square brackets, as in '{speakers[0]} [calm]:'"
             )
 
 
