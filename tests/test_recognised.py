@@ -96,8 +96,11 @@ async def understood_whole(
     async def ignore(_: float) -> None:
         pass
 
-    async with Narration(list(takes), take, at_once=1) as narration:
-        recording = await record(narration, folder, name, overwrite=False, on_piece=ignore)
+    async with (
+        Narration(list(takes), take, at_once=1) as narration,
+        record(narration, folder, name, overwrite=False, on_piece=ignore) as draft,
+    ):
+        recording = await draft.publish()
     return recogniser.words(read_wav(recording.path))
 
 
