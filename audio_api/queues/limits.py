@@ -203,6 +203,11 @@ local model, most, window_ms, most_today, day_end = ARGV[1], tonumber(ARGV[2]), 
   tonumber(ARGV[4]), tonumber(ARGV[5])
 local gate, calls, today = q .. ':gate:' .. model, q .. ':calls:' .. model, q .. ':today:' .. model
 if most_today and now >= day_end then return {'which day', now, ''} end
+check_gate(gate)
+if not whole(read('GET', today) or '0') then call('DEL', today) end
+-- Calls of the future are those of a clock that went back.
+local newest, last = read('LINDEX', calls, 0), read('LINDEX', calls, -1)
+if newest and not (whole(newest, 0, now + 1000) and whole(last)) then call('DEL', calls) end
 local closed = call('HMGET', gate, 'until', 'probe')
 local pause = call('HMGET', q .. ':gate:*', 'ends', 'held', 'probe')
 local free = math.max(tonumber(closed[1] or 0), tonumber(pause[1] or 0), tonumber(pause[2] or 0))
@@ -235,6 +240,7 @@ return {'go', 0, (probe_ms > 0 and 'probe' or '') .. (hold_ms > 0 and ' account'
 # A gate is forgotten when for an hour nobody wanted to pass it.
 CLOSE_GATE = """
 local gate, wait_ms, probe_ms = q .. ':gate:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+check_gate(gate)
 local known = call('HMGET', gate, 'until', 'probe')
 local free, probe = math.max(now + wait_ms, tonumber(known[1] or 0)), math.max(probe_ms, tonumber(known[2] or 0))
 call('HSET', gate, 'until', free, 'probe', probe)

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from math import inf
@@ -340,11 +340,22 @@ class Server:
                 elif message and message["type"] == "message":
                     yield as_text(message["data"])
 
+    @contextmanager
+    def understood(self) -> Iterator[None]:
+        """Raise ``QueueServiceError`` when an answer that is read within is not what a Redis answers."""
+        try:
+            yield
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise QueueServiceError(
+                f"the server at {self.address} answers what no Redis does ({type(error).__name__}): correct REDIS_URL"
+            ) from None
+
     async def introduce(self) -> str:
         """Ask for the server's name and version; HELLO is allowed where INFO is not."""
         answer = await self.command("HELLO")
-        known = dict(zip(answer[::2], answer[1::2], strict=True))
-        return f"{as_text(known[b'server'])} {as_text(known[b'version'])}"
+        with self.understood():
+            known = dict(zip(answer[::2], answer[1::2], strict=True))
+            return f"{as_text(known[b'server'])} {as_text(known[b'version'])}"
 
     async def inspect(self) -> bool:
         """Warn once of settings that lose jobs, where the access list lets us see them."""
@@ -355,8 +366,10 @@ class Server:
         async def look() -> None:
             with suppress(ResponseError):
                 for name in ("maxmemory-policy", "appendonly", "save"):
-                    key, value = await self._execute("CONFIG", "GET", name)
-                    found[key] = value
+                    answer = await self._execute("CONFIG", "GET", name)
+                    with self.understood():
+                        key, value = answer
+                        found[key] = value
 
         await self._reliably(look, ANSWER_LIMIT_S)
         risks = []
