@@ -20,10 +20,12 @@ from audio_api.services.tts_service import SpeechDraft, TTSService
 _prepare = TTSService.prepare
 
 
-def _prepare_or_die(self: TTSService, request: AudioRequest, *args: Any) -> AbstractAsyncContextManager[SpeechDraft]:
+def _prepare_or_die(
+    self: TTSService, request: AudioRequest, *args: Any, **options: Any
+) -> AbstractAsyncContextManager[SpeechDraft]:
     if request.text.startswith("Poison"):
         os._exit(9)
-    return _prepare(self, request, *args)
+    return _prepare(self, request, *args, **options)
 
 
 if __name__ == "__main__":

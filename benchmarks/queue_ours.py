@@ -138,7 +138,11 @@ class NoSpeech(TTSService):
 
     @asynccontextmanager
     async def prepare(
-        self, request: AudioRequest, on_progress: SpeechCallback | None = None
+        self,
+        request: AudioRequest,
+        on_progress: SpeechCallback | None = None,
+        *,
+        unsaved: AudioResponse | None = None,
     ) -> AsyncIterator[SpeechDraft]:
         """Note the text."""
         self._note(request.text)

@@ -152,7 +152,7 @@ async def test_a_poison_task_is_buried_and_the_others_pass(place: Site) -> None:
         "from audio_api.cli import main\n"
         "from audio_api.services.tts_service import TTSService\n"
         "prepare = TTSService.prepare\n"
-        "def prepare_or_die(self, request, on_progress):\n"
+        "def prepare_or_die(self, request, on_progress, **options):\n"
         "    if 'Poison' in request.text:\n"
         "        os._exit(9)\n"
         "    return prepare(self, request)\n"
