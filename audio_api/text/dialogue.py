@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from audio_api.models.audio_request import MOST_STYLE_CHARS
@@ -187,22 +187,18 @@ def _line_of(text: str, end: int) -> int:
 
 
 def _refuse_strangers(text: str, speakers: Sequence[str], known_ends: set[int]) -> None:
-    for stranger in _strangers(text):
-        if stranger.end() not in known_ends:
+    for label in _NAME_LIKE.finditer(text):
+        if label.end() not in known_ends and _is_a_name(label[1].split()):
             raise ValueError(
-                f"line {_line_of(text, stranger.end())} begins like a turn of {stranger[1]!r}, but the speakers are "
+                f"line {_line_of(text, label.end())} begins like a turn of {label[1]!r}, but the speakers are "
                 f"{', '.join(speakers)}: add that speaker, or join the line to the one before; a turn's style is "
                 f"written in square brackets, as in '{speakers[0]} [calm]:'"
             )
 
 
-def _strangers(text: str) -> Iterator[re.Match[str]]:
-    """Every line's beginning that looks like the name of a speaker, known or not."""
-    for label in _NAME_LIKE.finditer(text):
-        words = label[1].split()
-        capital = not words[0][0].isdecimal() and all(_begins_a_name(word) for word in words)
-        if capital and not any(word.replace(".", "").casefold() in _NO_NAME for word in words):
-            yield label
+def _is_a_name(words: Sequence[str]) -> bool:
+    capital = not words[0][0].isdecimal() and all(map(_begins_a_name, words))
+    return capital and not any(word.replace(".", "").casefold() in _NO_NAME for word in words)
 
 
 def _begins_a_name(word: str) -> bool:

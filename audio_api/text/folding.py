@@ -67,14 +67,17 @@ class FoldedText:
     def __init__(self, original: str) -> None:
         self.original = original
         self.folded = fold(original)
+        self._keeps_positions = all(len(fold(char)) == 1 for char in set(original))
 
     def behind(self, position: int) -> int:
         """The index in the original behind all that stands before a folded position, but for invisible marks."""
+        if self._keeps_positions:
+            return position
         return bisect_left(self._ends, position) + 1 if position else 0
 
     def before(self, position: int) -> int:
         """The index in the original of what stands at a folded position; invisible marks before it are skipped."""
-        return bisect_right(self._ends, position)
+        return position if self._keeps_positions else bisect_right(self._ends, position)
 
     @cached_property
     def _ends(self) -> list[int]:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from audio_api.text.folding import FoldedText, fold
 
@@ -19,7 +20,7 @@ _LINE_START = rf"(?<![^{BREAK}])"
 _OPENING, _CLOSING = r"\[［【〔(（{", r"\]］】〕)）}"
 _IN_BRACKETS = rf"[^{_OPENING}{_CLOSING}{BREAK}]*"
 _DIRECTION = rf"[{_OPENING}]{_IN_BRACKETS}[{_CLOSING}]"
-_STAMP = r"\d{1,3}:\d\d(?::\d\d)?(?:[.,]\d{1,6})?"
+_STAMP = rf"\d{{1,3}}:\d\d(?::\d\d)?(?:[.,]\d{{1,6}})?(?:{_SPACE}?[ap]\.?m\b\.?)?"
 # Punctuation that ends a sentence is no decoration: what stands before it belongs to the turn before.
 _SENTENCE_MARKS = ".!?…。！？｡．।॥؟۔¡¿"
 _SYMBOLS = rf"(?:_|[^\w\s:{_SENTENCE_MARKS}])++"
@@ -32,10 +33,10 @@ _OPENING_TAG = rf"{_TAG}(?!{_SPACE}*:)"
 # Dates, times and counts, and the numbers and letters of lists.
 _NUMBER = (
     r"\d{1,9}(?:[.:,/–-]\d{1,9}|[thms]\d{1,9}){0,9}"
-    rf"(?:z|h|ms|m|s|min|sec|uhr|{_SPACE}?[ap]\.?m\b\.?)?(?![^\W_])(?::(?={_SPACE}))?"
+    rf"(?:z|h|ms|m|s|min|sec|{_SPACE}?uhr|{_SPACE}?[ap]\.?m\b\.?)?(?![^\W_])(?::(?={_SPACE}))?"
 )
-# A letter or nought with a full stop is rather the end of a sentence.
-_LIST_MARK = rf"(?:[1-9]\d{{0,3}}[.)]{{1,2}}|(?:\d{{1,4}}|[a-z]|[ivxlc]{{2,6}})\)(?={_SPACE})|\[x\])"
+# One letter or a nought with a full stop is rather the end of a sentence.
+_LIST_MARK = rf"(?:[1-9]\d{{0,3}}[.)]{{1,2}}|(?:\d{{1,4}}|[a-z])\)(?={_SPACE})|[ivxlc]{{2,6}}[.)](?={_SPACE})|\[x\])"
 _SHORTCODE = r":[a-z0-9_+-]{2,40}:"
 _ENTITY = r"&#?\w{1,10};"
 # What may stand between the start of a line and the name. Each alternative is atomic and their number is bounded, which
@@ -62,7 +63,7 @@ _AND = "and|und|et|y|och|og|ve|dan"
 _AND_LIKE = f"{_AND}|or|with|to|plus|oder|mit|ou|avec|e|o|con|ed|com|en|met|dengan|si|va|i|z|oraz|и|с|та|і"
 _AND_SIGNS = "& + / , 、 ، ・ و 와 과 と 和 与 與 及 और এবং และ"
 _AND_SIGN = "|".join(re.escape(fold(sign)) for sign in _AND_SIGNS.split())
-_BETWEEN_NAMES = rf"(?:{_SPACE}*(?:{_AND_SIGN}){_SPACE}*|{_SPACE}+(?:{_AND_LIKE}){_SPACE}+)"
+_BETWEEN_NAMES = rf"(?:{_SPACE}*(?:{_AND_SIGN}){_SPACE}*|{_SPACE}+(?:(?:{_AND_LIKE}){_SPACE}+)?)"
 _BEFORE_NAME = rf"(?:{_SPACE}*[&+/]{_SPACE}*|{_SPACE}+(?:{_AND}){_SPACE}+)"
 _WORD = rf"[^\W_](?:[^\s:{_SENTENCE_MARKS}]{{0,39}}[^\W_])?"
 # At most three words make a direction rather than a sentence.
@@ -75,7 +76,17 @@ _MARK = (
 # English participles and adverbs need no mark: "Bob laughing:".
 _MANNER = rf"(?:[^\W\d_]+{_SPACE}+)?[^\W\d_]+(?:ing|ly)(?![^\W_])"
 _DIRECTION_FIRST = rf"(?:{_DIRECTION}|<[^<>{BREAK}]{{1,80}}>|\*[^*{BREAK}]{{1,80}}\*)(?:{_SPACE}|{_SYMBOLS})*+"
+# "Scene 1 - Bob:", "Jan 5, 12:30 Bob:", "speaker: Bob:".
+_HEADING_FIRST = (
+    rf"(?:{_WORD}{_SPACE}+\d{{1,4}}(?:{_SPACE}|{_SYMBOLS}|:)*+|{_WORD}:{_SPACE}+(?:{_SYMBOLS})?"
+    rf"|[^\W\d_][^:{BREAK}]{{0,30}}{_STAMP}(?:{_SPACE}|{_SYMBOLS})*+)"
+)
 
+_DIRECTIONS = re.compile(_DIRECTION)
+# Brackets that tell a time hold no direction.
+_TIME = re.compile(rf"(?=[^:]*:)(?:(?>{_NUMBER}|{_SYMBOLS}|{_SPACE}))*")
+# The address of a Markdown link: "[Bob](https://example.org):".
+_ADDRESS = re.compile(r"(?<=\])\([^()\s]*\)")
 _MARKS = re.compile(
     rf"\*+|_+|~+|`+|[|\"{_OPENING}{_CLOSING}“”„«»‹›「」『』《》〈〉]|<(?P<slash>/?)(?P<tag>[^\W\d_]\w*)[^<>]*>"
 )
@@ -84,8 +95,7 @@ _MOST_PAIRS = 8
 _CLOSERS = dict(zip("[［【〔(（{“„«‹「『《〈", "]］】〕)）}”“»›」』》〉", strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(NamedTuple):
     """A name and a colon with their decoration.
 
     Attributes:
@@ -140,7 +150,7 @@ class LabelFinder:
             rf"{_LINE_START}{_LINE_DECORATION}(?:"
             rf"(?P<name>{names})(?:{_BETWEEN_NAMES}(?P<second>{names})"
             rf"|{_MARK}(?P<words>{_WORDS})|{_SPACE}+(?P<manner>{_MANNER}))"
-            rf"|(?:{_DIRECTION_FIRST}|(?:{'|'.join(TITLES)})\.?{_SPACE}*|(?:{_WORD}{_SPACE}+)?{_WORD}{_BEFORE_NAME})"
+            rf"|(?:{_DIRECTION_FIRST}|{_HEADING_FIRST}|(?:{'|'.join(TITLES)})\.?{_SPACE}*|(?:{_WORD}{_SPACE}+)?{_WORD}{_BEFORE_NAME})"
             rf"(?P<last>{names})"
             rf")(?P<tail>{_BEHIND_NAME}):(?!//|\d)"
         )
@@ -154,22 +164,14 @@ class LabelFinder:
         for found in self._label.finditer(text.folded):
             if _is_cut_short(found):
                 continue
-            tail = text.original[text.before(found.end("name")) : text.behind(found.end("tail"))]
-            lead = text.original[text.behind(found.start()) : text.behind(found.start("name"))]
-            # The name itself keeps marks before it from looking like bullets.
-            left_open = tuple(_left_open(f"{lead}{found['name']}{re.sub(_DIRECTION, '', tail)}")[-_MOST_PAIRS:])
+            start, end = text.behind(found.start()), text.behind(found.end())
+            lead = text.original[start : text.behind(found.start("name"))]
+            tail = text.original[text.before(found.end("name")) : end - 1]
             begins_a_line = found["line"] is not None
+            directions, left_open = _decoration(lead, found["name"], tail) if lead or tail else ((), ())
             # An aside in the middle of a line: "I met him (Bob: my brother)."
             if begins_a_line or not any(opener in _CLOSERS for opener, _ in left_open):
-                directions = (direction[1:-1].strip() for direction in re.findall(_DIRECTION, tail))
-                yield Label(
-                    speaker=self._speaker(text, found, "name"),
-                    start=text.behind(found.start()),
-                    end=text.behind(found.end()),
-                    begins_a_line=begins_a_line,
-                    directions=tuple(words for words in directions if not re.fullmatch(_STAMP, fold(words))),
-                    left_open=left_open,
-                )
+                yield Label(self._speaker(text, found, "name"), start, end, begins_a_line, directions, left_open)
 
     def oddities(self, text: FoldedText) -> Iterator[Oddity]:
         """Every line that begins like a label without being one, or with words before one; labels are among them."""
@@ -208,17 +210,30 @@ def _is_cut_short(found: re.Match[str]) -> bool:
     return unicodedata.category(found["tail"][:1] or " ")[0] == "M"
 
 
+def _decoration(lead: str, name: str, tail: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """The directions around a name, and the pairs of marks that are left open."""
+    if tail.startswith("]"):
+        tail = _ADDRESS.sub("", tail, count=1)
+    directions = (direction[1:-1].strip() for direction in _DIRECTIONS.findall(tail))
+    # The name itself keeps marks before it from looking like bullets.
+    left_open = _left_open(f"{lead}{name}{_DIRECTIONS.sub('', tail)}")[-_MOST_PAIRS:]
+    return tuple(words for words in directions if not _TIME.fullmatch(fold(words))), tuple(left_open)
+
+
 def _left_open(decoration: str) -> list[tuple[str, str]]:
     """The pairs of marks of which only the first is there, the innermost last."""
     opened: list[tuple[str, str]] = []
     for mark in _MARKS.finditer(decoration):
-        if opened and mark[0] == opened[-1][1]:
+        if mark[0] == "|":
+            # However many cells there are, the row begins and ends with one mark.
+            opened += [] if ("|", "|") in opened[:1] else [("|", "|")]
+        elif opened and mark[0] == opened[-1][1]:
             opened.pop()
         elif mark["tag"]:
             opened += [] if mark["slash"] else [(mark[0], f"</{mark['tag']}>")]
         elif mark[0] in _CLOSERS:
             opened.append((mark[0], _CLOSERS[mark[0]]))
-        elif mark[0] == "|" or (mark[0][0] in '*_~`"' and not decoration[mark.end() : mark.end() + 1].isspace()):
+        elif mark[0][0] in '*_~`"' and not decoration[mark.end() : mark.end() + 1].isspace():
             # Before a blank it is a bullet.
             opened.append((mark[0], mark[0]))
     return opened
