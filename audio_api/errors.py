@@ -143,10 +143,14 @@ class TTSAPIError(TTSError):
 
 
 class TTSRateLimitError(TTSAPIError):
-    """Too many calls this minute, or too much spent in ten. Wait ``retry_after_s`` and try again."""
+    """Too many calls this minute, or too much spent in ten. Wait ``retry_after_s`` and try again.
+
+    ``per_minute`` is the most calls that the API says it takes; ``None`` when it did not say.
+    """
 
     default_code = ErrorCode.RATE_LIMITED
     default_retryable = True
+    per_minute: int | None = None
 
 
 class TTSUnavailableError(TTSAPIError):

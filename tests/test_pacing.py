@@ -455,3 +455,12 @@ async def test_waiting_for_a_turn_is_not_held_against_the_job() -> None:
         await engine.synthesize(UTTERANCE)
         assert standing == [None]
         assert (limit.when() or 0) - asyncio.get_running_loop().time() == pytest.approx(100, abs=1)
+
+
+async def test_a_quota_that_a_refusal_names_is_kept_to(limits: MemoryLimits, time_: Time) -> None:
+    """From the first 429 on no further call is refused, although no limit is set."""
+    for _ in range(3):
+        assert (await limits.take(MODEL, Rates(None, 62.7, None, lambda now: now + 86_400))).wait_s == 0
+    await limits.learn(MODEL, 3, 5.0)
+    turn = await limits.take(MODEL, Rates(None, 62.7, None, lambda now: now + 86_400))
+    assert 5.0 <= turn.wait_s < 6.0

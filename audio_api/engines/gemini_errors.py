@@ -351,7 +351,16 @@ def _from_429(answer: _Answer, now: datetime, retry_after_s: float | None) -> Au
         return TTSQuotaError(f"the account's credit is used up ({answer})", code=ErrorCode.CREDIT_EXHAUSTED)
     if any(_is_daily(violation) for violation in violations):
         return _day_is_over(quotas, now, retry_after_s)
-    return TTSRateLimitError(f"too many calls this minute ({quotas})", retry_after_s=retry_after_s)
+    error = TTSRateLimitError(f"too many calls this minute ({quotas})", retry_after_s=retry_after_s)
+    error.per_minute = min(filter(None, map(_calls_per_minute, violations)), default=None)
+    return error
+
+
+def _calls_per_minute(violation: Mapping[str, Any]) -> int | None:
+    """The value of a quota that counts calls rather than tokens."""
+    value = str(violation.get("quotaValue"))
+    counts_calls = "RequestsPerMinute" in str(violation.get("quotaId"))
+    return int(value) if counts_calls and re.fullmatch("[1-9][0-9]{0,8}", value) else None
 
 
 def _limit(violation: Mapping[str, Any]) -> str:

@@ -15,6 +15,11 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+# As the pace's own: calls take different times to arrive.
+_MARGIN = 1.045
+LEARNED_S = 3_600.0
+"""How long a quota that the API named is kept to; then it may have been raised."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
@@ -73,6 +78,21 @@ class CallLimits(ABC):
             QueueUnavailableError: The place does not answer.
         """
 
+    async def learn(self, model: str, per_window: int, retry_after_s: float) -> None:  # noqa: B027 - a place may do without
+        """Keep to a quota that the API has named, for an hour, beside the one that ``take`` is told.
+
+        A place that does not know how to goes on as it is told.
+
+        Args:
+            model: The model's id.
+            per_window: Most calls in a window.
+            retry_after_s: When the API takes calls again. With the time since the oldest call that is known it tells
+                the length of the window, unless the one that ``take`` is told is shorter.
+
+        Raises:
+            QueueUnavailableError: The place does not answer.
+        """
+
     @abstractmethod
     async def open_gate(self, model: str) -> None:
         """Let everybody call this model again.
@@ -125,6 +145,9 @@ class _Model:
     day_end: float = 0.0
     closed_until: float = -inf
     probe_s: float = 0.0
+    learned: int | None = None
+    learned_until: float = -inf
+    learned_window_s: float = inf
 
     def wait_s(self, now: float, rates: Rates) -> float:
         """Seconds until the next call may be made."""
@@ -135,6 +158,8 @@ class _Model:
             ends.append(self.day_end)
         if rates.per_window is not None and len(self.calls) >= rates.per_window:
             ends.append(self.calls[-rates.per_window] + rates.window_s)
+        if self.learned and now < self.learned_until and len(self.calls) >= self.learned:
+            ends.append(self.calls[-self.learned] + min(self.learned_window_s, rates.window_s))
         return max(0.0, max(ends) - now)
 
     def count(self, now: float, window_s: float) -> bool:
@@ -179,6 +204,16 @@ class MemoryLimits(CallLimits):
             known.closed_until = max(known.closed_until, self._clock() + wait_s)
             known.probe_s = max(known.probe_s, probe_s)
 
+    async def learn(self, model: str, per_window: int, retry_after_s: float) -> None:
+        """As ``CallLimits.learn``; it always answers."""
+        with self._lock:
+            known = self._models[model]
+            now = self._clock()
+            window_s = (now - known.calls[0] if known.calls else 0.0) + retry_after_s
+            if now >= known.learned_until or window_s * _MARGIN < known.learned_window_s:
+                known.learned_window_s = window_s * _MARGIN
+            known.learned, known.learned_until = per_window, now + LEARNED_S
+
     async def open_gate(self, model: str) -> None:
         """As ``CallLimits.open_gate``; it always answers."""
         with self._lock:
@@ -214,12 +249,14 @@ local free = math.max(tonumber(closed[1] or 0), tonumber(pause[1] or 0), tonumbe
 if most_today and tonumber(call('GET', today) or 0) >= most_today then free = math.max(free, day_end) end
 local oldest = most and call('LINDEX', calls, most - 1)
 if oldest then free = math.max(free, oldest + window_ms) end
+local learned = read('HMGET', q .. ':limit:' .. model, 'most', 'window')
+oldest = whole(learned[1], 1) and call('LINDEX', calls, learned[1] - 1)
+if oldest then free = math.max(free, oldest + math.min(window_ms, whole(learned[2]) or window_ms)) end
 if free > now then return {'wait', free - now, ''} end
-if most then
-  call('LPUSH', calls, now)
-  call('LTRIM', calls, 0, most - 1)
-  call('PEXPIRE', calls, window_ms)
-end
+-- Without a limit, too: the API may name one at any call.
+call('LPUSH', calls, now)
+call('LTRIM', calls, 0, (most or 1000) - 1)
+call('PEXPIRE', calls, window_ms)
 if most_today then
   call('INCR', today)
   call('PEXPIRE', today, day_end - now)
@@ -245,6 +282,15 @@ local known = call('HMGET', gate, 'until', 'probe')
 local free, probe = math.max(now + wait_ms, tonumber(known[1] or 0)), math.max(probe_ms, tonumber(known[2] or 0))
 call('HSET', gate, 'until', free, 'probe', probe)
 call('PEXPIRE', gate, free - now + (probe > 0 and 3600000 or 0))
+return 1
+"""
+
+LEARN = f"""
+local limit, oldest = q .. ':limit:' .. ARGV[1], whole(call('LINDEX', q .. ':calls:' .. ARGV[1], -1)) or now
+local window = math.ceil({_MARGIN} * (now - oldest + ARGV[3]))
+local known = whole(read('HGET', limit, 'window'))
+call('HSET', limit, 'most', ARGV[2], 'window', string.format('%d', math.min(window, known or window)))
+call('PEXPIRE', limit, {round(LEARNED_S * 1_000)})
 return 1
 """
 
@@ -274,6 +320,7 @@ return call('DEL', q .. ':gate:*')
 STEPS = {
     "take": TAKE,
     "close_gate": CLOSE_GATE,
+    "learn": LEARN,
     "open_gate": OPEN_GATE,
     "pause_all": PAUSE_ALL,
     "resume_all": RESUME_ALL,
@@ -312,6 +359,10 @@ class RedisLimits(CallLimits):
     async def close_gate(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
         """As ``CallLimits.close_gate``."""
         await self._run("close_gate", model, round(wait_s * 1_000), round(probe_s * 1_000))
+
+    async def learn(self, model: str, per_window: int, retry_after_s: float) -> None:
+        """As ``CallLimits.learn``."""
+        await self._run("learn", model, per_window, round(retry_after_s * 1_000))
 
     async def open_gate(self, model: str) -> None:
         """As ``CallLimits.open_gate``."""

@@ -15,7 +15,7 @@ Keys, all in the hash slot of ``{queue}``:
     audio_api:{queue}:live          sorted set: the jobs that are not finished, from which lost lines are made again
     audio_api:{queue}:stage:<call>  list: jobs of a large call to enqueue; :stages and :arrivals name the calls
     audio_api:{queue}:reply:<call>  string: what a lease call took, in case its reply is lost
-    audio_api:{queue}:gate:<model>  hash: until when nobody calls this model; :calls and :today count its calls
+    audio_api:{queue}:gate:<model>  hash: until when nobody calls this model; :calls, :today and :limit bound them
     audio_api:{queue}:done          channel: "job <id>" and "batch <id>" when one ends
 
 Other programs write into the same Redis, and a full one may evict any key: a key, an entry or a field that cannot be

@@ -232,6 +232,7 @@ class Pacer:
     async def _is_everybodys(self, error: AudioAPIError, model: str, turn: Turn) -> bool:
         """Close the gate when the failure concerns every call, and tell whether it is an outage."""
         if isinstance(error, TTSRateLimitError) and error.code is not ErrorCode.SPEND_LIMITED:
+            await self._learn(model, error)
             await self._close(model, _UNNAMED_PAUSE_S if error.retry_after_s is None else error.retry_after_s)
         elif isinstance(error, TTSQuotaError) and error.reset_at is not None:
             await self._close(model, (error.reset_at - self._clock.now()).total_seconds(), _PROBE_S)
@@ -268,6 +269,16 @@ class Pacer:
         try:
             with uncounted():
                 await self._limits.close_gate(model, max(0.0, wait_s), probe_s)
+        except QueueServiceError as error:
+            self._warn(error)
+
+    async def _learn(self, model: str, refusal: TTSRateLimitError) -> None:
+        """Let all workers keep from now on to the quota that a refusal names."""
+        if refusal.per_minute is None or refusal.retry_after_s is None:
+            return
+        try:
+            with uncounted():
+                await self._limits.learn(model, refusal.per_minute, refusal.retry_after_s)
         except QueueServiceError as error:
             self._warn(error)
 
