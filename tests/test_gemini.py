@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import warnings
 from base64 import b64encode
 from types import SimpleNamespace
 from typing import Any
@@ -396,7 +397,10 @@ def reply(*parts: tuple[str | None, bytes] | str, reason: Any = "STOP", **more: 
         else genai.types.Part(inline_data=genai.types.Blob(mime_type=p[0], data=p[1]))
         for p in parts
     ]
-    candidate = genai.types.Candidate(content=genai.types.Content(parts=made), finish_reason=reason)
+    with warnings.catch_warnings():
+        # Older releases of the SDK know fewer reasons, and say so.
+        warnings.simplefilter("ignore", UserWarning)
+        candidate = genai.types.Candidate(content=genai.types.Content(parts=made), finish_reason=reason)
     return genai.types.GenerateContentResponse(candidates=[candidate], **more)
 
 
