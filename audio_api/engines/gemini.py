@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 import time
 import warnings
@@ -53,10 +54,11 @@ _CoroutineFunction = Callable[..., Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class _Connection:
-    """The SDK's client for one event loop, and the HTTP client below it."""
+    """The SDK's client for one event loop, the HTTP client below it, and the process that has both."""
 
     sdk: Any
     http: httpx2.AsyncClient
+    pid: int
 
 
 class GeminiEngine(SpeechEngine):
@@ -250,13 +252,13 @@ class GeminiEngine(SpeechEngine):
             await self._connect(http).sdk.aio.models.generate_content(**call)
 
     async def close(self) -> None:
-        """Close the connections of every event loop that still runs."""
+        """Close the connections of every event loop that still runs in this process."""
         here = asyncio.get_running_loop()
         while self._connections:
             loop, connection = self._connections.popitem()
             if loop is here:
                 await connection.http.aclose()
-            elif loop.is_running():
+            elif loop.is_running() and connection.pid == os.getpid():
                 await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(connection.http.aclose(), loop))
 
     def _check_key(self) -> None:
@@ -314,7 +316,7 @@ class GeminiEngine(SpeechEngine):
         except ImportError:
             problem = "GOOGLE_GENAI_HTTP_CLIENT names an HTTP client that is not installed: unset it"
         else:
-            return _Connection(sdk, http)
+            return _Connection(sdk, http, os.getpid())
         raise ConfigurationError(problem)
 
     async def _call(self, method: str, arguments: dict[str, Any], timeout_s: float, wire: Wire) -> Any:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from importlib import resources
+from importlib.resources import as_file
 from importlib.util import find_spec
 from itertools import starmap
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
 from audio_api.engines.espeak_request import espeak_turns
@@ -34,7 +37,23 @@ _LIMIT_S_PER_CHARACTER = 0.005
 _END_LIMIT_S = 2.0
 
 
+# What Python, the loader of libraries and the tools that measure programs read. Nothing else: a library in C reads a
+# stranger's text there, and the environment may hold keys and passwords.
+_PASSED_ON = re.compile(
+    r"PATH|HOME|LANG|TMPDIR|SYSTEMROOT|(PYTHON|__PYVENV|LC_|LD_|DYLD_|OMP_|OPENBLAS_|MKL_|COVERAGE_|COV_).*"
+)
+_PYTHON = re.compile(r"(python|pypy|graalpy)[\w.-]*", re.IGNORECASE)
+
+
+_NO_PYTHON = (
+    "offline speech needs Python in a process of its own, and this program came without one, as PyInstaller makes "
+    "them: use Gemini (TTS_ENGINE=gemini), or run the program by Python"
+)
+_RUN = "import runpy, sys; sys.path += sys.argv[2:]; runpy.run_path(sys.argv[1], run_name='__main__')"
+
+
 def _request(utterance: Utterance) -> bytes:
+    _python()
     _require_extra()
     return json.dumps(espeak_turns(utterance)).encode()
 
@@ -46,18 +65,43 @@ def _require_extra() -> None:
         )
 
 
+def _python() -> str:
+    """The program that runs Python; this one, but for a server that embeds Python, in whose environment it is.
+
+    Raises:
+        ConfigurationError: This process is a frozen program, which would start itself.
+    """
+    # Nuitka, unlike PyInstaller, marks each module.
+    if getattr(sys, "frozen", False) or "__compiled__" in globals():
+        raise ConfigurationError(_NO_PYTHON)
+    if _is_python():
+        return sys.executable
+    return f"{sys.exec_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _is_python() -> bool:
+    return _PYTHON.fullmatch(sys.executable.rpartition(os.sep)[2]) is not None
+
+
 class _Child:
     """The process in which eSpeak NG speaks; ends with this object, and by itself when this process ends."""
 
     def __init__(self) -> None:
-        # By its path, and without the working folder on the import path (-P): wherever this package was found.
-        program = [sys.executable, "-P", str(Path(__file__).with_name("espeak_process.py"))]
-        self._connection, theirs = Pipe()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
-                program, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-        self.end = weakref.finalize(self, _end, self._process, self._connection)
+        with ExitStack() as files:
+            # A file wherever this package was found: out of a zip file, too.
+            source = files.enter_context(as_file(resources.files("audio_api.engines") / "espeak_process.py"))
+            self._connection, theirs = Pipe()
+            with theirs:
+                # Packages may also be where this process alone knows, but never in the working folder (-P).
+                folders = filter(os.path.isabs, sys.path)
+                self._process = subprocess.Popen(  # noqa: S603 - our own program
+                    [_python(), "-P", "-c", _RUN, str(source), *folders],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env={name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)},
+                )
+            self.end = weakref.finalize(self, _end, self._process, self._connection, files.pop_all())
 
     @property
     def alive(self) -> bool:
@@ -65,6 +109,12 @@ class _Child:
 
     def kill(self) -> None:
         self._process.kill()
+
+    def forget(self) -> None:
+        """Leave the process to the one that started it, of which this one is a copy."""
+        self.end.detach()
+        self._connection.close()
+        self._process.poll()  # which finds that it is no child of this one
 
     def exchange(self, request: bytes, hear: Callable[[bytes], object]) -> list[list[Reading]]:
         """Send a request, hand the sound on block by block until all was spoken, and return the readings of each turn.
@@ -89,11 +139,14 @@ def _start() -> _Child:
     try:
         return _Child()
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not _is_python():
+            raise ConfigurationError(_NO_PYTHON) from None
         raise TTSUnavailableError(f"the process of eSpeak NG does not start: {error.strerror}") from None
 
 
-def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
+def _end(process: subprocess.Popen[bytes], connection: Connection, files: ExitStack) -> None:
     connection.close()
+    files.close()
     try:
         process.wait(_END_LIMIT_S)
     except subprocess.TimeoutExpired:
@@ -161,9 +214,20 @@ class OfflineEngine(SpeechEngine):
     is_billed = False
 
     def __init__(self) -> None:
+        self._child: _Child | None = None
+        self._begin()
+        _engines.add(self)
+
+    def _begin(self) -> None:
         # A single thread: it does the waiting, and makes concurrent calls wait for each other.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="espeak")
-        self._child: _Child | None = None
+
+    def begin_in_fork(self) -> None:
+        """Begin without the thread and the child of the process of which this one is a copy."""
+        if self._child:
+            self._child.forget()
+            self._child = None
+        self._begin()
 
     def preflight(self, utterance: Utterance) -> None:
         """Find what eSpeak NG cannot speak.
@@ -242,3 +306,14 @@ class OfflineEngine(SpeechEngine):
     async def close(self) -> None:
         """End the child process, after the calls that still run. A later call starts a new one."""
         await asyncio.wrap_future(self._thread.submit(self._end_child))
+
+
+_engines: weakref.WeakSet[OfflineEngine] = weakref.WeakSet()
+
+
+def _begin_in_fork() -> None:
+    for engine in list(_engines):
+        engine.begin_in_fork()
+
+
+os.register_at_fork(after_in_child=_begin_in_fork)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -68,6 +69,7 @@ class Runtime:
         self._ended = False
         self._lost_models: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
         self.enter_loop()
         folder = config.cache_dir or config.output_dir / ".cache"
         self._unkept: dict[str, CachedPiece] = {}
@@ -81,9 +83,10 @@ class Runtime:
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            if self._loop and self._loop.is_running():
+            # A process that was forked within a running loop holds a copy, which never runs.
+            if self._loop and self._loop.is_running() and self._pid == os.getpid():
                 raise RuntimeError("this TTSService is used by another event loop: make one for each")
-            self._loop = loop
+            self._loop, self._pid = loop, os.getpid()
             self._slots = asyncio.Semaphore(self.config.max_concurrency)
             self._sharing = Sharing()
 
