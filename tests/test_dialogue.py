@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Literal
@@ -211,8 +212,12 @@ NAMES = st.lists(
     ),
 )
 STYLES = st.none() | st.from_regex(r"\A[\w,]+( [\w,]+){0,3}\Z").filter(lambda style: any(map(str.isalnum, style)))
-# Without colons no turn can hold a label of its own.
-WORDS = st.text(st.characters(codec="utf-8", exclude_characters=":："), min_size=1).map(lambda said: f"a{said}.")
+# Without colons no turn can hold a label of its own; the number of an item before a label belongs to that.
+WORDS = (
+    st.text(st.characters(codec="utf-8", exclude_characters=":："), min_size=1)
+    .map(lambda said: f"a{said}.")
+    .filter(lambda said: not re.fullmatch(r"\W*\d+\.", said.splitlines()[-1]))
+)
 
 
 @given(st.data())

@@ -40,7 +40,7 @@ DECORATED = [
     "*Bob: Hello.*",
     "- Bob: Hello.", "* Bob: Hello.", "+ Bob: Hello.", "• Bob: Hello.", "— Bob: Hello.", "- **Bob:** Hello.",
     "- [ ] Bob: Hello.", "- [x] Bob: Hello.", "1. Bob: Hello.", "1) Bob: Hello.", "12. **Bob**: Hello.",
-    "**1.** Bob: Hello.", "a) Bob: Hello.", "(a) Bob: Hello.", "iv) Bob: Hello.", "1️⃣ Bob: Hello.",
+    "**1.** Bob: Hello.", "a) Bob: Hello.", "(a) Bob: Hello.", "iv) Bob: Hello.", "① Bob: Hello.", "1️⃣ Bob: Hello.",
     "> Bob: Hello.", "> **Bob:** Hello.", "### Bob: Hello.", "### **Bob:** Hello.", "=== Bob ===: Hello.",
     "[Bob]: Hello.", "(Bob): Hello.", "{Bob}: Hello.", "<Bob>: Hello.", "[Bob:] Hello.", "[Bob: Hello.]",
     "(Bob: Hello.)", "【Bob】：Hello.", "「Bob」：Hello.", "《Bob》: Hello.", "（Bob）：Hello.",
@@ -101,6 +101,7 @@ def test_every_line_end_begins_a_line(end: str) -> None:
         ("- [Bob] [laughing]:", "laughing"),
         ("[00:01] Bob 🎙️ (laughing) [00:02]:", "laughing"),
         ("Bob [] (calm):", "calm"),
+        ("Bob [scene ⑼ ½]:", "scene ⑼ ½"),
     ],
     ids=ascii,
 )

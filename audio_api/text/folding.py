@@ -12,6 +12,7 @@ _LOOKALIKES = {":": "：﹕︓∶꞉፦", "'": "’‘ʼ＇", "-": "\u2010\u2011
 # Accents stand above and below; these are their combining classes, and those of the vowel points of Hebrew and Arabic.
 _ACCENTS = range(200, 250)
 _POINTS = range(10, 36)
+_LISTED = frozenset(map(chr, range(0x2460, 0x24A0)))
 _VARIATION_SELECTORS = frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 
 
@@ -32,12 +33,20 @@ def _folded(char: str) -> str:
         return ""
     if category == "Zs":
         return " "
-    if category[0] not in "LN":
+    # Fractions and powers are words of their own; numbers in circles and brackets count the items of a list.
+    if category[0] not in "LN" or (category == "No" and char not in _LISTED):
         return char
     # Upper case first: the dotless ı and the long ſ have capitals that are plain letters.
     plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char.upper()).casefold())
-    plain = "".join(letter for letter in plain if not _is_accent(letter))
+    # Brackets and full stops that come with listed numbers would look like those of the text.
+    plain = "".join(
+        part for part in plain if (part.isalnum() or part.isspace() or _is_mark(part)) and not _is_accent(part)
+    )
     return plain if any(map(str.isalnum, plain)) else char
+
+
+def _is_mark(char: str) -> bool:
+    return unicodedata.category(char)[0] == "M"
 
 
 def _is_accent(char: str) -> bool:

@@ -35,8 +35,8 @@ _NUMBER = (
     r"\d{1,9}(?:[.:,/–-]\d{1,9}|[thms]\d{1,9}){0,9}"
     rf"(?:z|h|ms|m|s|min|sec|{_SPACE}?uhr|{_SPACE}?[ap]\.?m\b\.?)?(?![^\W_])(?::(?={_SPACE}))?"
 )
-# One letter or a nought with a full stop is rather the end of a sentence.
-_LIST_MARK = rf"(?:[1-9]\d{{0,3}}[.)]{{1,2}}|(?:\d{{1,4}}|[a-z])\)(?={_SPACE})|[ivxlc]{{2,6}}[.)](?={_SPACE})|\[x\])"
+# Letters or a nought with a full stop rather end a sentence.
+_LIST_MARK = rf"(?:[1-9]\d{{0,3}}[.)]{{1,2}}|(?:\d{{1,4}}|[a-z]|[ivxlc]{{2,6}})\)(?={_SPACE})|\[x\])"
 _SHORTCODE = r":[a-z0-9_+-]{2,40}:"
 _ENTITY = r"&#?\w{1,10};"
 # What may stand between the start of a line and the name. Each alternative is atomic and their number is bounded, which
