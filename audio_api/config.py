@@ -6,11 +6,12 @@ import json
 import re
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from pydantic import (
     Field,
@@ -103,6 +104,26 @@ def _check_base_url(value: str, *, any_host: bool) -> str:
     return url[0].rstrip("/")
 
 
+_REDIS_OPTION = re.compile(
+    r"ssl_\w+|socket_(timeout|connect_timeout|keepalive)|db|timeout|client_name|lib_(name|version)|retry_on_timeout"
+    r"|health_check_interval"
+)
+
+
+def _check_redis_details(url: SplitResult, query: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a database that is no number, and options that the queue sets itself."""
+    path = url.path.partition("/")[2]
+    if url.scheme.endswith("+sentinel"):
+        path = path.partition("/")[2]
+    databases = [*query.get("db", ()), *([] if url.scheme == "unix" else [path.rstrip("/") or "0"])]
+    if not all(re.fullmatch("[0-9]+", database) for database in databases):
+        raise ValueError("must name its database by a number, such as redis://host:6379/0")
+    if "max_connections" in query:
+        raise ValueError("cannot say how many connections there are: leave max_connections out and set REDIS_POOL_SIZE")
+    if unknown := sorted(name for name in query if not _REDIS_OPTION.fullmatch(name)):
+        raise ValueError(f"holds an option that the queue sets itself or does not know: leave {unknown[0][:40]!r} out")
+
+
 def _check_redis_url(value: str) -> str:
     """Return the URL, or refuse one that redis-py cannot read or that switches the check of the certificate off."""
     value = value.strip()
@@ -110,13 +131,22 @@ def _check_redis_url(value: str) -> str:
         raise ValueError("must begin with redis://, rediss://, unix:// or redis+sentinel://")
     try:
         url = urlsplit(value)
-        _ = [urlsplit(f"//{host}").port for host in url.netloc.rpartition("@")[2].split(",")]
+        hosts = url.netloc.rpartition("@")[2].split(",")
+        numbers = [number for host in hosts if (number := urlsplit(f"//{host}").netloc.rpartition(":")[2]).isdecimal()]
+        ambiguous = "@" in url.path + url.query + url.fragment
+        beyond = any(len(number) > 5 or not 0 < int(number) < 65_536 for number in numbers)
+        _ = [urlsplit(f"//{host}").port for host in hosts if not beyond]
     except ValueError:
         # The original names the part it stumbled over, which may be the password.
-        raise ValueError("is not a URL; special characters of a password must be percent-encoded") from None
+        ambiguous = True
+    if ambiguous:
+        raise ValueError("is not a URL; special characters of a password must be percent-encoded")
+    if beyond:
+        raise ValueError("names a port that is none: ports are 1 to 65535")
     if url.scheme.endswith("+sentinel") and not url.path.strip("/"):
         raise ValueError("must name the service that the sentinels watch: redis+sentinel://host:26379/service")
-    query = parse_qs(url.query)
+    query = parse_qs(url.query, keep_blank_values=True)
+    _check_redis_details(url, query)
     if any(mode.lower() != "required" for mode in query.get("ssl_cert_reqs", [])) or any(
         check.lower() in _FALSE for check in query.get("ssl_check_hostname", [])
     ):

@@ -58,7 +58,7 @@ def setup_logging(config: AudioConfig | None = None) -> None:
     """Show the library's events on standard error; called again, it replaces its own earlier settings only.
 
     The root logger and the handlers of the host program stay as they are. They get the events, too, unless one of
-    them writes to standard error and would show each event twice.
+    them writes to standard error and would show each event twice, whether it was there before or comes later.
 
     Args:
         config: Gives ``log_level`` and ``enable_structured_logging``; ``None``: the process's configuration.
@@ -77,8 +77,7 @@ def setup_logging(config: AudioConfig | None = None) -> None:
     handler.setFormatter(StructuredFormatter() if config.enable_structured_logging else HumanFormatter())
     logger.addHandler(handler)
     logger.setLevel(config.log_level)
-    shown_already = any(getattr(handler, "stream", None) is sys.stderr for handler in logging.getLogger().handlers)
-    logger.propagate = not shown_already
+    logger.propagate = True
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -180,6 +179,9 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
+        # At each event: the program may call logging.basicConfig() at any time. Loggers ask for this behind handlers.
+        if any(getattr(handler, "stream", None) is sys.stderr for handler in logging.getLogger().handlers):
+            logging.getLogger(_LIBRARY).propagate = False
         super().emit(record)
 
 

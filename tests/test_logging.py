@@ -372,6 +372,20 @@ def test_the_host_keeps_its_handlers(config: AudioConfig, capsys: pytest.Capture
     assert capsys.readouterr().err.count("seen") == 1
 
 
+def test_a_program_that_sets_its_logging_up_later_shows_no_event_twice() -> None:
+    """``logging.basicConfig()`` after ``setup_logging()``, in a real program: one line an event, and it is masked."""
+    code = (
+        "import logging; from audio_api import AudioConfig, get_logger, setup_logging\n"
+        "setup_logging(AudioConfig(_env_file=None)); log = get_logger('x.y'); log.warning('one')\n"
+        "logging.basicConfig(level='INFO'); log.warning('two of %s', 'AIza' + '0' * 30)\n"
+        "log.info('three'); logging.getLogger('host').info('four'); setup_logging(); log.info('five')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [line.split(": ")[-1].split(":")[-1] for line in done.stderr.splitlines()] == [
+        "one", f"two of {MASK}", "three", "four", "five",
+    ]  # fmt: skip
+
+
 def test_a_host_that_writes_to_stderr_shows_no_event_twice(
     config: AudioConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:

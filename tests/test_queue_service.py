@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from redis_server import free_port
 
 from audio_api.config import AudioConfig
 from audio_api.errors import (
+    AudioAPIError,
     ErrorCode,
     QueueClosedError,
     QueueFullError,
@@ -466,3 +468,21 @@ async def test_a_hundred_long_dead_letters_are_listed_at_once(queue: QueueServic
     some = await queue.list_dead_letters(limit=30, offset=20)
     assert [letter.job_id for letter in some] == [letter.job_id for letter in letters[20:50]]
     assert await queue.list_dead_letters(limit=3, offset=98) == letters[98:]
+
+
+async def test_a_redis_password_is_in_no_frame_and_no_context_of_an_error(redis_url: str) -> None:
+    """Error reporters send the variables of every frame, those of chained errors included."""
+    canary = "CANARY-wrong-password"
+    here = redis_url.rpartition("@")[2]
+    urls = [f"redis://:{canary}@{here}", f"redis://:{canary}@127.0.0.1:1/0", f"redis://:{canary}@h?ssl_ca_certs=/none"]
+    for url in urls:
+        queue = QueueService(use_redis=True, config=AudioConfig(redis_url=url, _env_file=None))
+        with pytest.raises(AudioAPIError) as caught:
+            await queue.enqueue_single_task(AudioRequest(text="Hello."))
+        await queue.close()
+        error: BaseException | None = caught.value
+        while error:
+            report = traceback.TracebackException.from_exception(error, capture_locals=True)
+            shown = [frame.locals for frame in report.stack if frame.filename != __file__]
+            assert canary not in f"{error} {shown}"
+            error = error.__cause__ or error.__context__

@@ -86,6 +86,13 @@ def backoff() -> Iterator[float]:
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
+def _forget_frames(error: BaseException | None) -> None:
+    """Drop the frames of an error of redis-py, in which it logs in: their variables hold the password."""
+    while error:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 def _ours(error: Exception, where: str) -> QueueServiceError | ConfigurationError:
     """The error of ours that says what this one of redis-py means."""
     from redis import exceptions
@@ -242,6 +249,7 @@ class Server:
                 ours = QueueUnavailableError(f"the Redis server at {self.address} refuses the user it took before")
             if isinstance(ours, QueueUnavailableError):
                 self.failed_at = clock()
+            _forget_frames(error)
             raise ours from None
 
     @asynccontextmanager

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from audio_api.config import AudioConfig, get_config
-from audio_api.errors import AudioAPIError, ErrorCode, QueueClosedError, QueueServiceError
+from audio_api.errors import AudioAPIError, ConfigurationError, ErrorCode, QueueClosedError, QueueServiceError
 from audio_api.models.audio_request import (
     AudioRequest,
     AudioResponse,
@@ -371,8 +371,17 @@ class QueueService:
         if settings.use_redis if self._use_redis is None else self._use_redis:
             from audio_api.queues.redis_streams import RedisBackend  # an optional extra
 
-            url = settings.redis_url.get_secret_value()
-            return RedisBackend(url, settings.queue_name, pool_size=settings.redis_pool_size, **sizes)
+            try:
+                return RedisBackend(
+                    settings.redis_url.get_secret_value(),
+                    settings.queue_name,
+                    pool_size=settings.redis_pool_size,
+                    **sizes,
+                )
+            except ConfigurationError as error:
+                problem = str(error)
+            # Without the frames of the original, whose variables hold the password.
+            raise ConfigurationError(problem)
         return MemoryBackend(settings.queue_name, **sizes)
 
     async def _batch_response(self, status: BatchStatus) -> BatchAudioResponse:
