@@ -92,6 +92,8 @@ EXPECTED: dict[Fault, Heard | Failed] = {
     Fault.QUOTA_DAY_PAID: Failed(TTSQuotaError, ErrorCode.QUOTA_EXHAUSTED, retryable=False, retry_after_s=6776),
     Fault.QUOTA_ZERO: Failed(TTSQuotaError, ErrorCode.QUOTA_NOT_GRANTED, retryable=False),
     Fault.CREDITS_DEPLETED: Failed(TTSQuotaError, ErrorCode.CREDIT_EXHAUSTED, retryable=False),
+    Fault.SPEND_LIMIT: Failed(TTSRateLimitError, ErrorCode.SPEND_LIMITED, retryable=True, retry_after_s=60),
+    Fault.SPEND_LIMIT_BARE: Failed(TTSRateLimitError, ErrorCode.SPEND_LIMITED, retryable=True, retry_after_s=60),
     Fault.TIMEOUT_408: _unavailable(ErrorCode.UNAVAILABLE),
     Fault.INTERNAL_500: _unavailable(ErrorCode.UNAVAILABLE),
     Fault.BAD_GATEWAY_502: _unavailable(ErrorCode.UNAVAILABLE),
@@ -106,6 +108,7 @@ EXPECTED: dict[Fault, Heard | Failed] = {
     Fault.MODEL_NOT_FOUND: _NO_MODEL,
     Fault.MODEL_RETIRED: _NO_MODEL,
     Fault.GENERATED_TEXT: _unavailable(ErrorCode.MODEL_CONFUSED),
+    Fault.STORE_UNKNOWN: Heard(),
     Fault.REDIRECT: Failed(ConfigurationError, ErrorCode.CONFIGURATION, retryable=False),
     Fault.NEVER_ANSWERS: _unavailable(ErrorCode.TIMEOUT),
     Fault.SLOW_LORIS: _unavailable(ErrorCode.TIMEOUT),
@@ -161,6 +164,7 @@ EXPECTED: dict[Fault, Heard | Failed] = {
     Fault.STREAM_STALL: Heard(),
     Fault.STREAM_ERROR: Heard(),
     Fault.STREAM_ODD_CHUNKS: Heard(),
+    Fault.STREAM_TEXT_FIRST: Heard(),
 }
 """What one attempt ends with; the checks that follow it find what is wrong with damaged sound."""
 

@@ -21,6 +21,7 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+from emulator_calls import KEY, TEXT, V25, V31, V38, body, error_of, pcm_of, post, two_voices
 from google import genai
 from google.genai import errors, types
 from hypothesis import given
@@ -36,63 +37,12 @@ from audio_api.emulator.protocol import FAMILIES, transcript
 from audio_api.emulator.quota import Quota
 from audio_api.emulator.speech import synthesize
 
-V38 = "gemini-3.8-flash-tts"
-V31 = "gemini-3.1-flash-tts-preview"
-V25 = "gemini-2.5-flash-preview-tts"
-TEXT = "The quick brown fox jumps over the lazy dog, and then it sleeps."
-KEY = "key-of-the-tests"
-
 
 def audio_config(voice: str = "Kore", **more: Any) -> types.GenerateContentConfig:
     """What a speech call needs."""
     prebuilt = types.VoiceConfig(prebuilt_voice_config=types.PrebuiltVoiceConfig(voice_name=voice))
     settings = {"response_modalities": ["AUDIO"], "speech_config": types.SpeechConfig(voice_config=prebuilt)}
     return types.GenerateContentConfig(**{**settings, "automatic_continuation": False, **more})
-
-
-def two_voices(*names: str, **voice: Any) -> dict[str, Any]:
-    """A speechConfig in plain JSON with these speakers."""
-    voice = voice or {"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": "Puck"}}}
-    return {"multiSpeakerVoiceConfig": {"speakerVoiceConfigs": [{"speaker": name, **voice} for name in names]}}
-
-
-def body(text: str = TEXT, **config: Any) -> dict[str, Any]:
-    """A good request in plain JSON, in the spelling of the REST documentation."""
-    speech = {"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": "Kore"}}}
-    generation = {"responseModalities": ["AUDIO"], "speechConfig": speech, **config}
-    return {"contents": [{"parts": [{"text": text}]}], "generationConfig": generation}
-
-
-def post(
-    emulator: Emulator | SimpleNamespace,
-    request: Any,
-    model: str = V38,
-    action: str = "generateContent",
-    **options: Any,
-) -> Any:
-    """Send any JSON as plain HTTP."""
-    options = {"headers": {"x-goog-api-key": KEY}, "version": "v1beta", **options}
-    url = f"{emulator.url}/{options.pop('version')}/models/{model}:{action}"
-    return httpx2.post(url, json=request, timeout=30, **options)
-
-
-def error_of(response: httpx2.Response) -> tuple[int, str, str]:
-    """Status code, canonical status, message."""
-    error = response.json()["error"]
-    assert error["code"] == response.status_code
-    return response.status_code, error["status"], error["message"]
-
-
-def pcm_of(part: dict[str, Any]) -> bytes:
-    """The samples of a part, read by a walk over the chunks when it is a WAV file."""
-    data = base64.b64decode(part["inlineData"]["data"])
-    if not data.startswith(b"RIFF"):
-        return data
-    at = 12
-    while data[at : at + 4] != b"data":
-        at += 8 + struct.unpack_from("<I", data, at + 4)[0]
-    size = struct.unpack_from("<I", data, at + 4)[0]
-    return data[at + 8 :] if size in (0, 0xFFFFFFFF) else data[at + 8 : at + 8 + size]
 
 
 async def until(condition: Callable[[], object], limit_s: float = 5) -> None:
@@ -168,16 +118,14 @@ async def test_wav_replies_carry_exactly_6114_bytes_besides_their_samples(client
     assert struct.unpack_from("<I", data, 4)[0] == len(data) - 8
 
 
-@pytest.mark.parametrize(
-    ("model", "mime"), [(V38, "audio/L16;codec=pcm;rate=24000"), (V31, "audio/l16; rate=24000; channels=1")]
-)
-async def test_streams_are_raw_chunks_with_running_usage_and_an_empty_last_one(
-    client: genai.Client, model: str, mime: str
+@pytest.mark.parametrize(("model", "piece_s"), [(V38, 0.08), (V31, 0.5)])
+async def test_streams_are_raw_pieces_with_running_usage_and_an_empty_last_one(
+    client: genai.Client, model: str, piece_s: float
 ) -> None:
-    """Only the last chunk says why it stopped; it has no content, and its usage is the total."""
+    """The pieces of 3.8 last 80 ms. Only the last event says why it stopped; its usage is the total."""
     *chunks, last = await stream(client, model)
-    assert len(chunks) > 3
-    assert {chunk.parts[0].inline_data.mime_type for chunk in chunks} == {mime}
+    assert {chunk.parts[0].inline_data.mime_type for chunk in chunks} == {"audio/l16; rate=24000; channels=1"}
+    assert {len(chunk.parts[0].inline_data.data) / 48_000 for chunk in chunks[:-1]} == {piece_s}
     assert b"".join(chunk.parts[0].inline_data.data for chunk in chunks) == synthesize(TEXT, "kore", "en-US")
     assert {chunk.candidates[0].finish_reason for chunk in chunks} == {None}
     assert (last.parts, last.candidates[0].finish_reason) == (None, types.FinishReason.STOP)
@@ -191,11 +139,6 @@ async def test_a_2_5_stream_is_one_chunk(client: genai.Client) -> None:
     [chunk] = await stream(client, V25)
     assert chunk.parts[0].inline_data.data == synthesize(TEXT, "kore", "en-US")
     assert chunk.candidates[0].finish_reason is types.FinishReason.STOP
-
-
-async def test_a_stream_without_sse_is_refused(emulator: Emulator) -> None:
-    """The emulator streams server-sent events only, and says so."""
-    assert "add ?alt=sse" in error_of(post(emulator, body(), action="streamGenerateContent"))[2]
 
 
 async def test_3_8_speaks_the_text_word_for_word(client: genai.Client, emulator: Emulator) -> None:
@@ -293,7 +236,7 @@ async def test_speech_can_be_handed_in(client: genai.Client) -> None:
         return plain(text, voice, language)
 
     for function in (plain, asynchronous):
-        with Emulator(function, tokens_per_s=32) as own:
+        with Emulator(function, tokens_per_s=32, custom_voices=["voice_mine"]) as own:
             reply = post(
                 own, body("Hola", speechConfig={"voiceConfig": {"voice": "voice_mine"}, "languageCode": "es-US"})
             )
@@ -322,6 +265,11 @@ def with_part(**part: Any) -> dict[str, Any]:
     return {**body(), "contents": [{"role": "user", "parts": [part]}]}
 
 
+def styled(style: str) -> dict[str, Any]:
+    """A request with a style beside its text."""
+    return with_part(text="Hi", speechMetadata={"style": style})
+
+
 def spoken_by(*speakers: str | None, config: dict[str, Any] | None = None) -> dict[str, Any]:
     """A dialogue of parts with these speakers."""
     parts = [{"text": "Hi", "speechMetadata": {"speaker": name} if name else {}} for name in speakers]
@@ -335,6 +283,9 @@ def spoken_by(*speakers: str | None, config: dict[str, Any] | None = None) -> di
         (V38, body(voice="Kore"), f"{UNKNOWN} \"voice\" at 'generation_config': Cannot find field."),
         (V38, body(speechConfig=[{"voiceConfig": {}}]), "Proto field is not repeating, cannot start list."),
         (V38, body(speechConfig="Kore"), "Invalid value at 'generation_config.speech_config', \"Kore\""),
+        (V38, body(responseModalities=["SOUND"]), "'generation_config.response_modalities[0]' (type.googleapis.com/"),
+        (V38, {**body(), "serviceTier": "cheap"}, "Invalid value at 'service_tier' (type.googleapis.com/"),
+        (V38, {**body(), "store": "no"}, "Invalid value at 'store' (TYPE_BOOL), \"no\""),
         (V38, body(maxOutputTokens="9"), "Invalid value at 'generation_config.max_output_tokens' (TYPE_INT32)"),
         (V38, body(seed=True), "Invalid value at 'generation_config.seed' (TYPE_INT32), true"),
         (V38, [], "Proto field is not repeating"),
@@ -344,20 +295,38 @@ def spoken_by(*speakers: str | None, config: dict[str, Any] | None = None) -> di
         (V38, body(temperature=0.7), "temperature is not supported"),
         (V38, body(topP=0.7), "topP is not supported"),
         (V38, body(top_k=7), "topK is not supported"),
-        (V38, body(candidateCount=1), "candidateCount is not supported"),
+        (V38, body(candidateCount=2), "candidateCount is not supported"),
         (V25, body(thinkingConfig={}), "thinkingConfig is not supported"),
         (V25, {**body(), "tools": [{}]}, "tools is not supported"),
-        (V38, body(responseFormat={}), "responseFormat is not supported by the emulator"),
+        *[
+            (model, body(responseFormat={"audio": {"mimeType": "AUDIO_L16"}}), "responseFormat is not supported")
+            for model in (V25, V31)
+        ],
+        (V38, body(responseFormat=[{"audio": {}}, {"audio": {}}]), INVALID),
+        (V38, body(responseFormat={"video": {}}), f'{UNKNOWN} "video"'),
+        *[
+            (
+                V38,
+                body(responseFormat={"audio": {"mimeType": mime}}),
+                "Invalid value at 'generation_config.response_format[0].audio.mime_type' "
+                "(type.googleapis.com/google.ai.generativelanguage.v1beta.AudioResponseFormat.MimeType), ",
+            )
+            for mime in ("audio/wav", "AUDIO_MP3", 1)
+        ],
         *[
             (model, {**body(), "systemInstruction": {"parts": {"text": "x"}}}, "Developer instruction is not enabled")
-            for model in (V25, V31, V38)
+            for model in (V31, V38)
         ],
         (V25, body("a" * 4 * 8_193), "token count (8193) exceeds the maximum number of tokens allowed (8192)"),
         (V38, {**body(), "contents": []}, "contents is not specified"),
         (V38, {**body(), "contents": [{"role": "model", "parts": [{"text": "x"}]}]}, "valid role"),
         (V38, with_part(text=" "), INVALID),
         (V38, with_part(inlineData={}), INVALID),
-        (V25, with_part(text="Hi", speechMetadata={"style": "calm"}), "speech_metadata is not supported"),
+        (
+            V25,
+            with_part(text="Hi", speechMetadata={"style": "calm"}),
+            "Speech metadata is not supported for this model.",
+        ),
         (V31, {**body(), "generationConfig": NO_VOICE}, INVALID),
         (V25, body(speechConfig={"voiceConfig": {"voice": "Kore"}}), INVALID),
         (
@@ -367,9 +336,14 @@ def spoken_by(*speakers: str | None, config: dict[str, Any] | None = None) -> di
         ),
         (V38, body(speechConfig={**two_voices("A", "B"), "voiceConfig": {"voice": "Kore"}}), "mutually exclusive"),
         *[
-            (model, body(speechConfig=two_voices(*names)), "exactly two different speakers")
+            (model, body(speechConfig=two_voices(*names)), "the number of speaker_voice_configs must equal 2")
             for model in (V25, V31, V38)
-            for names in ((), ("Joe",), ("Joe", "Joe"), ("Joe", ""), ("Joe", "Jane", "Jim"))
+            for names in ((), ("Joe",), ("Joe", "Jane", "Jim"))
+        ],
+        *[
+            (model, body(speechConfig=two_voices(*names)), "must name two different speakers")
+            for model in (V25, V31, V38)
+            for names in (("Joe", "Joe"), ("Joe", ""))
         ],
         (V38, spoken_by("Joe", "Jane", config=two_voices("Joe", "Jane", voiceConfig={})), "needs a prebuilt voice"),
         (
@@ -377,7 +351,25 @@ def spoken_by(*speakers: str | None, config: dict[str, Any] | None = None) -> di
             spoken_by("Joe", "Jane", config=two_voices("Joe", "Jane", voiceConfig={"voice": "voice_1"})),
             "needs a prebuilt voice",
         ),
-        (V38, spoken_by("Joe", None), "Every part must name a speaker of multi_speaker_voice_config, not None"),
+        *[
+            (
+                V38,
+                spoken_by("Joe", None, config=voices),
+                "Multi-speaker generation requests must specify speech_metadata.speaker for each text part",
+            )
+            for voices in (None, two_voices("Joe", "Jane", voiceConfig={"voice": "en-us-guide-2"}))
+        ],
+        (V38, {**styled("calm"), "generationConfig": NO_VOICE}, INVALID),
+        *[
+            (V38, body(speechConfig={"voiceConfig": voice, "languageCode": language}), f"for name: {name} and {end}")
+            for voice, language, name, end in (
+                ({"voice": "Bob"}, None, "Bob", "language: "),
+                ({"prebuiltVoiceConfig": {"voiceName": "Bob"}}, "en-US", "Bob", "language: en-US"),
+                ({"voice": "ar-eg-advisor-11"}, "en-US", "ar-eg-advisor-11", "language: en-US"),
+                ({"prebuiltVoiceConfig": {"voiceName": "ar-eg-advisor-11"}}, None, "ar-eg-advisor-11", "language: "),
+            )
+        ],
+        (V38, body(speechConfig={"voiceConfig": {"voice": "voicekey_expired"}}), INVALID),
         (V38, spoken_by("Joe", "Jim"), "Every part must name a speaker of multi_speaker_voice_config, not 'Jim'"),
         (V38, with_part(text="Hi", speechMetadata={"speaker": "Joe"}), "there is no multi_speaker_voice_config"),
     ],
@@ -408,11 +400,10 @@ def test_what_is_no_json_is_refused(emulator: Emulator) -> None:
     assert emulator.calls[-1].body is None
 
 
-@pytest.mark.parametrize("model", [V25, V38])
-def test_an_unknown_voice_is_answered_with_all_voices(emulator: Emulator, model: str) -> None:
-    """2.5 and 3.8 name the thirty voices."""
+def test_an_unknown_voice_is_answered_with_all_voices_by_2_5(emulator: Emulator) -> None:
+    """2.5 names the thirty voices."""
     config = {"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": "Bob"}}}
-    code, _, text = error_of(post(emulator, body(speechConfig=config), model))
+    code, _, text = error_of(post(emulator, body(speechConfig=config), V25))
     assert (code, text.count(",")) == (400, 29)
     assert text.startswith("Voice name Bob is not supported. Allowed voice names are: achernar, achird,")
 
@@ -435,12 +426,6 @@ def test_both_spellings_and_single_values_are_read(emulator: Emulator) -> None:
     voice = {"voice_config": {"prebuilt_voice_config": {"voice_name": "KORE"}}, "language_code": None}
     config = {"response_modalities": "AUDIO", "speech_config": voice, "presencePenalty": 1}
     assert post(emulator, {"contents": {"parts": {"text": TEXT}}, "generation_config": config}).status_code == 200
-
-
-def test_v1_does_not_know_speech(emulator: Emulator) -> None:
-    """The version that the SDK takes by default refuses every speech request."""
-    code, _, text = error_of(post(emulator, body(), version="v1"))
-    assert (code, text) == (400, f"{UNKNOWN} \"speechConfig\" at 'generation_config': Cannot find field.")
 
 
 @pytest.mark.parametrize(
@@ -478,7 +463,7 @@ def test_every_fault_is_served_somewhere() -> None:
         damage.DOCUMENT,
     ]
     served = [fault for kind in kinds for fault in kind]
-    alone = {Fault.FINISH_MISSING, Fault.FINISH_UNKNOWN, Fault.STREAM_ODD_CHUNKS, Fault.NONE}
+    alone = {Fault.FINISH_MISSING, Fault.FINISH_UNKNOWN, Fault.STREAM_ODD_CHUNKS, Fault.STREAM_TEXT_FIRST, Fault.NONE}
     assert sorted([*served, *alone]) == sorted(Fault)
 
 
@@ -1135,16 +1120,18 @@ async def test_the_server_ends_with_calls_in_flight() -> None:
         post(own, body())
 
 
-def test_the_server_takes_loopback_addresses_only() -> None:
-    """Other addresses are refused before anything listens; the other loopback family works."""
-    for host in ("0.0.0.0", "192.0.2.1", "example.com"):
-        with pytest.raises(ValueError, match="address"):
-            Emulator(host=host)
-    with Emulator(host="::1") as own:
-        assert own.url.startswith("http://[::1]:")
-        assert post(own, body()).status_code == 200
-    with Emulator(host="localhost") as own:
-        assert post(own, body()).status_code == 200
+def test_the_server_listens_on_addresses_of_this_machine() -> None:
+    """Either loopback family works, and all addresses when they are asked for; a name or a foreign address does not."""
+    with pytest.raises(ValueError, match="address"):
+        Emulator(host="example.com")
+    with pytest.raises(OSError, match="address"):
+        Emulator(host="192.0.2.1").start()
+    for host, shown in (("::1", "[::1]"), ("localhost", "127.0.0.1"), ("0.0.0.0", "0.0.0.0")):
+        with Emulator(host=host) as own:
+            assert own.url.startswith(f"http://{shown}:")
+            assert post(own, body()).status_code == 200
+            own.settle()
+            assert len(own.calls) == 1
 
 
 async def test_a_client_that_leaves_while_sending_is_no_call(emulator: Emulator) -> None:
@@ -1176,6 +1163,20 @@ def program() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
+def test_the_program_warns_when_other_machines_reach_it(program: Callable[..., subprocess.Popen[str]]) -> None:
+    """It serves another container when it is told to, and says who can read what it was sent."""
+    process = program("--speech", "computed", "--host", "0.0.0.0", "--v1beta-only", "--voice", "voice_mine")
+    assert process.stdout is not None
+    own = SimpleNamespace(url=process.stdout.readline().strip())
+    assert own.url.startswith("http://0.0.0.0:")
+    mine = body(speechConfig={"voiceConfig": {"voice": "voice_mine"}})
+    assert post(own, mine).status_code == 200
+    assert post(own, mine, version="v1").status_code == 400
+    process.terminate()
+    _, said = process.communicate(timeout=10)
+    assert "warning: all who reach 0.0.0.0 can read the calls and their keys" in said
+
+
 @pytest.mark.parametrize(("speech", "stop"), [("computed", signal.SIGTERM), ("offline", signal.SIGINT)])
 def test_the_program_serves_until_it_is_told_to_stop(
     program: Callable[..., subprocess.Popen[str]], speech: str, stop: signal.Signals
@@ -1192,6 +1193,8 @@ def test_the_program_serves_until_it_is_told_to_stop(
     assert reply["usageMetadata"]["candidatesTokenCount"] == round(len(pcm) / 48_000 * 32)
     thai = {"voiceConfig": {"voice": "Kore"}, "languageCode": "th-TH"}
     assert post(own, body("สวัสดีครับ", speechConfig=thai)).status_code == 200
+    library = {"voiceConfig": {"voice": "ar-eg-advisor-11"}}
+    assert post(own, body(speechConfig=library)).status_code == 200
     process.send_signal(stop)
     _, said = process.communicate(timeout=10)
     assert (process.returncode, said) == (0, f"{speech} speech; Ctrl+C ends\n")
@@ -1199,7 +1202,12 @@ def test_the_program_serves_until_it_is_told_to_stop(
 
 def test_the_program_says_what_it_cannot_do(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     """A foreign address and a taken port end it with status 2 and one line."""
-    for arguments in (["--host", "192.0.2.1"], ["--port", emulator.url.rpartition(":")[2]], ["--port", "99999"]):
+    for arguments in (
+        ["--host", "192.0.2.1"],
+        ["--host", "example.com"],
+        ["--port", emulator.url.rpartition(":")[2]],
+        ["--port", "99999"],
+    ):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 2

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from pydantic import ValidationError
+
 from audio_api.emulator.speech import synthesize as computed_speech
 from audio_api.engines.base import Turn, Utterance
 from audio_api.engines.offline import MODEL, OfflineEngine
@@ -24,11 +26,11 @@ class _OfflineSpeech:
         self._engine = OfflineEngine()
 
     async def __call__(self, text: str, voice: str, language: str) -> bytes:
-        """Speak; what eSpeak NG cannot, such as Thai or a custom voice, is computed."""
-        utterance = Utterance((Turn(text, VoiceConfig(voice_name=voice)),), MODEL, language)
+        """Speak; what eSpeak NG cannot, such as Thai or a voice of the library, is computed."""
         try:
+            utterance = Utterance((Turn(text, VoiceConfig(voice_name=voice)),), MODEL, language)
             return (await self._engine.synthesize(utterance)).pcm
-        except TTSValidationError:
+        except (TTSValidationError, ValidationError):
             return computed_speech(text, voice, language)
 
 
@@ -42,7 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     parser = argparse.ArgumentParser(prog="python -m audio_api.emulator", description="A local Gemini speech API.")
-    parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="IP address to listen on (default: %(default)s); "
+        "0.0.0.0 is for other containers, and lets everyone who reaches it read the calls and their keys",
+    )
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one (default)")
     parser.add_argument("--latency", type=float, default=0.0, metavar="S", help="seconds before an answer begins")
     parser.add_argument("--tokens-per-s", type=float, default=25.0, metavar="N", help="audio tokens billed per second")
@@ -53,6 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "by default eSpeak NG if the extra [offline] is installed",
     )
     parser.add_argument("--api-key", help="the one key to accept; by default any is")
+    parser.add_argument(
+        "--voice",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="a custom voice that exists, voice_…; may be repeated",
+    )
+    parser.add_argument("--v1beta-only", action="store_true", help="know speech on /v1beta alone")
     options = parser.parse_args(arguments)
     speech = options.speech or ("offline" if find_spec("espeakng_loader") else "computed")
     # Blocked before the server's thread starts, which inherits it: the signals wait for sigwait alone.
@@ -65,11 +80,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.api_key,
             options.latency,
             options.tokens_per_s,
+            custom_voices=options.voice,
+            v1beta_only=options.v1beta_only,
             host=options.host,
             port=options.port,
         )
         with server:
             print(server.url, flush=True)  # noqa: T201 - the program's output
+            if server.is_public:
+                print(f"warning: all who reach {options.host} can read the calls and their keys", file=sys.stderr)  # noqa: T201
             print(f"{speech} speech; Ctrl+C ends", file=sys.stderr)  # noqa: T201
             signal.sigwait(_STOP)
     except (ImportError, OSError, ValueError) as error:

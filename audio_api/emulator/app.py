@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from inspect import isawaitable
 from typing import Any
@@ -17,10 +17,10 @@ from starlette.types import Receive, Scope, Send
 
 from audio_api.emulator import replies, wire
 from audio_api.emulator.control import Call, Control, Synthesize, as_faults
-from audio_api.emulator.damage import BILLED_IN_FULL, DOCUMENT, FINISH, SOUND, WRAPPING
+from audio_api.emulator.damage import BILLED_IN_FULL, DOCUMENT, FINISH, SOUND, TEXT, WRAPPING
 from audio_api.emulator.errors import REFUSALS, RefusalError, bad_key, no_key, unknown_model
 from audio_api.emulator.faults import Fault
-from audio_api.emulator.fields import COUNT_TOKENS, GENERATE, GENERATE_V1, read_json
+from audio_api.emulator.fields import COUNT_TOKENS, GENERATE, GENERATE_WITHOUT_SPEECH, parse_json, read_json
 from audio_api.emulator.protocol import (
     FAMILIES,
     INPUT_TOKENS,
@@ -29,13 +29,12 @@ from audio_api.emulator.protocol import (
     count_tokens,
     understand,
 )
-from audio_api.emulator.replies import Answer
-from audio_api.emulator.speech import SAMPLE_RATE
+from audio_api.emulator.replies import Answer, Sound
+from audio_api.emulator.speech import BYTES_PER_S, SAMPLE_RATE
 
 _METHODS = ["generateContent", "countTokens"]
-_BYTES_PER_S = 2 * SAMPLE_RATE
-# Odd, so that samples are cut in two.
-_ODD_CHUNK_BYTES = 12_001
+_HTML = "text/html; charset=UTF-8"
+_NO_SUCH_PAGE = Answer(404, _HTML, [b"<!DOCTYPE html><html><title>Error 404 (Not Found)!!1</title></html>"])
 
 _PAGES = {
     Fault.TIMEOUT_408: (408, b"<html><title>Error 408 (Request Timeout)!!1</title></html>"),
@@ -50,6 +49,9 @@ def create_app(
     api_key: str | None = None,
     latency_s: float = 0.0,
     tokens_per_s: float = 25.0,
+    *,
+    custom_voices: Iterable[str] = (),
+    v1beta_only: bool = False,
 ) -> Starlette:
     """The emulator as an ASGI application. Its ``state.control`` is the ``Control`` that steers it.
 
@@ -63,8 +65,12 @@ def create_app(
         api_key: The one key that is accepted; ``None``: any key, but not none.
         latency_s: Seconds between a valid call and the first byte of its answer.
         tokens_per_s: Audio tokens billed per second of sound.
+        custom_voices: The ids of the account's own voices; all others are not found.
+        v1beta_only: Whether ``/v1`` knows no speech, so that a client must ask ``/v1beta``.
     """
-    return build_app(Control(synthesize, api_key, latency_s, tokens_per_s))
+    return build_app(
+        Control(synthesize, api_key, latency_s, tokens_per_s, custom_voices=custom_voices, v1beta_only=v1beta_only)
+    )
 
 
 def build_app(control: Control) -> Starlette:
@@ -72,10 +78,12 @@ def build_app(control: Control) -> Starlette:
     gemini = _Gemini(control)
     steering = _Steering(control)
     routes = [
+        Route("/emulator", steering.describe, methods=["GET"]),
         Route("/emulator/faults", steering.add_faults, methods=["POST"]),
         Route("/emulator/calls", steering.list_calls, methods=["GET"]),
         Route("/{version}/models", gemini),
         Route("/{version}/models/{name}", gemini),
+        Route("/{unknown:path}", gemini),
     ]
     app = Starlette(routes=routes)
     app.state.control = control
@@ -87,6 +95,9 @@ class _Steering:
 
     def __init__(self, control: Control) -> None:
         self._control = control
+
+    async def describe(self, request: Request) -> Response:
+        return JSONResponse({"faults": list(Fault), "coming": self._control.coming_faults})
 
     async def add_faults(self, request: Request) -> Response:
         try:
@@ -118,18 +129,20 @@ class _Gemini:
         try:
             answer = await self._answer(request, body, call, peer)
         except RefusalError as refusal:
+            refusal.in_list |= _streams_list(call)
             answer = Answer(refusal.code, replies.JSON, [refusal.body()])
         await wire.SENDERS.get(call.fault, wire.send)(peer, answer)
 
     def _record(self, request: Request, body: bytes) -> Call:
         model, _, action = request.path_params.get("name", "").partition(":")
         try:
-            document = json.loads(body)
+            document = parse_json(body)
         except ValueError:
             document = None
         return self._control.record(
             method=request.method,
             path=request.url.path,
+            query=dict(request.query_params),
             headers=dict(request.headers),
             body=document,
             model=model,
@@ -137,6 +150,8 @@ class _Gemini:
         )
 
     async def _answer(self, request: Request, body: bytes, call: Call, peer: wire.Peer) -> Answer:
+        if "version" not in request.path_params:
+            return _NO_SUCH_PAGE
         self._check_key(request)
         version = request.path_params["version"]
         method = call.action or "generateContent"
@@ -162,30 +177,47 @@ class _Gemini:
         self._control.decide(call)
         if self._control.latency_s:
             await peer.gone(self._control.latency_s)
-        if call.fault in REFUSALS:
+        if call.fault in REFUSALS and (call.fault is not Fault.STORE_UNKNOWN or "store" in (call.body or {})):
             raise REFUSALS[call.fault](call.model)
         if call.fault in _PAGES:
             status, page = _PAGES[call.fault]
-            return Answer(status, "text/html; charset=UTF-8", [page])
+            return Answer(status, _HTML, [page])
         return None
 
     async def _generate(self, request: Request, body: bytes, call: Call, peer: wire.Peer) -> Answer:
-        stream = call.action == "streamGenerateContent"
-        if stream and request.query_params.get("alt") != "sse":
-            raise RefusalError("The emulator streams server-sent events only: add ?alt=sse.")
-        shape = GENERATE_V1 if request.path_params["version"] == "v1" else GENERATE
-        asked = understand(call.model, read_json(body, shape))
+        shape = GENERATE_WITHOUT_SPEECH if self._speechless(request.path_params["version"]) else GENERATE
+        asked = understand(call.model, read_json(body, shape), self._control.custom_voices)
         self._control.count_attempt(call, asked.text)
         self._control.charge(call)
         if page := await self._outcome(call, peer):
             return page
         sound = b"".join([await self._speak(*turn, asked.language) for turn in asked.turns])
-        documents = list(_reply(call, asked, sound, self._control.tokens_per_s, stream=stream))
-        return Answer.of_events(documents) if stream else Answer.of_json(documents[0])
+        documents = list(_reply(call, asked, sound, self._control.tokens_per_s))
+        same = {"responseId": secrets.token_urlsafe(16)}
+        for document in documents:
+            document.update(same)
+            document["usageMetadata"]["serviceTier"] = asked.tier
+        self._control.bill(documents[-1]["usageMetadata"]["totalTokenCount"])
+        tier = {"X-Gemini-Service-Tier": asked.tier}
+        if _streams_list(call):
+            return Answer.of_list(documents, tier)
+        return Answer.of_events(documents, tier) if _streams(call) else Answer.of_json(documents[0], tier)
+
+    def _speechless(self, version: str) -> bool:
+        return version == "v1" and self._control.v1beta_only
 
     async def _speak(self, text: str, voice: str, language: str) -> bytes:
         sound = await asyncio.to_thread(self._control.synthesize, text, voice, language)
         return await sound if isawaitable(sound) else sound
+
+
+def _streams(call: Call) -> bool:
+    return call.action == "streamGenerateContent"
+
+
+def _streams_list(call: Call) -> bool:
+    """Whether the client reads a stream as one JSON list, which is what it gets unless it asks for events."""
+    return _streams(call) and "sse" not in (call.query.get("alt"), call.query.get("$alt"))
 
 
 def _check_target(call: Call, version: str, method: str) -> None:
@@ -206,42 +238,35 @@ def _describe(model: str) -> dict[str, Any]:
     }
 
 
-def _reply(call: Call, asked: Asked, sound: bytes, tokens_per_s: float, *, stream: bool) -> Iterator[dict[str, Any]]:
-    """The documents of a reply, damaged as the call's fault wants: one, or the events of a stream."""
-    family, fault = FAMILIES[call.model], call.fault
+def _reply(call: Call, asked: Asked, sound: bytes, tokens_per_s: float) -> Iterator[dict[str, Any]]:
+    """The documents of a reply, damaged as the call's fault wants: one, or those of a stream."""
+    family, fault, stream = FAMILIES[call.model], call.fault, _streams(call)
     limit = int(asked.max_tokens / tokens_per_s * SAMPLE_RATE) * 2
     finish = FINISH.get(fault, "STOP" if len(sound) <= limit else "MAX_TOKENS")
     sound = sound[:limit]
     heard = SOUND[fault](sound) if fault in SOUND else sound
-    tokens = round(len(sound if fault in BILLED_IN_FULL else heard) / _BYTES_PER_S * tokens_per_s)
+    tokens = round(len(sound if fault in BILLED_IN_FULL else heard) / BYTES_PER_S * tokens_per_s)
     billed = replies.usage(asked.prompt_tokens, tokens)
+    wrapped = Sound.of(heard, family, asked.audio_format, stream=stream)
+    if stream and fault is Fault.STREAM_TEXT_FIRST:
+        yield replies.document([TEXT], None, replies.usage(asked.prompt_tokens, 0), call.model)
     if stream and family != "2.5" and fault not in WRAPPING and fault not in DOCUMENT:
-        yield from _events(call, asked, heard, finish, billed)
+        yield from _pieces(call, wrapped, finish, billed)
         return
-    if fault in WRAPPING:
-        parts = WRAPPING[fault](heard, family)
-    else:
-        parts = [
-            replies.audio_part(replies.STREAM_MIME[family], heard) if stream else replies.unary_part(family, heard)
-        ]
+    parts = WRAPPING[fault](heard, wrapped.part()) if fault in WRAPPING else [wrapped.part()]
     document = replies.document(parts, finish, billed, call.model)
     if fault in DOCUMENT:
         DOCUMENT[fault](document)
     yield document
 
 
-def _events(
-    call: Call, asked: Asked, sound: bytes, finish: str | None, billed: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _pieces(call: Call, sound: Sound, finish: str | None, billed: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The sound in pieces, each with the usage so far; the reason for stopping comes last, with no content."""
-    size = _ODD_CHUNK_BYTES if call.fault is Fault.STREAM_ODD_CHUNKS else replies.STREAM_CHUNK_BYTES
-    mime = replies.STREAM_MIME[FAMILIES[call.model]]
-    tokens = billed["candidatesTokenCount"]
-    response_id = None
-    for start in range(0, len(sound), size):
-        piece = sound[start : start + size]
-        so_far = replies.usage(asked.prompt_tokens, tokens * (start + len(piece)) // len(sound))
-        document = replies.document([replies.audio_part(mime, piece)], None, so_far, call.model)
-        response_id = document["responseId"] = response_id or document["responseId"]
-        yield document
-    yield replies.document([], finish, billed, call.model) | {"responseId": response_id}
+    # One byte more cuts a sample in two.
+    size = sound.piece_bytes + (call.fault is Fault.STREAM_ODD_CHUNKS)
+    prompt, tokens = billed["promptTokenCount"], billed["candidatesTokenCount"]
+    for start in range(0, len(sound.data), size):
+        piece = sound.data[start : start + size]
+        so_far = replies.usage(prompt, tokens * (start + len(piece)) // len(sound.data))
+        yield replies.document([replies.audio_part(sound.mime, piece)], None, so_far, call.model)
+    yield replies.document([], finish, billed, call.model)

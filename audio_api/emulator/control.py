@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from audio_api.emulator.faults import Fault
-from audio_api.emulator.quota import Quota
+from audio_api.emulator.quota import Quota, SpendLimit
 from audio_api.emulator.speech import synthesize as computed_speech
 
 Synthesize = Callable[[str, str, str], bytes | Awaitable[bytes]]
@@ -25,9 +25,10 @@ class Call:
         number: Its place in the order of arrival, from 1.
         method: The HTTP method.
         path: The path, without the query.
+        query: The query's fields.
         headers: By lower-case name, the key included.
         body: The JSON that came; ``None`` when there was none, or none that could be read.
-        model: The model named in the path; empty when none was.
+        model: The model named in the path; empty when none was, and when the path is none of the API's.
         action: Such as ``"generateContent"`` or ``"streamGenerateContent"``; empty for a GET.
         time_s: When it arrived, in monotonic seconds.
         text: What it asks to be spoken; empty when it was refused before that was clear.
@@ -40,6 +41,7 @@ class Call:
     number: int
     method: str
     path: str
+    query: dict[str, str]
     headers: dict[str, str]
     body: Any
     model: str
@@ -62,6 +64,8 @@ class Control:
         api_key: The one key that is accepted; ``None``: any key, but not none.
         latency_s: Seconds between a valid call and the first byte of its answer.
         tokens_per_s: Audio tokens billed per second of sound; the real API has been seen to bill 25 and 32.
+        custom_voices: The ids of the account's own voices, such as ``"voice_abc"``; all others are not found.
+        v1beta_only: Whether ``/v1`` knows no speech, as in the middle of 2026, so that a client must ask ``/v1beta``.
     """
 
     def __init__(
@@ -70,8 +74,13 @@ class Control:
         api_key: str | None = None,
         latency_s: float = 0.0,
         tokens_per_s: float = 25.0,
+        *,
+        custom_voices: Iterable[str] = (),
+        v1beta_only: bool = False,
     ) -> None:
         self._initial = (synthesize or computed_speech, api_key, latency_s, tokens_per_s)
+        self._initial_voices = frozenset(custom_voices)
+        self._initial_v1beta_only = v1beta_only
         self.reset()
 
     def reset(self) -> None:
@@ -81,12 +90,15 @@ class Control:
         self.latency_s: float
         self.tokens_per_s: float
         self.synthesize, self.api_key, self.latency_s, self.tokens_per_s = self._initial
+        self.custom_voices = set(self._initial_voices)
+        self.v1beta_only = self._initial_v1beta_only
         self.faults: Callable[[Call], Fault | None] | None = None
         self.calls: list[Call] = []
         self._coming: deque[Fault] = deque()
         self._attempts: Counter[str] = Counter()
         self._quotas: dict[str, Quota] = {}
         self._default_quota: Callable[[], Quota] | None = None
+        self._spend_limit: SpendLimit | None = None
 
     def fail_next(self, *faults: Fault) -> None:
         """Queue the outcomes of the next valid calls, one each, behind those already queued.
@@ -109,7 +121,7 @@ class Control:
         per_day: int | None = None,
         window_s: float = 60.0,
     ) -> None:
-        """Limit a model's calls from now on, and count anew.
+        """Limit a model's calls from now on; earlier ones do not count.
 
         Args:
             model: Its id; ``None``: every model, each counted by itself; it replaces the
@@ -125,16 +137,34 @@ class Control:
         else:
             self._quotas[model] = fresh()
 
+    def set_spend_limit(self, tokens: int | None, *, window_s: float = 600.0, retry_info: bool = True) -> None:
+        """Limit what the account may be billed from now on, all models together.
+
+        Args:
+            tokens: Most tokens, of prompts and of answers, within any ``window_s``: the call that goes beyond is the
+                last one that is answered. ``0`` refuses every call; ``None``: no limit.
+            window_s: In seconds; the API's own is ten minutes.
+            retry_info: Whether a refusal asks for a delay, as most do, or has no details.
+        """
+        self._spend_limit = None if tokens is None else SpendLimit(tokens, window_s, retry_info)
+
     def charge(self, call: Call) -> None:
-        """Count a call that generates against its model's quota.
+        """Count a call that generates against the account's limit and its model's quota.
 
         Raises:
-            RefusalError: The quota is used up.
+            RefusalError: One of them is used up.
         """
+        if self._spend_limit is not None:
+            self._spend_limit.admit()
         if call.model not in self._quotas and self._default_quota is not None:
             self._quotas[call.model] = self._default_quota()
         if quota := self._quotas.get(call.model):
             quota.admit(call.model)
+
+    def bill(self, tokens: int) -> None:
+        """Count what an answer is billed against the account's limit."""
+        if self._spend_limit is not None:
+            self._spend_limit.bill(tokens)
 
     def decide(self, call: Call) -> None:
         """Choose the outcome of a valid call."""

@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from audio_api.emulator.faults import Fault
-from audio_api.emulator.replies import L16, audio_part, unary_part, usage, wav
+from audio_api.emulator.replies import audio_part, usage, wav
 from audio_api.emulator.speech import SAMPLE_RATE
 
 _MINIMUM_BYTES = 2
-_TEXT = {"text": "Sure! Here is a recording of the text you asked for."}
+_L16 = "audio/L16;codec=pcm;rate=24000"
+TEXT = {"text": "Sure! Here is a recording of the text you asked for."}
+"""A part that is no sound."""
 
 
 def _whole(byte_count: float) -> int:
@@ -80,7 +82,7 @@ FINISH: dict[Fault, str | None] = {
 
 def _split(pcm: bytes) -> list[dict[str, Any]]:
     third = _whole(len(pcm) / 3)
-    return [audio_part(L16, piece) for piece in (pcm[:third], pcm[third : 2 * third], pcm[2 * third :])]
+    return [audio_part(_L16, piece) for piece in (pcm[:third], pcm[third : 2 * third], pcm[2 * third :])]
 
 
 def _wav_with_tail(pcm: bytes) -> bytes:
@@ -95,8 +97,8 @@ def _at_16000(pcm: bytes) -> bytes:
     return slower.tobytes()
 
 
-WRAPPING: dict[Fault, Callable[[bytes, str], list[dict[str, Any]]]] = {
-    Fault.TEXT_THEN_AUDIO: lambda pcm, family: [_TEXT, unary_part(family, pcm)],
+WRAPPING: dict[Fault, Callable[[bytes, dict[str, Any]], list[dict[str, Any]]]] = {
+    Fault.TEXT_THEN_AUDIO: lambda _, usual: [TEXT, usual],
     Fault.AUDIO_SPLIT: lambda pcm, _: _split(pcm),
     Fault.WAV_CHUNK_AFTER_DATA: lambda pcm, _: [audio_part("audio/wav", _wav_with_tail(pcm))],
     Fault.WAV_SIZE_ZERO: lambda pcm, _: [audio_part("audio/wav", wav(pcm, 0))],
@@ -105,7 +107,7 @@ WRAPPING: dict[Fault, Callable[[bytes, str], list[dict[str, Any]]]] = {
     Fault.MP3: lambda pcm, _: [audio_part("audio/mpeg", _mp3(pcm[: len(pcm) // 12]))],
     Fault.MIME_UNKNOWN: lambda pcm, _: [audio_part("audio/x-unheard-of", pcm)],
 }
-"""The parts of the reply, from the sound and the family."""
+"""The parts of the reply, from the sound and the one part that is usual."""
 
 
 def _candidate(document: dict[str, Any], **fields: Any) -> None:
@@ -113,7 +115,7 @@ def _candidate(document: dict[str, Any], **fields: Any) -> None:
 
 
 def _text_only(document: dict[str, Any]) -> None:
-    _candidate(document, content={"parts": [_TEXT], "role": "model"}, finishReason="STOP")
+    _candidate(document, content={"parts": [TEXT], "role": "model"}, finishReason="STOP")
     document["usageMetadata"] = usage(document["usageMetadata"]["promptTokenCount"], 14, "TEXT")
 
 

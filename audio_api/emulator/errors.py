@@ -147,6 +147,33 @@ def _violation(violation: Violation, model: str) -> dict[str, Any]:
     }
 
 
+def spend_limited(retry_s: float | None) -> RefusalError:
+    """The account has spent what its tier may within ten minutes, over all models.
+
+    Args:
+        retry_s: The delay that the server asks for, in seconds; ``None``: the refusal has no details at all, as some
+            have been seen.
+    """
+    refusal = RefusalError(
+        "You exceeded your spend-based rate limit. For more information on this error, head to: "
+        "https://ai.google.dev/gemini-api/docs/rate-limits.",
+        "RESOURCE_EXHAUSTED",
+    )
+    if retry_s is not None:
+        refusal.details = [
+            {"@type": f"{_TYPE}QuotaFailure"},
+            {"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{retry_s:.9g}s"},
+        ]
+    return refusal
+
+
+def unknown_store() -> RefusalError:
+    """A front end that does not know ``store`` yet."""
+    text = 'Invalid JSON payload received. Unknown name "store": Cannot find field.'
+    detail = {"@type": f"{_TYPE}BadRequest", "fieldViolations": [{"description": text}]}
+    return RefusalError(text, details=[detail])
+
+
 def _zero_quota(model: str) -> RefusalError:
     tokens = Violation(
         "GenerateContentInputTokensPerModelPerMinute-FreeTier", "generate_content_free_tier_input_token_count", 0
@@ -172,6 +199,9 @@ REFUSALS: dict[Fault, Callable[[str], RefusalError]] = {
         "project and billing.",
         "RESOURCE_EXHAUSTED",
     ),
+    Fault.SPEND_LIMIT: lambda _: spend_limited(38),
+    Fault.SPEND_LIMIT_BARE: lambda _: spend_limited(None),
+    Fault.STORE_UNKNOWN: lambda _: unknown_store(),
     Fault.INTERNAL_500: lambda _: RefusalError(
         "An internal error has occurred. Please retry or report in "
         "https://developers.generativeai.google/guide/troubleshooting",

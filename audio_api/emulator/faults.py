@@ -21,6 +21,9 @@ class Fault(StrEnum):
     QUOTA_DAY_PAID = "quota-day-paid"
     QUOTA_ZERO = "quota-zero"
     CREDITS_DEPLETED = "credits-depleted"
+    # Of the whole account, with a RetryInfo and without any details.
+    SPEND_LIMIT = "spend-limit"
+    SPEND_LIMIT_BARE = "spend-limit-bare"
 
     # Other statuses.
     TIMEOUT_408 = "timeout-408"
@@ -37,6 +40,8 @@ class Fault(StrEnum):
     MODEL_NOT_FOUND = "model-not-found"
     MODEL_RETIRED = "model-retired"
     GENERATED_TEXT = "generated-text"
+    # Only for calls that carry ``store``; others get a good answer.
+    STORE_UNKNOWN = "store-unknown"
     REDIRECT = "redirect"
 
     # The connection.
@@ -105,3 +110,4 @@ class Fault(StrEnum):
     STREAM_STALL = "stream-stall"
     STREAM_ERROR = "stream-error"
     STREAM_ODD_CHUNKS = "stream-odd-chunks"
+    STREAM_TEXT_FIRST = "stream-text-first"

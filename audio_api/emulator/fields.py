@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from audio_api.emulator.errors import RefusalError
 
 ANY = object()
 """A field whose content is not looked at."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A field that holds one of several names, in any case.
+
+    Attributes:
+        message: What the API calls the kind, such as ``"GenerationConfig.Modality"``.
+        names: All of them, as the API writes them.
+    """
+
+    message: str
+    names: tuple[str, ...]
+
+
+MODALITY = Choice("GenerationConfig.Modality", ("TEXT", "IMAGE", "AUDIO", "VIDEO"))
+SERVICE_TIER = Choice("GenerateContentRequest.ServiceTier", ("standard", "flex", "priority"))
+AUDIO_FORMAT = Choice("AudioResponseFormat.MimeType", ("AUDIO_WAV", "AUDIO_L16", "AUDIO_MULAW", "AUDIO_ALAW"))
 
 _VOICE = {"voice": str, "prebuiltVoiceConfig": {"voiceName": str}}
 _SPEECH = {
@@ -34,16 +53,16 @@ _CONTENT = {
 _NUMBERS = ("temperature", "topP", "topK", "presencePenalty", "frequencyPenalty")
 _COUNTS = ("candidateCount", "maxOutputTokens", "seed", "logprobs")
 _GENERATION_CONFIG = {
-    "responseModalities": [str],
+    "responseModalities": [MODALITY],
     "speechConfig": _SPEECH,
     **dict.fromkeys(_NUMBERS, float),
     **dict.fromkeys(_COUNTS, int),
     "stopSequences": [str],
     "responseLogprobs": bool,
     "responseMimeType": str,
-    **dict.fromkeys(
-        ("responseSchema", "responseJsonSchema", "responseFormat", "thinkingConfig", "mediaResolution"), ANY
-    ),
+    # The Developer API's page shows one object, that of Vertex a list of one: the reader takes both.
+    "responseFormat": [{"audio": {"mimeType": AUDIO_FORMAT, "sampleRate": int}}],
+    **dict.fromkeys(("responseSchema", "responseJsonSchema", "thinkingConfig", "mediaResolution"), ANY),
 }
 GENERATE = {
     "model": str,
@@ -54,35 +73,52 @@ GENERATE = {
     "tools": [ANY],
     "toolConfig": ANY,
     "cachedContent": str,
-    "serviceTier": str,
+    "serviceTier": SERVICE_TIER,
     "store": bool,
 }
-"""The body of generateContent and streamGenerateContent on v1beta."""
+"""The body of generateContent and streamGenerateContent."""
 
-_V1_CONFIG = {name: shape for name, shape in _GENERATION_CONFIG.items() if name != "speechConfig"}
-GENERATE_V1 = GENERATE | {"generationConfig": _V1_CONFIG}
-"""The same on v1, which does not know speech."""
+_SPEECHLESS_CONFIG = {name: shape for name, shape in _GENERATION_CONFIG.items() if name != "speechConfig"}
+GENERATE_WITHOUT_SPEECH = GENERATE | {"generationConfig": _SPEECHLESS_CONFIG}
+"""The same on a v1 that does not know speech, as it was in the middle of 2026."""
 
 COUNT_TOKENS = {"contents": [_CONTENT], "generateContentRequest": GENERATE}
 """The body of countTokens."""
+
+# The quote that ends a string may be missing: then all that is left is that string, and no search starts again in it.
+_STRING_OR_LAST_COMMA = re.compile(r'("(?:[^"\\]|\\.)*+"?)|,(?=\s*[\]}])', re.DOTALL)
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse JSON as leniently as Google does, for its own curl samples need it.
+
+    Args:
+        body: JSON in UTF-8; a comma may close a list or an object, and strings may hold line ends and tabs.
+
+    Raises:
+        ValueError: It is no JSON even so.
+    """
+    text = body.decode("utf-8-sig")
+    return json.loads(_STRING_OR_LAST_COMMA.sub(lambda found: found[1] or "", text), strict=False)
 
 
 def read_json(body: bytes, shape: dict[str, Any]) -> dict[str, Any]:
     """Parse a request's body and check it against a shape.
 
     Args:
-        body: JSON in UTF-8.
-        shape: Field names in camelCase with what they hold: ``str``, ``int``, ``float``, ``bool``, ``ANY``, another
-            shape, or a list of one of these for a repeated field.
+        body: As ``parse_json`` takes it.
+        shape: Field names in camelCase with what they hold: ``str``, ``int``, ``float``, ``bool``, a ``Choice``,
+            ``ANY``, another shape, or a list of one of these for a repeated field.
 
     Returns:
-        The body with every name in camelCase. A single value of a repeated field is a list of one.
+        The body with every name in camelCase, and every choice as the API writes it. A single value of a repeated field
+        is a list of one.
 
     Raises:
         RefusalError: It is no JSON, a name is unknown, or a value is of the wrong kind.
     """
     try:
-        value = json.loads(body)
+        value = parse_json(body)
     except ValueError:
         raise RefusalError("Invalid JSON payload received. Unexpected token.") from None
     problems: list[tuple[str, str]] = []
@@ -113,6 +149,8 @@ def _read(value: Any, shape: Any, place: str, problems: list[tuple[str, str]]) -
         return {}
     if isinstance(shape, dict):
         return _read_message(value, shape, place, problems)
+    if isinstance(shape, Choice):
+        return _read_choice(value, shape, place, problems)
     return _read_scalar(value, shape, place, problems)
 
 
@@ -139,6 +177,15 @@ def _read_message(value: Any, shape: dict[str, Any], place: str, problems: list[
         elif content is not None:
             result[name] = _read(content, shape[name], inner, problems)
     return result
+
+
+def _read_choice(value: Any, choice: Choice, place: str, problems: list[tuple[str, str]]) -> str:
+    for name in choice.names:
+        if isinstance(value, str) and value.lower() == name.lower():
+            return name
+    kind = f"type.googleapis.com/google.ai.generativelanguage.v1beta.{choice.message}"
+    problems.append((place, f"Invalid value at '{place}' ({kind}), {json.dumps(value)}"))
+    return ""
 
 
 def _read_scalar(value: Any, kind: type, place: str, problems: list[tuple[str, str]]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,11 @@ FAMILIES = {model.value: model.value.split("-")[1] for model in VoiceModel}
 _VOICES = sorted(VoiceName)
 # What 2.5 takes when no voice is named.
 _DEFAULT_VOICE = VoiceName.KORE.value
-_CUSTOM_VOICE = re.compile(r"voice(key)?_[A-Za-z0-9_-]{1,128}")
+# Ids of the account's own voices: stored ones, and keys that hold a voice.
+_STORED_VOICE = re.compile(r"voice_[A-Za-z0-9_-]{1,128}")
+_VOICE_KEY = re.compile(r"voicekey_[A-Za-z0-9_-]{1,128}")
+# Google's library has some 2,100 voices, named like ar-eg-advisor-11; the list is not public.
+_LIBRARY_VOICE = re.compile(r"([a-z]{2,3})(-[a-z0-9]+)+-\d+", re.IGNORECASE)
 
 # What a legacy prompt says before the words to speak: all before a "# Transcript" heading, or else up to the first line
 # that ends in a colon (and a "Transcript:" line after it), or else a leading "Say cheerfully:".
@@ -38,12 +42,16 @@ class Asked:
         language: A BCP-47 code.
         prompt_tokens: What the prompt counts.
         max_tokens: The most audio tokens the answer may have.
+        audio_format: Such as ``"AUDIO_L16"``; ``None``: the family's own.
+        tier: ``"standard"``, ``"flex"`` or ``"priority"``.
     """
 
     turns: tuple[tuple[str, str], ...]
     language: str
     prompt_tokens: int
-    max_tokens: int = OUTPUT_TOKENS
+    max_tokens: int
+    audio_format: str | None
+    tier: str
 
     @property
     def text(self) -> str:
@@ -51,12 +59,13 @@ class Asked:
         return "\n".join(text for text, _ in self.turns)
 
 
-def understand(model: str, body: dict[str, Any]) -> Asked:
+def understand(model: str, body: dict[str, Any], custom_voices: Collection[str] = ()) -> Asked:
     """Apply a model's rules to a request.
 
     Args:
         model: One of ``FAMILIES``.
         body: As ``read_json`` returns it.
+        custom_voices: The ids of the account's own voices.
 
     Raises:
         RefusalError: The model does not take it.
@@ -64,18 +73,25 @@ def understand(model: str, body: dict[str, Any]) -> Asked:
     config = body.get("generationConfig", {})
     family = FAMILIES[model]
     _check_features(model, body, config)
+    audio_format = _audio_format(model, config)
     parts = _parts(body)
     speech = config.get("speechConfig", {})
-    speakers = _speakers(family, speech)
-    _check_parts(family, parts, set(speakers))
+    speakers = _speakers(family, speech, custom_voices)
+    _check_parts(family, parts, speech, speakers)
     tokens = count_tokens(body)
     if tokens > INPUT_TOKENS:
         raise RefusalError(
             f"The input token count ({tokens}) exceeds the maximum number of tokens allowed ({INPUT_TOKENS})."
         )
     turns = _verbatim_turns(parts, speakers) if family == "3.8" else _legacy_turns(parts, speakers)
-    limit = min(config.get("maxOutputTokens", OUTPUT_TOKENS), OUTPUT_TOKENS)
-    return Asked(tuple(turns), speech.get("languageCode", "en-US"), tokens, limit)
+    return Asked(
+        turns=tuple(turns),
+        language=speech.get("languageCode", "en-US"),
+        prompt_tokens=tokens,
+        max_tokens=min(config.get("maxOutputTokens", OUTPUT_TOKENS), OUTPUT_TOKENS),
+        audio_format=audio_format,
+        tier=body.get("serviceTier", "standard"),
+    )
 
 
 def count_tokens(body: dict[str, Any]) -> int:
@@ -88,11 +104,12 @@ def count_tokens(body: dict[str, Any]) -> int:
 
 
 def _all_parts(body: dict[str, Any]) -> list[dict[str, Any]]:
-    return [part for content in body.get("contents", []) for part in content.get("parts", [])]
+    contents = [*body.get("contents", []), body.get("systemInstruction", {})]
+    return [part for content in contents for part in content.get("parts", [])]
 
 
 def _check_features(model: str, body: dict[str, Any], config: dict[str, Any]) -> None:
-    if "systemInstruction" in body:
+    if "systemInstruction" in body and FAMILIES[model] != "2.5":
         raise RefusalError("Developer instruction is not enabled for this model")
     _refuse(body, ("tools", "toolConfig", "cachedContent"), model)
     modalities = config.get("responseModalities") or ["TEXT"]
@@ -102,15 +119,26 @@ def _check_features(model: str, body: dict[str, Any], config: dict[str, Any]) ->
             f"model. models/{model} accepts the following combination of response modalities:\n* AUDIO"
         )
     _refuse(config, ("thinkingConfig", "responseSchema", "responseJsonSchema", "responseMimeType"), model)
-    _refuse(config, ("responseFormat",), "the emulator")
     if FAMILIES[model] == "3.8":
-        _refuse(config, ("temperature", "topP", "topK", "candidateCount"), model)
+        _refuse(config, ("temperature", "topP", "topK"), model)
+        if config.get("candidateCount", 1) != 1:
+            raise RefusalError(f"candidateCount is not supported by {model}.")
 
 
 def _refuse(message: dict[str, Any], names: Iterable[str], model: str) -> None:
     for name in names:
-        if name in message:
+        # A repeated field without items is one that was not sent.
+        if message.get(name, []) != []:
             raise RefusalError(f"{name} is not supported by {model}.")
+
+
+def _audio_format(model: str, config: dict[str, Any]) -> str | None:
+    formats = config.get("responseFormat", [])
+    if formats and FAMILIES[model] != "3.8":
+        raise RefusalError(f"responseFormat is not supported by {model}.")
+    if len(formats) > 1:
+        raise RefusalError(INVALID)
+    return next((each["audio"].get("mimeType") for each in formats if "audio" in each), None)
 
 
 def _parts(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -118,63 +146,94 @@ def _parts(body: dict[str, Any]) -> list[dict[str, Any]]:
         raise RefusalError("* GenerateContentRequest.contents: contents is not specified\n")
     if any(content.get("role", "user") != "user" for content in body["contents"]):
         raise RefusalError("Please use a valid role: user.")
-    parts = _all_parts(body)
+    parts = [part for content in body["contents"] for part in content.get("parts", [])]
     if not parts or not all(part.get("text", "").strip() for part in parts):
         raise RefusalError(INVALID)
     return parts
 
 
-def _check_parts(family: str, parts: list[dict[str, Any]], speakers: set[str | None]) -> None:
-    for part in parts:
-        if family != "3.8":
-            if "speechMetadata" in part:
-                raise RefusalError("speech_metadata is not supported by this model.")
-        elif (speaker := part.get("speechMetadata", {}).get("speaker")) not in speakers:
+def _check_parts(
+    family: str, parts: list[dict[str, Any]], speech: dict[str, Any], speakers: dict[str | None, str]
+) -> None:
+    metadata = [part.get("speechMetadata", {}) for part in parts]
+    if family != "3.8":
+        if any("speechMetadata" in part for part in parts):
+            raise RefusalError("Speech metadata is not supported for this model.")
+        return
+    if None not in speakers and not all(each.get("speaker") for each in metadata):
+        raise RefusalError("Multi-speaker generation requests must specify speech_metadata.speaker for each text part.")
+    if not speech.get("voiceConfig") and None in speakers and any(each.get("style") for each in metadata):
+        raise RefusalError(INVALID)
+    for each in metadata:
+        if (speaker := each.get("speaker")) not in speakers:
             raise RefusalError(
-                f"Every part must name a speaker of multi_speaker_voice_config, not {speaker!r}."
-                if None not in speakers
-                else f"A part names the speaker {speaker!r}, but there is no multi_speaker_voice_config."
+                f"A part names the speaker {speaker!r}, but there is no multi_speaker_voice_config."
+                if None in speakers
+                else f"Every part must name a speaker of multi_speaker_voice_config, not {speaker!r}."
             )
 
 
-def _speakers(family: str, speech: dict[str, Any]) -> dict[str | None, str]:
+def _speakers(family: str, speech: dict[str, Any], custom_voices: Collection[str]) -> dict[str | None, str]:
     """The voice of every speaker; a single voice is that of ``None``."""
+    language = speech.get("languageCode", "")
     if "multiSpeakerVoiceConfig" not in speech:
-        return {None: _voice(family, speech.get("voiceConfig", {}))}
+        return {None: _voice(family, speech.get("voiceConfig", {}), language, custom_voices)}
     if "voiceConfig" in speech:
         raise RefusalError("voice_config and multi_speaker_voice_config are mutually exclusive.")
     configs = speech["multiSpeakerVoiceConfig"].get("speakerVoiceConfigs", [])
+    if len(configs) != 2:
+        raise RefusalError("the number of speaker_voice_configs must equal 2")
     names = [config.get("speaker", "") for config in configs]
-    if len(configs) != 2 or len(set(names)) != 2 or not all(names):
-        raise RefusalError(f"multi_speaker_voice_config must name exactly two different speakers, not {names}.")
+    if len(set(names)) != 2 or not all(names):
+        raise RefusalError(f"multi_speaker_voice_config must name two different speakers, not {names}.")
     voices = [config.get("voiceConfig", {}) for config in configs]
-    if any(not voice or _CUSTOM_VOICE.fullmatch(voice.get("voice", "")) for voice in voices):
+    if any(not voice or _is_custom(voice.get("voice", "")) for voice in voices):
         raise RefusalError("Every speaker of multi_speaker_voice_config needs a prebuilt voice.")
-    return {name: _voice(family, voice) for name, voice in zip(names, voices, strict=True)}
+    return {name: _voice(family, voice, language, ()) for name, voice in zip(names, voices, strict=True)}
 
 
-def _voice(family: str, config: dict[str, Any]) -> str:
+def _is_custom(voice: str) -> bool:
+    return bool(_STORED_VOICE.fullmatch(voice) or _VOICE_KEY.fullmatch(voice))
+
+
+def _voice(family: str, config: dict[str, Any], language: str, custom_voices: Collection[str]) -> str:
     prebuilt = config.get("prebuiltVoiceConfig", {}).get("voiceName")
     voice = config.get("voice")
     if prebuilt and voice:
         raise RefusalError("voice and prebuilt_voice_config are mutually exclusive.")
     if voice and family != "3.8":
         raise RefusalError(INVALID)
-    if voice and _CUSTOM_VOICE.fullmatch(voice):
-        return str(voice)
+    if voice and _is_custom(voice):
+        return _custom_voice(voice, custom_voices)
     name = prebuilt or voice
     if not name:
         if family == "3.1":
             raise RefusalError(INVALID)
         return _DEFAULT_VOICE
-    if name.lower() not in _VOICES:
-        raise _unknown_voice(family, name)
+    if name.lower() not in _VOICES and not (voice and _is_in_library(voice, language)):
+        raise _unknown_voice(family, name, language)
     return str(name.lower())
 
 
-def _unknown_voice(family: str, name: str) -> RefusalError:
+def _custom_voice(voice: str, custom_voices: Collection[str]) -> str:
+    if voice in custom_voices:
+        return voice
+    if _VOICE_KEY.fullmatch(voice):
+        raise RefusalError(INVALID)
+    raise RefusalError("The voice was not found or the caller does not have permission to access it.", "NOT_FOUND")
+
+
+def _is_in_library(voice: str, language: str) -> bool:
+    """Whether the library has the voice; it looks for name *and* language, so that a foreign language hides it."""
+    found = _LIBRARY_VOICE.fullmatch(voice)
+    return found is not None and language.partition("-")[0].lower() in {"", found[1].lower()}
+
+
+def _unknown_voice(family: str, name: str, language: str) -> RefusalError:
     if family == "3.1":
         return RefusalError("Requested entity was not found.", "NOT_FOUND")
+    if family == "3.8":
+        return RefusalError(f"No matching speaker voice found for name: {name} and language: {language}")
     return RefusalError(f"Voice name {name} is not supported. Allowed voice names are: {', '.join(_VOICES)}")
 
 

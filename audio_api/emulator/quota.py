@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
-from audio_api.emulator.errors import per_day, per_minute, quota_exceeded
+from audio_api.emulator.errors import per_day, per_minute, quota_exceeded, spend_limited
 
 # A daily refusal of the real API carries a delay this short, which is no use: the day ends at midnight Pacific.
 _SHORT_RETRY_S = 27
+# In the middle of what the real API asked for, 31 to 45 s, however long its ten minutes still last.
+_SPEND_RETRY_S = 38
 
 
 def _pacific_day() -> date:
@@ -61,3 +63,36 @@ class Quota:
             wait_s = self._recent[0] + self.window_s - now if self._recent else self.window_s
             raise quota_exceeded(model, wait_s, per_minute(self.per_minute))
         self._recent.append(now)
+
+
+@dataclass
+class SpendLimit:
+    """What the account may be billed, over all models.
+
+    Attributes:
+        tokens: Most tokens, of prompts and of answers, within any ``window_s``.
+        window_s: In seconds.
+        retry_info: Whether a refusal asks for a delay.
+        clock: Monotonic seconds.
+    """
+
+    tokens: int
+    window_s: float = 600.0
+    retry_info: bool = True
+    clock: Callable[[], float] = time.monotonic
+    _billed: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def admit(self) -> None:
+        """Let a call through.
+
+        Raises:
+            RefusalError: The limit is reached.
+        """
+        while self._billed and self._billed[0][0] <= self.clock() - self.window_s:
+            self._billed.popleft()
+        if sum(tokens for _, tokens in self._billed) >= self.tokens:
+            raise spend_limited(min(_SPEND_RETRY_S, self.window_s) if self.retry_info else None)
+
+    def bill(self, tokens: int) -> None:
+        """Count what a call was billed."""
+        self._billed.append((self.clock(), tokens))

@@ -3,24 +3,71 @@
 from __future__ import annotations
 
 import json
-import secrets
 import struct
 from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import Any
 
-from audio_api.emulator.speech import SAMPLE_RATE
+from audio_api.emulator.speech import BYTES_PER_S, SAMPLE_RATE, to_a_law, to_mu_law
 
 JSON = "application/json; charset=UTF-8"
-L16 = "audio/L16;codec=pcm;rate=24000"
+EVENTS = "text/event-stream"
+_NEXT_IN_LIST = b"\n,\r\n"
+_END_OF_LIST = b"\n]"
 WAV = "audio/wav"
-STREAM_CHUNK_BYTES = SAMPLE_RATE
-"""Half a second."""
-
+# How each family spells raw samples.
+_PCM = {
+    "2.5": "audio/L16;codec=pcm;rate=24000",
+    "3.1": "audio/l16; rate=24000; channels=1",
+    "3.8": "audio/l16; rate=24000; channels=1",
+}
+# What the API calls them is not known: the names are those of its other API, spelled as it spells raw samples.
+_TELEPHONY = {
+    "AUDIO_MULAW": ("audio/mulaw; rate=8000; channels=1", to_mu_law),
+    "AUDIO_ALAW": ("audio/alaw; rate=8000; channels=1", to_a_law),
+}
+# A 2.5 stream is one piece.
+_PIECE_S = {"3.1": 0.5, "3.8": 0.08}
 # A real 3.8 file carries 6,114 bytes besides its samples; what the 6,070 that are no plain header hold is not known.
 _EXTRA_BYTES = 6_114 - 44
-_UNARY_MIME = {"2.5": L16, "3.1": "audio/l16; rate=24000; channels=1", "3.8": WAV}
-STREAM_MIME = {**_UNARY_MIME, "3.8": L16}
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Sound in the wrapping in which it is sent.
+
+    Attributes:
+        mime: Its type.
+        data: Its bytes.
+        piece_bytes: The size of a stream's pieces.
+    """
+
+    mime: str
+    data: bytes
+    piece_bytes: int
+
+    @classmethod
+    def of(cls, pcm: bytes, family: str, audio_format: str | None, *, stream: bool) -> Sound:
+        """Wrap samples as a family does.
+
+        Args:
+            pcm: 24,000 Hz, 16-bit, mono.
+            family: ``"2.5"``, ``"3.1"`` or ``"3.8"``.
+            audio_format: Such as ``"AUDIO_L16"``; ``None``: the family's own.
+            stream: Whether it is sent in pieces, which are never WAV files.
+        """
+        piece_s = _PIECE_S.get(family)
+        if audio_format in _TELEPHONY:
+            mime, encode = _TELEPHONY[audio_format]
+            return cls(mime, encode(pcm), round(piece_s * 8_000) if piece_s else len(pcm))
+        size = round(piece_s * BYTES_PER_S) if piece_s else len(pcm)
+        if family == "3.8" and not stream and audio_format != "AUDIO_L16":
+            return cls(WAV, wav(pcm), size)
+        return cls(_PCM[family], pcm, size)
+
+    def part(self) -> dict[str, Any]:
+        """All of it in one part of a reply."""
+        return audio_part(self.mime, self.data)
 
 
 @dataclass
@@ -40,26 +87,37 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of_json(cls, document: dict[str, Any]) -> Answer:
+    def of_json(cls, document: dict[str, Any], headers: dict[str, str] | None = None) -> Answer:
         """A document, answered at once."""
-        return cls(200, JSON, [json.dumps(document).encode()], {"X-Gemini-Service-Tier": "standard"})
+        return cls(200, JSON, [json.dumps(document).encode()], headers or {})
 
     @classmethod
-    def of_events(cls, documents: list[dict[str, Any]]) -> Answer:
+    def of_events(cls, documents: list[dict[str, Any]], headers: dict[str, str]) -> Answer:
         """Documents, streamed as server-sent events."""
-        events = [b"data: " + json.dumps(document).encode() + b"\r\n\r\n" for document in documents]
-        return cls(200, "text/event-stream", events)
+        return cls(200, EVENTS, [_event(document) for document in documents], headers)
+
+    @classmethod
+    def of_list(cls, documents: list[dict[str, Any]], headers: dict[str, str]) -> Answer:
+        """Documents, streamed as one JSON list."""
+        first, *others = [json.dumps(document).encode() for document in documents]
+        chunks = [b"[" + first, *[_NEXT_IN_LIST + other for other in others]]
+        chunks[-1] += _END_OF_LIST
+        return cls(200, JSON, chunks, headers)
+
+    def last_chunk(self, document: dict[str, Any]) -> bytes:
+        """A document that ends this stream before its time."""
+        if self.content_type == EVENTS:
+            return _event(document)
+        return _NEXT_IN_LIST + json.dumps(document).encode() + _END_OF_LIST
+
+
+def _event(document: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(document).encode() + b"\r\n\r\n"
 
 
 def audio_part(mime: str, data: bytes) -> dict[str, Any]:
     """One part of a reply that holds sound."""
     return {"inlineData": {"mimeType": mime, "data": b64encode(data).decode()}}
-
-
-def unary_part(family: str, pcm: bytes) -> dict[str, Any]:
-    """All of the sound, in the family's wrapping."""
-    mime = _UNARY_MIME[family]
-    return audio_part(mime, wav(pcm) if mime == WAV else pcm)
 
 
 def wav(pcm: bytes, size: int | None = None, *, tail: bytes = b"") -> bytes:
@@ -85,7 +143,6 @@ def usage(prompt_tokens: int, output_tokens: int, modality: str = "AUDIO") -> di
         "totalTokenCount": prompt_tokens + output_tokens,
         "promptTokensDetails": [{"modality": "TEXT", "tokenCount": prompt_tokens}],
         "candidatesTokensDetails": [{"modality": modality, "tokenCount": output_tokens}],
-        "serviceTier": "standard",
     }
 
 
@@ -99,5 +156,4 @@ def document(
         "candidates": [{"content": content, **finish, "index": 0}],
         "usageMetadata": billed,
         "modelVersion": model,
-        "responseId": secrets.token_urlsafe(16),
     }

@@ -1,10 +1,11 @@
-"""The emulator on a real socket of this machine."""
+"""The emulator on a real socket."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import threading
+from collections.abc import Iterable
 from contextlib import closing
 from http.client import HTTPConnection
 from ipaddress import ip_address
@@ -36,7 +37,7 @@ class _Protocol(H11Protocol):
 
 
 class Emulator(Control):
-    """A server that speaks Gemini's protocol, in a thread of its own, on a loopback address.
+    """A server that speaks Gemini's protocol, in a thread of its own.
 
     As a context manager it runs between ``with`` and its end; ``.url`` is then its address, to be used as a base URL
     with any key.
@@ -48,11 +49,16 @@ class Emulator(Control):
         api_key: The one key that is accepted; ``None``: any key, but not none.
         latency_s: Seconds between a valid call and the first byte of its answer. May be changed at any time.
         tokens_per_s: Audio tokens billed per second of sound. May be changed at any time.
-        host: A loopback address.
+        custom_voices: The ids of the account's own voices, such as ``"voice_abc"``; all others are not found. The set
+            may be changed at any time.
+        v1beta_only: Whether ``/v1`` knows no speech, as in the middle of 2026, so that a client must ask ``/v1beta``.
+            May be changed at any time.
+        host: An IP address of this machine, or ``"localhost"``. One that other machines reach lets them read every call
+            that came, with its key.
         port: ``0`` takes a free one.
 
     Raises:
-        ValueError: ``host`` is not on this machine (the emulator keeps the keys it is sent), or there is no such port.
+        ValueError: ``host`` is no address, or there is no such port.
     """
 
     def __init__(
@@ -62,13 +68,15 @@ class Emulator(Control):
         latency_s: float = 0.0,
         tokens_per_s: float = 25.0,
         *,
+        custom_voices: Iterable[str] = (),
+        v1beta_only: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        super().__init__(synthesize, api_key, latency_s, tokens_per_s)
+        super().__init__(
+            synthesize, api_key, latency_s, tokens_per_s, custom_voices=custom_voices, v1beta_only=v1beta_only
+        )
         self._address = ip_address("127.0.0.1" if host == "localhost" else host)
-        if not self._address.is_loopback:
-            raise ValueError(f"the emulator serves this machine only: {host!r} is not a loopback address")
         if not 0 <= port <= _LAST_PORT:
             raise ValueError(f"there is no port {port}: ports are 0 (a free one) to {_LAST_PORT}")
         self._port = port
@@ -80,6 +88,11 @@ class Emulator(Control):
         """Its address, such as ``http://127.0.0.1:41234``, without a closing slash."""
         host = f"[{self._address}]" if self._address.version == 6 else str(self._address)
         return f"http://{host}:{self._port}"
+
+    @property
+    def is_public(self) -> bool:
+        """Whether other machines may reach it."""
+        return not self._address.is_loopback
 
     def start(self) -> Self:
         """Listen, and serve in a thread.

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 SAMPLE_RATE = 24_000
+BYTES_PER_S = 2 * SAMPLE_RATE
 _CONTROL_RATE = 200
 _TICK = SAMPLE_RATE // _CONTROL_RATE
 _WAVE_LENGTH = 4096
@@ -113,3 +114,38 @@ def _wave() -> npt.NDArray[np.float32]:
     for k in range(1, 13):
         wave += np.sin(k * turn + k * k) / k**1.4
     return wave
+
+
+# ITU-T G.711: the encoders' bias and clip, and what a byte is XORed with on the wire.
+_MU_BIAS = 0x84
+_MU_CLIP = 32_635
+_A_MASK = 0x55
+
+
+def to_mu_law(pcm: bytes) -> bytes:
+    """Samples of 24,000 Hz as G.711 mu-law of 8,000 Hz."""
+    samples = _third(pcm)
+    size = np.minimum(np.abs(samples), _MU_CLIP) + _MU_BIAS
+    segment = np.floor(np.log2(size)).astype(np.int32) - 7
+    mantissa = (size >> (segment + 3)) & 0x0F
+    return _as_bytes(~((samples < 0) << 7 | segment << 4 | mantissa) & 0xFF)
+
+
+def to_a_law(pcm: bytes) -> bytes:
+    """Samples of 24,000 Hz as G.711 A-law of 8,000 Hz."""
+    samples = _third(pcm)
+    size = np.where(samples < 0, ~samples, samples) >> 3
+    segment = np.maximum(np.floor(np.log2(np.maximum(size, 1))).astype(np.int32) - 4, 0)
+    mantissa = (size >> np.maximum(segment, 1)) & 0x0F
+    return _as_bytes(((samples >= 0) << 7 | segment << 4 | mantissa) ^ _A_MASK)
+
+
+def _third(pcm: bytes) -> npt.NDArray[np.int32]:
+    """A third of the samples, each the mean of three."""
+    samples = np.frombuffer(pcm, "<i2", count=len(pcm) // 6 * 3)
+    third: npt.NDArray[np.int32] = samples.reshape(-1, 3).mean(axis=1).astype(np.int32)
+    return third
+
+
+def _as_bytes(codes: npt.NDArray[np.int32]) -> bytes:
+    return codes.astype(np.uint8).tobytes()

@@ -169,7 +169,7 @@ async def _truncated(peer: Peer, answer: Answer) -> None:
     await send(peer, Answer(answer.status, answer.content_type, [body[: len(body) // 2]], answer.headers))
 
 
-def _half_of_stream(sender: Callable[[Peer], Awaitable[None]]) -> Callable[[Peer, Answer], Awaitable[None]]:
+def _half_of_stream(sender: Callable[[Peer, Answer], Awaitable[None]]) -> Callable[[Peer, Answer], Awaitable[None]]:
     """Send the first half of a stream, then let another take over; an answer that is no stream is sent as it is."""
 
     async def deliver(peer: Peer, answer: Answer) -> None:
@@ -179,22 +179,22 @@ def _half_of_stream(sender: Callable[[Peer], Awaitable[None]]) -> Callable[[Peer
         await peer.start(answer)
         for chunk in answer.chunks[: max(1, len(answer.chunks) // 2)]:
             await peer.write(chunk)
-        await sender(peer)
+        await sender(peer, answer)
 
     return deliver
 
 
-async def _end(peer: Peer) -> None:
+async def _end(peer: Peer, answer: Answer) -> None:
     await peer.write(b"", more=False)
 
 
-async def _stall(peer: Peer) -> None:
+async def _stall(peer: Peer, answer: Answer) -> None:
     await peer.gone(None)
 
 
-async def _error_event(peer: Peer) -> None:
+async def _error_event(peer: Peer, answer: Answer) -> None:
     error = RefusalError("The model is overloaded. Please try again later.", "UNAVAILABLE")
-    await peer.write(Answer.of_events([error.document()]).chunks[0], more=False)
+    await peer.write(answer.last_chunk(error.document()), more=False)
 
 
 SENDERS: dict[Fault, Callable[[Peer, Answer], Awaitable[None]]] = {
