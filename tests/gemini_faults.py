@@ -49,13 +49,11 @@ class Heard:
 
     Attributes:
         finish_reason: What the engine reports.
-        rate: Its sample rate.
         whole: Whether every sample the emulator made arrived; ``None``: its sound is damaged on purpose.
         warnings: How many.
     """
 
     finish_reason: str | None = "STOP"
-    rate: int = 24_000
     whole: bool | None = True
     warnings: int = 0
 
@@ -137,7 +135,7 @@ EXPECTED: dict[Fault, Heard | Failed] = {
     Fault.WAV_CHUNK_AFTER_DATA: Heard(),
     Fault.WAV_SIZE_ZERO: Heard(),
     Fault.WAV_SIZE_UNKNOWN: Heard(),
-    Fault.RATE_16000: Heard(rate=16_000, whole=None),
+    Fault.RATE_16000: Heard(whole=None, warnings=1),
     Fault.MP3: _FORMAT,
     Fault.MIME_UNKNOWN: _FORMAT,
     Fault.ODD_BYTES: Heard(whole=None, warnings=1),

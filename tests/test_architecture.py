@@ -43,7 +43,7 @@ PROGRAMS = {"__main__", "cli", "emulator.__main__", "emulator.pytest_plugin"}
 ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "google": "engines.gemini",
     "httpx2": ("engines.gemini", "doctor"),
-    "soxr": "engines.espeak_process",
+    "soxr": ("audio.conversion", "engines.espeak_process"),
     "espeakng_loader": ("engines.espeak_process", "engines.offline"),
     "redis": "queues.redis_client",
     "starlette": "emulator",
@@ -53,7 +53,7 @@ ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "aiofiles": ("audio.cache", "services.one_liner"),
     "markdown_it": "text.markdown",
     "mdit_py_plugins": "text.markdown",
-    "numpy": ("audio.checks", "audio.joining", "engines.espeak_process", "emulator"),
+    "numpy": ("audio.checks", "audio.conversion", "audio.joining", "engines.espeak_process", "emulator"),
 }
 
 

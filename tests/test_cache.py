@@ -35,11 +35,10 @@ MADE_AT = datetime(2026, 11, 22, 17, tzinfo=UTC)
 PLENTY_BYTES = 10**9
 
 
-def made(pcm: bytes = b"\1\2" * 5_000, *, sample_rate: int = 24_000) -> CachedPiece:
+def made(pcm: bytes = b"\1\2" * 5_000) -> CachedPiece:
     """A piece with every note filled in."""
     return CachedPiece(
         pcm=pcm,
-        sample_rate=sample_rate,
         model="gemini-3.8-flash-tts",
         finish_reason="STOP",
         usage=TokenUsage(input_tokens=12, output_tokens=340, audio_tokens=330),
@@ -76,11 +75,11 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 # --- one process, a healthy folder
 
 
-@given(st.binary(max_size=3_000).map(lambda raw: raw[: len(raw) & ~1]), st.integers(1, 192_000), st.text(max_size=20))
-def test_a_piece_comes_back_as_it_was_stored(pcm: bytes, sample_rate: int, note: str) -> None:
+@given(st.binary(max_size=3_000).map(lambda raw: raw[: len(raw) & ~1]), st.text(max_size=20))
+def test_a_piece_comes_back_as_it_was_stored(pcm: bytes, note: str) -> None:
     """Sound and notes survive, whatever they are."""
     note = note.encode(errors="replace").decode()
-    piece = made(pcm, sample_rate=sample_rate).model_copy(update={"warnings": (note,), "finish_reason": None})
+    piece = made(pcm).model_copy(update={"warnings": (note,), "finish_reason": None})
     with TemporaryDirectory() as folder:
         assert asyncio.run(PieceCache(Path(folder), PLENTY_BYTES).put(KEY, piece))
         assert same(asyncio.run(PieceCache(Path(folder), PLENTY_BYTES).get(KEY)), piece)
@@ -88,9 +87,9 @@ def test_a_piece_comes_back_as_it_was_stored(pcm: bytes, sample_rate: int, note:
 
 async def test_a_piece_is_a_wav_that_anybody_can_play(tmp_path: Path) -> None:
     """The standard library reads the file, and hears only the sound."""
-    await PieceCache(tmp_path, PLENTY_BYTES).put(KEY, made(sample_rate=22_050))
+    await PieceCache(tmp_path, PLENTY_BYTES).put(KEY, made())
     with wave.open(str(file_of(tmp_path))) as file:
-        assert file.getparams()[:4] == (1, 2, 22_050, 5_000)
+        assert file.getparams()[:4] == (1, 2, 24_000, 5_000)
         assert file.readframes(5_000) == made().pcm
     data = file_of(tmp_path).read_bytes()
     assert int.from_bytes(data[4:8], "little") == len(data) - 8
@@ -102,7 +101,7 @@ async def test_the_file_holds_nothing_but_sound_and_known_notes(tmp_path: Path) 
     notes = json.loads(file_of(tmp_path).read_bytes()[44 + 10_000 + 8 : -32])
     assert set(notes) == {"model", "finish_reason", "usage", "warnings", "made_at"}
     with pytest.raises(ValidationError):
-        CachedPiece.model_validate({**made().model_dump(), "pcm": b"", "sample_rate": 1, "text": "secret"})
+        CachedPiece.model_validate({**made().model_dump(), "pcm": b"", "text": "secret"})
 
 
 async def test_what_was_never_stored_is_missing(tmp_path: Path) -> None:
@@ -433,7 +432,7 @@ async def main():
         found = await cache.get(key)
         assert found is None or found.pcm == pcm
         if found is None or chance.random() < 0.3:
-            piece = CachedPiece(pcm=pcm, sample_rate=24_000, model="m", finish_reason="STOP", usage=TokenUsage(),
+            piece = CachedPiece(pcm=pcm, model="m", finish_reason="STOP", usage=TokenUsage(),
                                 made_at=datetime.now(UTC))
             assert await cache.put(key, piece)
             print(key, flush=True)

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import pytest
 
-from audio_api.audio.wav import decode_wav
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator, Fault
 from audio_api.emulator.control import Call
@@ -225,11 +224,14 @@ async def test_what_only_looks_like_a_fault(
     assert bool(response.warnings) == (fault in {Fault.ODD_BYTES, Fault.OTHER_MODEL})
 
 
-async def test_another_sample_rate_is_kept_and_said(tts: TTSService, gemini_emulator: Emulator, tmp_path: Path) -> None:
-    """A reply that names 16,000 Hz becomes a file of 16,000 Hz, with a warning: never the wrong pitch."""
+async def test_another_sample_rate_is_converted_and_said(
+    tts: TTSService, gemini_emulator: Emulator, tmp_path: Path
+) -> None:
+    """A reply that names 16,000 Hz becomes a file of 24,000 Hz, with a warning: never the wrong pitch."""
     gemini_emulator.fail_next(Fault.RATE_16000)
     response = await tts.generate_audio(AudioRequest(text=TEXT, output_filename="speech"))
-    assert decode_wav(contents(tmp_path / "out")["speech.wav"]).sample_rate == 16_000
+    with wave.open(str(tmp_path / "out" / "speech.wav")) as file:
+        assert (file.getframerate(), file.getnframes()) == (24_000, round(24_000 * response.duration))
     assert "16,000" in response.warnings[0]
     assert response.duration == pytest.approx(len(synthesize(TEXT, "kore", "en-US")) / 48_000, rel=0.01)
 

@@ -85,11 +85,8 @@ async def test_a_fault_that_brings_sound_is_told_as_it_is(fault: Fault, gemini_e
     audio = await outcome(engine)
     await engine.close()
     assert isinstance(audio, SpeechAudio)
-    assert (audio.finish_reason, audio.sample_rate, len(audio.warnings)) == (
-        expected.finish_reason,
-        expected.rate,
-        expected.warnings,
-    )
+    assert (audio.finish_reason, audio.sample_rate) == (expected.finish_reason, 24_000)
+    assert len(audio.warnings) == expected.warnings
     assert audio.usage.audio_tokens > 0
     assert len(audio.pcm) % 2 == 0
     if expected.whole:

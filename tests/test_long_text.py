@@ -502,21 +502,6 @@ def _always(engine: ScriptedEngine, take: SpeechAudio) -> Any:
     return synthesize
 
 
-async def test_pieces_of_another_sample_rate_are_not_joined(
-    tts: TTSService, gemini_emulator: Emulator, folder: Path
-) -> None:
-    """Half a book at the wrong pitch is no success; the next time that piece is asked for again, and only that one."""
-    gemini_emulator.faults = lambda call: Fault.RATE_16000 if call.text == PIECES[1].utterance.text else None
-    response = await tts.generate_audio(REQUEST)
-    assert response.error_code is ErrorCode.AUDIO_FORMAT
-    assert "16,000" in str(response.error)
-    assert visible_files(folder) == []
-    asked = {call.text for call in gemini_emulator.calls}
-    gemini_emulator.reset()
-    assert (await tts.generate_audio(REQUEST)).success
-    assert asked & {call.text for call in gemini_emulator.calls} == {PIECES[1].utterance.text}
-
-
 async def test_a_successor_takes_over_in_the_middle(tts: TTSService, gemini_emulator: Emulator) -> None:
     """When the API stops to know the model between two pieces the others are spoken by its successor; it is said."""
 

@@ -261,15 +261,6 @@ async def test_a_later_piece_that_fails_for_good_ends_the_stream_at_its_boundary
     assert re.search(r"; finished pieces: \d$", str(error))
 
 
-async def test_sound_of_another_rate_is_never_heard(serve: Serve, gemini_emulator: Emulator) -> None:
-    """Who listens cannot know; it would be the wrong pitch."""
-    gemini_emulator.fail_next(Fault.RATE_16000)
-    blocks, error = await listen(serve().stream_audio(REQUEST))
-    assert blocks == []
-    assert error is not None
-    assert error.code is ErrorCode.AUDIO_FORMAT
-
-
 async def test_a_successor_is_streamed(serve: Serve, gemini_emulator: Emulator) -> None:
     """When the API does not know the model any more; from then on the old one is not asked again."""
     old = "gemini-2.5-flash-preview-tts"

@@ -23,6 +23,7 @@ import aiofiles
 import aiofiles.os
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from audio_api.audio.conversion import STANDARD
 from audio_api.audio.file_threads import file_threads, in_file_thread
 from audio_api.audio.large_sounds import take_permit
 from audio_api.audio.wav import HEADER_BYTES, decode_wav, save_wav, wav_header
@@ -49,8 +50,7 @@ class CachedPiece(BaseModel):
     """A piece of speech that passed its checks, and what the API said about it. Never holds the text.
 
     Attributes:
-        pcm: Signed 16-bit little-endian samples of one channel, whole samples only.
-        sample_rate: Samples per second.
+        pcm: 24 kHz, signed 16-bit little-endian samples of one channel, whole samples only.
         model: The id of the model that spoke.
         finish_reason: The API's reason for stopping; ``None`` when it named none.
         usage: Tokens billed when the piece was made.
@@ -61,7 +61,6 @@ class CachedPiece(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pcm: bytes = Field(repr=False, exclude=True)
-    sample_rate: int = Field(exclude=True)
     model: str
     finish_reason: str | None
     usage: TokenUsage
@@ -150,7 +149,7 @@ class PieceCache:
             self._complain(f"a piece has {size_bytes:,} bytes; all pieces together may have {self._max_bytes:,}")
             return False
         try:
-            save_wav(path.parent, path.name, piece.pcm, sample_rate=piece.sample_rate, overwrite=True, trailer=trailer)
+            save_wav(path.parent, path.name, piece.pcm, overwrite=True, trailer=trailer)
             self._make_room(size_bytes)
         except TTSOutputError as error:
             self._complain(str(error))
@@ -186,7 +185,7 @@ def _trailer(key: str, piece: CachedPiece) -> bytes:
     notes = piece.model_dump_json().encode()
     notes += b" " * (len(notes) % 2)
     chunk = struct.pack("<4sI", _CHUNK_ID, len(notes) + _DIGEST_BYTES) + notes
-    header = wav_header(len(piece.pcm), piece.sample_rate, trailer_bytes=len(chunk) + _DIGEST_BYTES)
+    header = wav_header(len(piece.pcm), trailer_bytes=len(chunk) + _DIGEST_BYTES)
     return chunk + _digest(key, header, piece.pcm, chunk)
 
 
@@ -194,9 +193,14 @@ def _decoded(key: str, content: bytes) -> CachedPiece | None:
     """The piece in a file; ``None`` unless every byte is what was stored under this key."""
     if _digest(key, memoryview(content)[:-_DIGEST_BYTES]) != content[-_DIGEST_BYTES:]:
         return None
-    wav = decode_wav(content)
-    notes = json.loads(content[HEADER_BYTES + len(wav.pcm) + _CHUNK_HEAD_BYTES : -_DIGEST_BYTES])
-    return CachedPiece.model_validate({"pcm": wav.pcm, "sample_rate": wav.sample_rate, **notes})
+    # A sum that fits may be made by others, too.
+    try:
+        wav = decode_wav(content)
+        notes = json.loads(content[HEADER_BYTES + len(wav.pcm) + _CHUNK_HEAD_BYTES : -_DIGEST_BYTES])
+        piece = CachedPiece.model_validate({**notes, "pcm": wav.pcm})
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return piece if wav.format == STANDARD else None
 
 
 def _digest(key: str, *parts: bytes | memoryview) -> bytes:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from audio_api.audio.file_threads import in_file_thread, run_in_file_thread
 from audio_api.errors import ErrorCode, TTSOutputError, TTSValidationError
@@ -34,8 +34,13 @@ MAX_DATA_BYTES = 2**32 - HEADER_BYTES - 2
 
 _BYTES_PER_SAMPLE = 2
 _PCM, _EXTENSIBLE = 0x0001, 0xFFFE
-# KSDATAFORMAT_SUBTYPE_PCM, the sub-format of WAVE_FORMAT_EXTENSIBLE (Microsoft, ksmedia.h).
-_PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
+Encoding = Literal["pcm", "float", "a-law", "mu-law"]
+_ENCODINGS: dict[int, Encoding] = {_PCM: "pcm", 0x0003: "float", 0x0006: "a-law", 0x0007: "mu-law"}
+_DEPTHS = {"pcm": {8, 16, 24, 32}, "float": {32, 64}, "a-law": {8}, "mu-law": {8}}
+# How KSDATAFORMAT_SUBTYPE_PCM and its like end, the sub-formats of WAVE_FORMAT_EXTENSIBLE (Microsoft, ksmedia.h).
+_SUBTYPE = bytes.fromhex("000000001000800000aa00389b71")
+# Recorders write a handful, editors some dozens.
+_MOST_CHUNKS = 10_000
 
 Pcm = bytes | bytearray | memoryview
 _UNKNOWN_SIZE = b"\xff" * 4
@@ -91,20 +96,47 @@ def encode_wav(pcm: bytes, sample_rate: int = SAMPLE_RATE) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class SoundFormat:
+    """How samples are written down.
+
+    Attributes:
+        sample_rate: Samples per second.
+        channels: Samples per moment.
+        bits: Bits per sample.
+        encoding: What they mean; ``"pcm"``: numbers, unsigned in 8 bits and else signed.
+    """
+
+    sample_rate: int
+    channels: int = 1
+    bits: int = 16
+    encoding: Encoding = "pcm"
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes per moment."""
+        return self.channels * self.bits // 8
+
+    def __str__(self) -> str:
+        encoding = "" if self.encoding == "pcm" else f" ({self.encoding})"
+        plural = "" if self.channels == 1 else "s"
+        return f"{self.sample_rate:,} Hz, {self.bits} bits{encoding} and {self.channels} channel{plural}"
+
+
+@dataclass(frozen=True, slots=True)
 class WavData:
     """What a WAV holds.
 
     Attributes:
         pcm: The samples, little-endian, channels interleaved; may end inside a sample when the file was cut.
-        sample_rate: Samples per second.
-        channels: Samples per moment.
-        bits: Bits per sample; 8-bit samples are unsigned, all others signed.
+        format: How they are written down.
     """
 
     pcm: bytes
-    sample_rate: int
-    channels: int
-    bits: int
+    format: SoundFormat
+
+
+class UnknownCodecError(ValueError):
+    """A WAV that is well-formed, as far as that can be told, and whose sound is in a format that cannot be read."""
 
 
 def decode_wav(data: bytes) -> WavData:
@@ -117,52 +149,61 @@ def decode_wav(data: bytes) -> WavData:
         data: The file from its first byte.
 
     Raises:
-        ValueError: It is no PCM WAV; the text says what it is instead.
+        UnknownCodecError: Its sound is neither PCM nor float, A-law or mu-law, or in a depth that these do not have.
+        ValueError: It is no WAV; the text says what it is instead.
     """
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise ValueError(f"no WAV: it begins with {data[:12]!r} rather than b'RIFF' and b'WAVE'")
     found: dict[bytes, slice] = {}
-    for chunk_id, body in _chunks(data):
-        found.setdefault(chunk_id, body)
-    if missing := [name.decode() for name in (b"fmt ", b"data") if name not in found]:
-        raise ValueError(f"a WAV of {len(data):,} bytes without a {missing[0]!r} chunk")
-    sample_rate, channels, bits = _parse_format(data[found[b"fmt "]])
-    return WavData(data[found[b"data"]], sample_rate, channels, bits)
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, slice]]:
-    """The id of every chunk, and where its body lies in ``data``."""
     offset = 12
-    while offset + 8 <= len(data):
+    for _ in range(_MOST_CHUNKS):
+        if len(found) == len(_WANTED) or offset + 8 > len(data):
+            break
         chunk_id, size = struct.unpack_from("<4sI", data, offset)
         start = offset + 8
-        if chunk_id == b"data" and size == 0 and not _only_chunks_follow(data, start):
-            size = len(data) - start
-        yield chunk_id, slice(start, min(start + size, len(data)))
+        if chunk_id in _WANTED and chunk_id not in found:
+            if chunk_id == b"data" and size == 0 and not _only_chunks_follow(data, start):
+                size = len(data) - start
+            found[chunk_id] = slice(start, min(start + size, len(data)))
         # A chunk of odd size is followed by one byte of padding.
         offset = start + size + size % 2
+    if missing := [name.decode() for name in _WANTED if name not in found]:
+        raise ValueError(
+            f"a WAV of {len(data):,} bytes without a {missing[0]!r} chunk among its first {_MOST_CHUNKS:,}"
+        )
+    return WavData(data[found[b"data"]], _parse_format(data[found[b"fmt "]]))
+
+
+_WANTED = (b"fmt ", b"data")
 
 
 def _only_chunks_follow(data: bytes, offset: int) -> bool:
     """Whether well-formed chunks fill ``data`` to its very end, as no sound does: then an empty chunk is meant so."""
-    while offset + 8 <= len(data):
+    for _ in range(_MOST_CHUNKS):
+        if offset + 8 > len(data):
+            return offset == len(data)
         chunk_id, size = struct.unpack_from("<4sI", data, offset)
         if not (chunk_id.isascii() and chunk_id.decode().isprintable()):
             return False
         offset += 8 + size + size % 2
-    return offset == len(data)
+    return False
 
 
-def _parse_format(body: bytes) -> tuple[int, int, int]:
-    """Sample rate, channels and bits of a ``fmt`` chunk."""
+def _parse_format(body: bytes) -> SoundFormat:
+    """What a ``fmt`` chunk says."""
     if len(body) < 16:
         raise ValueError(f"a WAV whose 'fmt ' chunk has {len(body)} bytes instead of 16 or more")
     code, channels, sample_rate, _, _, bits = struct.unpack_from("<HHIIHH", body)
-    if code != _PCM and not (code == _EXTENSIBLE and body[24:40] == _PCM_GUID):
-        raise ValueError(f"a WAV of format {code:#06x}, not PCM ({_PCM:#06x})")
-    if not channels or not sample_rate or bits not in {8, 16, 24, 32}:
-        raise ValueError(f"a WAV of {sample_rate:,} Hz, {channels} channels and {bits} bits, which nothing can play")
-    return sample_rate, channels, bits
+    if code == _EXTENSIBLE and body[26:40] == _SUBTYPE:
+        code = int.from_bytes(body[24:26], "little")
+    encoding = _ENCODINGS.get(code)
+    if encoding is None:
+        raise UnknownCodecError(f"a WAV of format {code:#06x}, not PCM ({_PCM:#06x})")
+    if not channels or not sample_rate or bits not in _DEPTHS[encoding]:
+        raise UnknownCodecError(
+            f"a WAV of {sample_rate:,} Hz, {channels} channels and {bits} bits ({encoding}), which nothing can play"
+        )
+    return SoundFormat(sample_rate, channels, bits, encoding)
 
 
 async def check_target(directory: Path, name: str, *, overwrite: bool) -> None:

@@ -127,7 +127,7 @@ class _Blob(_Wire):
     def seconds(self) -> float:
         if self.data[:4] == b"RIFF":
             wav = decode_wav(self.data)
-            return len(wav.pcm) / (wav.sample_rate * wav.channels * wav.bits / 8)
+            return len(wav.pcm) / wav.format.frame_bytes / wav.format.sample_rate
         rate = re.search(r"rate=([1-9]\d*)", self.mime_type)
         return len(self.data) / 2 / (int(rate[1]) if rate else 24_000)
 

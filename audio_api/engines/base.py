@@ -96,7 +96,7 @@ class SpeechAudio:
 
     Attributes:
         pcm: Signed 16-bit little-endian samples of one channel, whole samples only.
-        sample_rate: Samples per second, as the reply named it.
+        sample_rate: Samples per second, 1,000 to 192,000; services convert what is not 24,000 and say so in a warning.
         model: The id of the model that spoke, as the reply named it.
         finish_reason: The API's reason for stopping, such as ``"STOP"``; ``None`` when the reply named none.
         usage: Tokens billed.
@@ -120,6 +120,8 @@ class SpeechAudio:
 
 class SpeechEngine(ABC):
     """A source of speech. One call is one attempt: an engine neither waits nor tries again.
+
+    An engine speaks at any sample rate; ``audio_api.services.conversion`` brings its sound to 24 kHz.
 
     Attributes:
         name: Stands for the engine in logs and content keys.
@@ -152,7 +154,7 @@ class SpeechEngine(ABC):
         An engine that cannot stream yields all of its sound in one block.
 
         Yields:
-            Blocks of whole samples of one rate, with ``finish_reason=None``, no usage, warnings or words; then one last
+            Blocks of whole samples, with ``finish_reason=None``, no usage, warnings or words; then one last
             block, whose sound may be empty, with the finish reason, the usage, the warnings and the words of the whole.
             Its ``finish_reason`` is ``None`` when the sound ended early.
 

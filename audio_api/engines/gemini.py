@@ -12,11 +12,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
 from pydantic import SecretStr
 
+from audio_api.audio.large_sounds import in_sound_thread
 from audio_api.config import GEMINI_URL, NO_KEY
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
 from audio_api.engines.gemini_errors import classify, objection_to, unreadable
@@ -133,7 +135,8 @@ class GeminiEngine(SpeechEngine):
                 if not self._habits.learn(wire.objection, utterance, manner):
                     raise _with_the_voice(error, utterance) from None
             else:
-                return read_reply(reply, asked_model=utterance.model, wire=wire)
+                read = partial(read_reply, reply, asked_model=utterance.model, wire=wire)
+                return await in_sound_thread(read) if wire.sounds else read()
 
     async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
         """Make one call and unwrap its sound as it arrives; the 2.5 models send all of it in one block.
@@ -192,7 +195,8 @@ class GeminiEngine(SpeechEngine):
             # the call here, so this is where the API objects.
             event = await self._named(anext(events, None), end_s - time.monotonic(), reading.wire)
             while event is not None:
-                if block := reading.take(event):
+                large = bool(reading.wire.sounds)
+                if block := await in_sound_thread(reading.take, event) if large else reading.take(event):
                     hand_on(block)
                 timeout_s = min(self._stall_timeout_s, end_s - time.monotonic())
                 event = await self._named(anext(events, None), timeout_s)

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from audio_api.audio.wav import SAMPLE_RATE
 from audio_api.engines.base import SpeechAudio
 from audio_api.engines.gemini_errors import Objection
 from audio_api.engines.gemini_sound import Unwrapper, audio_parts
@@ -99,10 +100,10 @@ class Reading:
             raise self._why_no_audio()
         pcm = b"".join(self._sound.feed(mime, data) for mime, data in audio_parts(parts, self.wire.sounds))
         self._is_audible |= bool(pcm)
-        return SpeechAudio(pcm, self._sound.rate, self._model, finish_reason=None) if pcm else None
+        return SpeechAudio(pcm, SAMPLE_RATE, self._model, finish_reason=None) if pcm else None
 
     def end(self) -> SpeechAudio:
-        """All that there is to say about the whole, without the sound.
+        """The end of the sound, and all that there is to say about the whole.
 
         Returns:
             Its ``finish_reason`` may be one that means "incomplete".
@@ -114,13 +115,11 @@ class Reading:
         """
         if not self._sound.has_begun:
             raise self._why_no_audio()
-        self._sound.end()
-        if not self._is_audible:
+        pcm = self._sound.end()
+        if not (pcm or self._is_audible):
             raise TTSAudioError("the API answered with an empty sound")
-        warnings = list(_reroute_warnings(self._asked_model, self._model))
-        if self._sound.has_lost_half:
-            warnings.append("the sound ended with half a sample, which was cut off")
-        return SpeechAudio(b"", self._sound.rate, self._model, self.finish_reason, self._usage, tuple(warnings))
+        warnings = (*_reroute_warnings(self._asked_model, self._model), *self._sound.warnings)
+        return SpeechAudio(pcm, SAMPLE_RATE, self._model, self.finish_reason, self._usage, warnings)
 
     @contextmanager
     def billing(self) -> Iterator[None]:
@@ -159,7 +158,7 @@ def read_reply(reply: Any, *, asked_model: str, wire: Wire) -> SpeechAudio:
         wire: What the transport knows of the call.
 
     Returns:
-        Every audio part in order, in its own sample rate; its ``finish_reason`` may be one that means "incomplete".
+        Every audio part in order, at 24 kHz; its ``finish_reason`` may be one that means "incomplete".
 
     Raises:
         TTSContentBlockedError: The API refuses to speak this text.
@@ -170,7 +169,7 @@ def read_reply(reply: Any, *, asked_model: str, wire: Wire) -> SpeechAudio:
     with reading.billing():
         sound = reading.take(reply)
         whole = reading.end()
-    return replace(whole, pcm=sound.pcm if sound else b"")
+    return replace(whole, pcm=sound.pcm + whole.pcm) if sound else whole
 
 
 def _read_usage(reply: Any) -> TokenUsage | None:

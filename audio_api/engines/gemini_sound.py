@@ -8,14 +8,22 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from audio_api.audio.wav import decode_wav
+from audio_api.audio.conversion import STANDARD, Converter
+from audio_api.audio.wav import SAMPLE_RATE, SoundFormat, UnknownCodecError, decode_wav
 from audio_api.errors import ErrorCode, TTSAudioError
 
 _WAV_TYPES = {"audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"}
 _UNKNOWN_TYPE = "application/octet-stream"
 # Despite RFC 3551, Gemini's L16 is little-endian.
 _PCM_TYPES = {"audio/l16", "audio/pcm"}
-_DEFAULT_RATE = 24_000
+# Longer ones are no type that this library reads.
+_MOST_MIME_CHARS = 200
+_AROUND_VALUES = '" \t\r\n'
+_NUMBER = re.compile("[1-9][0-9]{0,5}")
+# Behind the file's own id, size and type.
+_FIRST_CHUNK = 12
+# Those of Gemini have 6 KB.
+_MOST_HEAD_BYTES = 2**20
 # Sizes that writers put into a header before they know better.
 _UNKNOWN_SIZES = {0, 0xFFFFFFFF}
 
@@ -42,22 +50,27 @@ def audio_parts(parts: list[Any], aside: dict[bytes, bytes]) -> Iterator[tuple[s
 
 
 class Unwrapper:
-    """Takes audio parts in order and gives back whole samples: signed, 16-bit, little-endian, one channel.
+    """Takes audio parts in order and gives back whole samples: 24 kHz, signed, 16-bit, little-endian, one channel.
 
     Attributes:
-        rate: Samples per second; 0 before it is known.
         has_begun: Whether there was any part.
-        has_lost_half: Whether a sound ended with half a sample, which was cut off.
     """
 
     def __init__(self) -> None:
-        self.rate = 0
         self.has_begun = False
-        self.has_lost_half = False
+        self._converter = Converter()
+        self._format = STANDARD
         self._mime: str | None = None
-        self._head: bytes | None = None
+        self._head: bytearray | None = None
+        self._next_chunk = _FIRST_CHUNK
         self._left_bytes = sys.maxsize
-        self._half = b""
+
+    @property
+    def warnings(self) -> Iterator[str]:
+        """What was converted, and what was lost."""
+        yield from self._converter.warnings
+        if self._converter.has_lost_part:
+            yield "the sound ended with half a sample, which was cut off"
 
     def feed(self, mime: str, data: bytes) -> bytes:
         """Take the next part.
@@ -67,27 +80,28 @@ class Unwrapper:
         """
         # Samples may be cut anywhere, even inside one; a further WAV file begins with its own header.
         if mime != self._mime or data.startswith(b"RIFF"):
-            self.end()
+            self._check_head()
+            # Half a sample would shift every sample that follows.
+            self._converter.cut()
             self._begin(mime, data)
         if self._head is not None:
-            data = self._after_head(self._head + data)
+            data = self._after_head(self._head, data)
         sound = data[: self._left_bytes]
         self._left_bytes -= len(sound)
-        sound = self._half + sound
-        self._half = sound[len(sound) & ~1 :]
-        return sound[: len(sound) & ~1]
+        try:
+            return self._converter.feed(sound, self._format) if sound else b""
+        except ValueError as error:
+            problem = str(error)
+        raise _bad_format(problem)
 
-    def end(self) -> None:
-        """No part follows that continues the last one.
+    def end(self) -> bytes:
+        """The samples that are still missing; no part follows.
 
         Raises:
-            TTSAudioError: The last one was a WAV without sound.
+            TTSAudioError: The last part was a WAV without sound.
         """
-        if self._head is not None:
-            _wav_rate(self._head)
-        # It would shift every sample that follows.
-        self.has_lost_half |= bool(self._half)
-        self._half = b""
+        self._check_head()
+        return self._converter.finish()
 
     def _begin(self, mime: str, data: bytes) -> None:
         self.has_begun = True
@@ -95,68 +109,63 @@ class Unwrapper:
         self._left_bytes = sys.maxsize
         # A header beats the type.
         if data.startswith(b"RIFF") or mime.partition(";")[0].strip() in _WAV_TYPES:
-            self._head = b""
+            self._head, self._next_chunk = bytearray(), _FIRST_CHUNK
         else:
-            self._set_rate(_pcm_rate(mime))
+            self._format = _pcm_format(mime)
 
-    def _after_head(self, head: bytes) -> bytes:
+    def _check_head(self) -> None:
+        if self._head is not None:
+            _wav_format(bytes(self._head))
+
+    def _after_head(self, head: bytearray, data: bytes) -> bytes:
         """The sound behind a WAV's header; nothing as long as the header is not complete."""
-        found = _find_sound(head)
-        if found is None:
-            self._head = head
-            return b""
-        start, size = found
-        self._set_rate(_wav_rate(head[:start]))
-        self._left_bytes = sys.maxsize if size in _UNKNOWN_SIZES else size
-        self._head = None
-        return head[start:]
-
-    def _set_rate(self, rate: int) -> None:
-        if self.rate not in {0, rate}:
-            raise _bad_format(f"parts of {self.rate} and {rate} Hz")
-        self.rate = rate
-
-
-def _find_sound(head: bytes) -> tuple[int, int] | None:
-    """Where the sound of a WAV begins, and its size in bytes as the header says."""
-    offset = 12
-    while offset + 8 <= len(head):
-        chunk_id, size = struct.unpack_from("<4sI", head, offset)
-        offset += 8
-        if chunk_id == b"data":
-            return offset, size
-        # A chunk of odd size is followed by one byte of padding.
-        offset += size + size % 2
-    return None
+        known = len(head)
+        head += data[:_MOST_HEAD_BYTES]
+        while self._next_chunk + 8 <= len(head):
+            chunk_id, size = struct.unpack_from("<4sI", head, self._next_chunk)
+            start = self._next_chunk + 8
+            if chunk_id == b"data":
+                self._format = _wav_format(bytes(head[:start]))
+                self._left_bytes = sys.maxsize if size in _UNKNOWN_SIZES else size
+                self._head = None
+                return data[start - known :]
+            # A chunk of odd size is followed by one byte of padding.
+            self._next_chunk = start + size + size % 2
+        if len(head) >= _MOST_HEAD_BYTES:
+            raise _damaged(f"no sound within its first {_MOST_HEAD_BYTES:,} bytes")
+        return b""
 
 
-def _pcm_rate(mime: str) -> int:
+def _pcm_format(mime: str) -> SoundFormat:
     """Of ``audio/l16;codec=pcm;rate=24000`` or ``audio/l16; rate=24000; channels=1``."""
-    kind, *pairs = (piece.strip() for piece in mime.split(";"))
-    parameters = dict(re.findall(r'(\w+) *= *"?([^"\n]+)', "\n".join(pairs)))
-    rate = parameters.get("rate", str(_DEFAULT_RATE))
+    kind, *pairs = (piece.strip() for piece in mime[:_MOST_MIME_CHARS].split(";"))
+    named = (pair.partition("=") for pair in pairs)
+    parameters = {name.strip(): value.strip(_AROUND_VALUES) for name, _, value in named}
+    rate, channels = parameters.get("rate", str(SAMPLE_RATE)), parameters.get("channels", "1")
     is_pcm = (kind in _PCM_TYPES or not kind) and parameters.get("codec", "pcm") == "pcm"
-    if not is_pcm or parameters.get("channels", "1") != "1" or not re.fullmatch(r"[1-9]\d{3,5}", rate):
+    if not (is_pcm and _NUMBER.fullmatch(rate) and _NUMBER.fullmatch(channels)):
         raise _bad_format(repr(mime[:60]))
-    return int(rate)
+    return SoundFormat(int(rate), int(channels))
 
 
-def _wav_rate(head: bytes) -> int:
+def _wav_format(head: bytes) -> SoundFormat:
     try:
-        wav = decode_wav(head)
+        return decode_wav(head).format
+    except UnknownCodecError as error:
+        failure = _bad_format(str(error))
     except ValueError as error:
-        reason = str(error)
-    else:
-        if (wav.channels, wav.bits) != (1, 16) or not 1_000 <= wav.sample_rate < 1_000_000:
-            raise _bad_format(f"a WAV of {wav.sample_rate} Hz, {wav.bits} bits and {wav.channels} channel(s)")
-        return wav.sample_rate
-    # Damage, unlike another codec, differs from answer to answer.
-    raise TTSAudioError(f"the API answered with a damaged WAV: {reason}", code=ErrorCode.AUDIO_FORMAT)
+        failure = _damaged(str(error))
+    raise failure
+
+
+def _damaged(reason: str) -> TTSAudioError:
+    """Damage, unlike another codec, differs from answer to answer."""
+    return TTSAudioError(f"the API answered with a damaged WAV: {reason}", code=ErrorCode.AUDIO_FORMAT)
 
 
 def _bad_format(found: str) -> TTSAudioError:
     return TTSAudioError(
-        f"the API answered with {found}; this library reads 16-bit PCM or WAV of one channel",
+        f"the API answered with {found}; this library reads 16-bit PCM, and WAV without compression",
         code=ErrorCode.AUDIO_FORMAT,
         retryable=False,
     )

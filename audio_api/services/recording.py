@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from audio_api.audio.large_sounds import in_sound_thread
 from audio_api.audio.wav import SAMPLE_RATE, WavWriter, encode_wav
 from audio_api.engines.base import SpeechAudio, Utterance, WordTime
-from audio_api.errors import ErrorCode, TTSAudioError, TTSOutputError
+from audio_api.errors import TTSOutputError
 from audio_api.models.filenames import safe_filename
 from audio_api.services.narration import Narrated, Narration
 
@@ -90,7 +90,7 @@ def _handing_over(whole: SpeechAudio | None) -> Iterator[None]:
         yield
     except TTSOutputError as error:
         if whole:
-            error.audio, error.model = encode_wav(whole.pcm, whole.sample_rate), whole.model
+            error.audio, error.model = encode_wav(whole.pcm), whole.model
         raise
 
 
@@ -116,7 +116,7 @@ async def record(
             part = await anext(parts)
             audio = part.audio
             with _handing_over(audio):
-                async with WavWriter(folder, name, sample_rate=audio.sample_rate, overwrite=overwrite) as writer:
+                async with WavWriter(folder, name, overwrite=overwrite) as writer:
                     identity = await writer.prepare(audio.pcm)
                     await on_piece(audio.duration_s)
                     lines = (Line(part.piece.utterance, 0.0, audio.duration_s, audio.words),)
@@ -155,12 +155,7 @@ class Joint:
         return spans[-1].end / SAMPLE_RATE if spans else 0.0
 
     async def add(self, part: Narrated) -> bytes:
-        """The samples that this piece adds.
-
-        Raises:
-            TTSAudioError: It has another sample rate.
-        """
-        check_rate(part.audio)
+        """The samples that this piece adds."""
         self._said.append((part.piece.utterance, part.audio.words))
         self.model = part.audio.model
         pause_s = self._joining.PAUSE_S[part.piece.break_after]
@@ -196,16 +191,3 @@ def _shifted(words: Iterable[WordTime], span: Span) -> Iterable[WordTime]:
     for word in words:
         first_s, last_s = (min(max(at_s + by_s, start_s), end_s) for at_s in (word.start_s, word.end_s))
         yield replace(word, start_s=first_s, end_s=last_s)
-
-
-def check_rate(audio: SpeechAudio) -> None:
-    """Refuse sound that cannot be joined with other pieces, or follow a header that is already out.
-
-    Raises:
-        TTSAudioError: It has another sample rate than Gemini's.
-    """
-    if audio.sample_rate != SAMPLE_RATE:
-        raise TTSAudioError(
-            f"a piece has {audio.sample_rate:,} samples per second; only {SAMPLE_RATE:,} can be joined or streamed",
-            code=ErrorCode.AUDIO_FORMAT,
-        )

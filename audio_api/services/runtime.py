@@ -190,7 +190,7 @@ class Runtime:
         piece = await self._find(utterance)
         if piece is None:
             return None
-        audio = SpeechAudio(piece.pcm, piece.sample_rate, piece.model, piece.finish_reason, warnings=piece.warnings)
+        audio = SpeechAudio(piece.pcm, SAMPLE_RATE, piece.model, piece.finish_reason, warnings=piece.warnings)
         verdict = await judge_audio(utterance, audio, self.config)
         if verdict.outcome == "reject":
             return None
@@ -202,12 +202,10 @@ class Runtime:
 
     async def keep(self, utterance: Utterance, audio: SpeechAudio) -> None:
         """Keep a finished piece that was paid for."""
-        # In another rate it cannot be joined or streamed: asked again, it may come as every other piece does.
-        if self._cache is None or not self.engine.is_billed or audio.sample_rate != SAMPLE_RATE:
+        if self._cache is None or not self.engine.is_billed:
             return
         piece = CachedPiece(
             pcm=audio.pcm,
-            sample_rate=audio.sample_rate,
             model=audio.model,
             finish_reason=audio.finish_reason,
             usage=audio.usage,

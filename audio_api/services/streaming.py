@@ -12,7 +12,7 @@ from audio_api.engines.base import SpeechAudio, Utterance
 from audio_api.errors import AudioAPIError, TTSAudioError, TTSModelNotFoundError
 from audio_api.services.narration import Narrated, Narration
 from audio_api.services.planning import PlannedPiece
-from audio_api.services.recording import Joint, check_rate
+from audio_api.services.recording import Joint
 from audio_api.services.runtime import Runtime
 from audio_api.services.synthesis import Bill, judge_audio
 
@@ -99,7 +99,6 @@ async def _opening(
     try:
         async with aclosing(runtime.stream(piece.utterance, bill)) as blocks:
             async for last in blocks:
-                check_rate(last)
                 whole += last.pcm
                 if (end := joint.safe_end(whole, sent)) > sent:
                     yield bytes(whole[sent:end])

@@ -9,13 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from audio_api.audio.large_sounds import give_permit_back
-from audio_api.audio.wav import SAMPLE_RATE
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSError
 from audio_api.models.audio_request import AudioResponse, TokenUsage
 from audio_api.models.speech_models import Price, model_spec
 from audio_api.retry import Clock, RetryPolicy, call_with_retry
+from audio_api.services.conversion import standard_audio, standard_blocks
 
 if TYPE_CHECKING:
     from audio_api.audio.checks import Verdict
@@ -119,9 +119,6 @@ class Synthesis:
             if not self._doubtful:
                 raise
             audio = self._best_doubtful()
-        # A reply that names another rate than every model speaks is kept, and its file says so.
-        if audio.sample_rate != SAMPLE_RATE:
-            self._bill.warn(f"the sound has {audio.sample_rate:,} samples per second, not {SAMPLE_RATE:,}")
         self._bill.warn(*audio.warnings)
         return audio
 
@@ -132,7 +129,7 @@ class Synthesis:
                 audio = await self._engine.synthesize(utterance)
             self._bill.charge(utterance.model, audio.usage)
             self._settle(audio.usage)
-            return await self._verify(utterance, audio)
+            return await self._verify(utterance, await standard_audio(audio))
         except AudioAPIError:
             # Others go on while this one waits for its next attempt.
             give_permit_back()
@@ -149,7 +146,7 @@ class Synthesis:
 
     async def _first_sound(self, utterance: Utterance) -> tuple[AsyncGenerator[SpeechAudio, None], SpeechAudio]:
         self._bill.attempts += 1
-        stream = self._engine.stream(utterance)
+        stream = standard_blocks(self._engine.stream(utterance))
         with self._charged(utterance):
             async for block in stream:
                 if block.pcm:

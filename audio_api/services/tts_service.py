@@ -489,8 +489,7 @@ def make_engine(config: AudioConfig, gemini_client: object | None = None) -> Spe
 async def _hand_over(wav: bytes, model: str, _piece: PlannedPiece, when_spoken: Callable[[], None]) -> SpeechAudio:
     """Verified sound that has been made before, in the place of a call."""
     when_spoken()
-    sound = decode_wav(wav)
-    return SpeechAudio(sound.pcm, sound.sample_rate, model)
+    return SpeechAudio(decode_wav(wav).pcm, SAMPLE_RATE, model)
 
 
 def _check_type(request: AudioRequest) -> None:
