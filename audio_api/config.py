@@ -433,7 +433,8 @@ class AudioConfig(BaseSettings):
         if self.tts_engine == "gemini":
             self.require_api_key()
         try:
-            self.output_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (*reversed(self.output_dir.parents), self.output_dir):
+                folder.mkdir(mode=0o700, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.output_dir):
                 pass
         except OSError as error:

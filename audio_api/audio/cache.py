@@ -24,6 +24,7 @@ import aiofiles.os
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from audio_api.audio.conversion import STANDARD
+from audio_api.audio.durable import real_folder
 from audio_api.audio.file_threads import file_threads, in_file_thread
 from audio_api.audio.large_sounds import take_permit
 from audio_api.audio.wav import HEADER_BYTES, decode_wav, save_wav, wav_header
@@ -85,6 +86,7 @@ class PieceCache:
         with suppress(FileNotFoundError):
             folder = folder.absolute()
         self._folder = folder
+        self._real: Path | None = None
         self._max_bytes = max_bytes
         # At first: an earlier process may have left more than is allowed now.
         self._unlisted_bytes = max_bytes
@@ -104,6 +106,8 @@ class PieceCache:
             ValueError: The key is none.
         """
         path = self._path(key)
+        if self._real is None:
+            await in_file_thread(self._real_folder)
         try:
             status = await aiofiles.os.stat(path, follow_symlinks=False, executor=file_threads())
             content = await self._content(path, status)
@@ -113,6 +117,13 @@ class PieceCache:
             self._complain(f"cannot read {str(path)!r}: {error.strerror}")
             return None
         return await in_file_thread(_recognised, key, content, path, status)
+
+    def _real_folder(self) -> Path | None:
+        """Where the folder was at first; nothing is written through a link that takes its place later."""
+        if self._real is None:
+            with suppress(OSError):
+                self._real = real_folder(self._folder)
+        return self._real
 
     async def _content(self, path: Path, status: os.stat_result) -> bytes:
         """What the file holds; nothing if it cannot be a piece."""
@@ -149,7 +160,7 @@ class PieceCache:
             self._complain(f"a piece has {size_bytes:,} bytes; all pieces together may have {self._max_bytes:,}")
             return False
         try:
-            save_wav(path.parent, path.name, piece.pcm, overwrite=True, trailer=trailer)
+            save_wav(path.parent, path.name, piece.pcm, overwrite=True, trailer=trailer, real=self._real_folder())
             self._make_room(size_bytes)
         except TTSOutputError as error:
             self._complain(str(error))

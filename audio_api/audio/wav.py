@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import stat
 import struct
 import tempfile
@@ -21,9 +20,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
+from audio_api.audio.durable import (
+    FOLDER_FLAGS,
+    absolute,
+    claim_durably,
+    draft_name,
+    explained,
+    open_folder,
+    real_folder,
+    replace_durably,
+    taken,
+    write_all,
+)
 from audio_api.audio.file_threads import in_file_thread, run_in_file_thread
 from audio_api.errors import ErrorCode, TTSOutputError, TTSValidationError
-from audio_api.models.filenames import MAX_NAME_BYTES, safe_filename
+from audio_api.models.filenames import safe_filename
 
 SAMPLE_RATE = 24_000
 """Samples per second of everything Gemini speaks."""
@@ -43,6 +54,7 @@ _SUBTYPE = bytes.fromhex("000000001000800000aa00389b71")
 _MOST_CHUNKS = 10_000
 
 Pcm = bytes | bytearray | memoryview
+_GROWING = ".part.wav"
 _UNKNOWN_SIZE = b"\xff" * 4
 _T = TypeVar("_T")
 
@@ -206,7 +218,7 @@ def _parse_format(body: bytes) -> SoundFormat:
     return SoundFormat(sample_rate, channels, bits, encoding)
 
 
-async def check_target(directory: Path, name: str, *, overwrite: bool) -> None:
+async def check_target(directory: Path, name: str, *, overwrite: bool) -> Path:
     """Find out, before anything is paid for, whether a file could be written. Leaves nothing behind.
 
     Args:
@@ -214,18 +226,22 @@ async def check_target(directory: Path, name: str, *, overwrite: bool) -> None:
         name: The file's name, as ``safe_filename`` takes it.
         overwrite: Whether an existing file may be replaced.
 
+    Returns:
+        Where the folder is, after all links.
+
     Raises:
         TTSValidationError: The name is no safe file name.
         TTSOutputError: The folder takes no files, or the name is taken (code ``OUTPUT_EXISTS``).
     """
-    await in_file_thread(_check_target, directory, _checked(name), overwrite)
+    return await in_file_thread(_check_target, directory, _checked(name), overwrite)
 
 
-def _check_target(directory: Path, name: str, overwrite: bool) -> None:
-    with _explained(directory / name):
-        path = _absolute(directory) / name
+def _check_target(directory: Path, name: str, overwrite: bool) -> Path:
+    with explained(directory / name):
+        real = real_folder(directory)
+        path = absolute(directory) / name
         folder = next(folder for folder in path.parents if os.path.lexists(folder))
-        os.close(os.open(folder, _FOLDER_FLAGS))
+        os.close(os.open(folder, FOLDER_FLAGS))
         # Making a file, which tells the reason of a refusal, takes a hundred times the CPU of asking for one.
         if not (os.access(folder, os.W_OK | os.X_OK, effective_ids=True) and os.statvfs(folder).f_favail):
             with tempfile.TemporaryFile(dir=folder):
@@ -234,11 +250,12 @@ def _check_target(directory: Path, name: str, overwrite: bool) -> None:
             mode = path.lstat().st_mode
         except FileNotFoundError:
             _refuse_look_alike(path)
-            return
+            return real
         if not overwrite:
-            raise _taken(path)
+            raise taken(path)
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return real
 
 
 def check_folder(directory: Path, size_bytes: int) -> None:
@@ -251,10 +268,10 @@ def check_folder(directory: Path, size_bytes: int) -> None:
     Raises:
         TTSOutputError: It does not; the text says why.
     """
-    with _explained(directory):
-        path = _absolute(directory)
+    with explained(directory):
+        path = absolute(directory)
         folder = next(each for each in (path, *path.parents) if os.path.lexists(each))
-        os.close(os.open(folder, _FOLDER_FLAGS))
+        os.close(os.open(folder, FOLDER_FLAGS))
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(max(1, size_bytes)))
             file.flush()
@@ -294,6 +311,7 @@ def save_wav(
     sample_rate: int = SAMPLE_RATE,
     overwrite: bool = False,
     trailer: bytes = b"",
+    real: Path | None = None,
 ) -> Path:
     """Do what ``write_wav`` does, blocking, for work that runs in a thread anyway.
 
@@ -304,13 +322,14 @@ def save_wav(
         sample_rate: As ``write_wav``.
         overwrite: As ``write_wav``.
         trailer: Chunks that follow the sound, complete with ids, sizes and padding; players ignore unknown ones.
+        real: As ``WavWriter``.
 
     Raises:
         TTSValidationError: As ``write_wav``.
         TTSOutputError: As ``write_wav``.
         ValueError: As ``write_wav``.
     """
-    return _Draft(directory, name, sample_rate, overwrite).save(pcm, trailer)
+    return _Draft(directory, name, sample_rate, overwrite, real=real).save(pcm, trailer)
 
 
 class WavWriter:
@@ -326,6 +345,8 @@ class WavWriter:
         overwrite: Whether ``commit`` may replace an existing file.
         growing: Whether players may open the file before it is complete, as ``NAME.part.wav`` beside it: its header
             then says that the size is not known, and ``commit`` renames it.
+        real: What ``check_target`` returned: if a link has taken its place since, nothing is written. ``None``: where
+            the folder is when the file is opened.
 
     Raises:
         TTSValidationError: The name is no safe file name.
@@ -340,8 +361,9 @@ class WavWriter:
         sample_rate: int = SAMPLE_RATE,
         overwrite: bool = False,
         growing: bool = False,
+        real: Path | None = None,
     ) -> None:
-        self._draft = _Draft(directory, name, sample_rate, overwrite, growing=growing)
+        self._draft = _Draft(directory, name, sample_rate, overwrite, growing=growing, real=real)
 
     async def __aenter__(self) -> Self:
         try:
@@ -417,11 +439,13 @@ class _Draft:
         overwrite: bool,
         *,
         growing: bool = False,
+        real: Path | None = None,
     ) -> None:
         wav_header(0, sample_rate)
+        self._real = real
         self._name = _checked(name)
         self._path = directory / self._name
-        self._temp_name = _checked(f"{self._name.removesuffix('.wav')}.part.wav") if growing else ""
+        self._temp_name = _checked(f"{self._name.removesuffix('.wav')}{_GROWING}") if growing else ""
         self._growing = growing
         self._sample_rate = sample_rate
         self._overwrite = overwrite
@@ -454,10 +478,10 @@ class _Draft:
 
     def __enter__(self) -> Self:
         # Here, in the thread: the system's chance is a call, too.
-        self._temp_name = self._temp_name or _temp_name(self._name)
-        with _explained(self._path), ExitStack() as undo:
-            self._path = _absolute(self._path)
-            self._folder_fd = _open_folder(self._path.parent)
+        self._temp_name = self._temp_name or draft_name(self._name)
+        with explained(self._path), ExitStack() as undo:
+            self._path = absolute(self._path)
+            self._folder_fd = open_folder(self._real or real_folder(self._path.parent))
             undo.callback(os.close, self._folder_fd)
             _remove_stale_drafts(self._folder_fd)
             if self._growing:
@@ -466,8 +490,9 @@ class _Draft:
             self._fd = os.open(self._temp_name, flags, 0o666, dir_fd=self._folder_fd)
             undo.callback(self._remove)
             if self._growing:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _write_all(self._fd, memoryview(_endless_header(self._sample_rate)))
+                # Another process may look for a moment whether the file was left behind.
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                write_all(self._fd, memoryview(_endless_header(self._sample_rate)))
             os.lseek(self._fd, HEADER_BYTES, os.SEEK_SET)
             self._undo = undo.pop_all()
         return self
@@ -479,7 +504,7 @@ class _Draft:
         except FileNotFoundError:
             return
         try:
-            if not self._is_left_behind(fd):
+            if not _is_left_behind(fd, begun=False):
                 raise TTSOutputError(
                     f"{str(self._path.with_name(self._temp_name))!r} is still being written, or a file of its own: "
                     "choose another name",
@@ -488,13 +513,6 @@ class _Draft:
             os.unlink(self._temp_name, dir_fd=self._folder_fd)
         finally:
             os.close(fd)
-
-    def _is_left_behind(self, fd: int) -> bool:
-        """Whether nobody writes a file any more whose header says that it grows: a complete one is somebody's."""
-        with suppress(BlockingIOError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return _endless_header(self._sample_rate).startswith(os.pread(fd, HEADER_BYTES, 0))
-        return False
 
     def save(self, pcm: Pcm, trailer: bytes = b"") -> Path:
         with self:
@@ -507,15 +525,15 @@ class _Draft:
             if self._data_bytes + len(view) > MAX_DATA_BYTES:
                 raise OSError(errno.EFBIG, "a WAV holds less than 4 GiB")
             self._data_bytes += len(view)
-            _write_all(self._fd, view)
+            write_all(self._fd, view)
 
     def prepare(self, pcm: Pcm = b"", trailer: bytes = b"") -> os.stat_result:
         self.write(pcm)
         with self._writing():
             header = wav_header(self._data_bytes, self._sample_rate, trailer_bytes=len(trailer))
-            _write_all(self._fd, memoryview(trailer))
+            write_all(self._fd, memoryview(trailer))
             os.lseek(self._fd, 0, os.SEEK_SET)
-            _write_all(self._fd, memoryview(header))
+            write_all(self._fd, memoryview(header))
             os.fsync(self._fd)
             self._prepared = True
             return os.fstat(self._fd)
@@ -524,7 +542,7 @@ class _Draft:
     def _writing(self) -> Iterator[None]:
         self._require_open()
         try:
-            with _explained(self._path):
+            with explained(self._path):
                 yield
         except (TTSOutputError, ValueError):
             self.discard()
@@ -537,18 +555,18 @@ class _Draft:
         # Here, in the thread: it may have waited, or been frozen, since it was told to publish.
         if time.monotonic() >= before:
             raise TooLateError
-        with _explained(self._path), self._undo:
+        with explained(self._path), self._undo:
             self._close()
             # The path must still lead here, or a success would name a file that is elsewhere.
             if not os.path.samestat(os.fstat(self._folder_fd), self._path.parent.stat()):
                 raise OSError(errno.ESTALE, "its folder was replaced while it was written")
             if self._cancelled:
                 raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
-            if self._overwrite:
-                self._rename()
-                _sync_folder(self._folder_fd)
-            else:
-                self._claim()
+            give_name = replace_durably if self._overwrite else claim_durably
+            try:
+                give_name(self._folder_fd, self._temp_name, self._name)
+            except FileExistsError:
+                raise taken(self._path) from None
         return self._path
 
     def discard(self) -> None:
@@ -575,45 +593,7 @@ class _Draft:
         with suppress(OSError):
             os.unlink(self._temp_name, dir_fd=self._folder_fd)
 
-    def _rename(self) -> None:
-        os.rename(self._temp_name, self._name, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd)
 
-    def _claim(self) -> None:
-        """Take the name if it is free, and give it back if that cannot be made durable."""
-        fd = self._folder_fd
-        try:
-            os.link(self._temp_name, self._name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
-        except FileExistsError:
-            raise _taken(self._path) from None
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
-            self._reserve()
-            with self._given_back():
-                self._rename()
-        with self._given_back():
-            self._remove()
-            _sync_folder(fd)
-
-    def _reserve(self) -> None:
-        try:
-            os.close(os.open(self._name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=self._folder_fd))
-        except FileExistsError:
-            raise _taken(self._path) from None
-
-    @contextmanager
-    def _given_back(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            with suppress(OSError):
-                os.unlink(self._name, dir_fd=self._folder_fd)
-            raise
-
-
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY
-# What linkat(2) answers on FAT, exFAT and some network and FUSE file systems.
-_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 # Silence after which the draft of a dead process counts as forgotten. A process of another container may look dead,
 # so this is longer than any pause between two pieces of a book.
 _FORGOTTEN_AFTER_S = 3600
@@ -628,28 +608,6 @@ def _checked(name: str) -> str:
         raise TTSValidationError(str(error)) from None
 
 
-def _temp_name(name: str) -> str:
-    """A hidden name of at most 255 bytes that tells whose it is."""
-    tail = f".{os.getpid()}.{secrets.token_hex(8)}.tmp"
-    return f".{name.encode()[: MAX_NAME_BYTES - 1 - len(tail)].decode(errors='ignore')}{tail}"
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        kind = errno.errorcode.get(error.errno or 0, type(error).__name__)
-        raise TTSOutputError(f"cannot write {str(path)!r}: {error.strerror or error} ({kind})") from error
-
-
-def _absolute(path: Path) -> Path:
-    try:
-        return path.absolute()
-    except FileNotFoundError:
-        raise FileNotFoundError(errno.ENOENT, "the working folder was deleted") from None
-
-
 def _refuse_look_alike(path: Path) -> None:
     """Refuse a name of which a file exists whose accents are characters of their own: both would look the same."""
     if os.path.lexists(path.with_name(unicodedata.normalize("NFD", path.name))):
@@ -660,32 +618,21 @@ def _refuse_look_alike(path: Path) -> None:
         )
 
 
-def _taken(path: Path) -> TTSOutputError:
-    return TTSOutputError(
-        f"{str(path)!r} exists already: choose another name, or set overwrite=True", code=ErrorCode.OUTPUT_EXISTS
-    )
+def _is_left_behind(fd: int, *, begun: bool) -> bool:
+    """Whether no process writes a file any more whose header says that it grows: a complete one is somebody's.
 
-
-def _open_folder(folder: Path) -> int:
-    try:
-        return os.open(folder, _FOLDER_FLAGS)
-    except FileNotFoundError:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(folder, _FOLDER_FLAGS)
-
-
-def _write_all(fd: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _sync_folder(folder_fd: int) -> None:
-    try:
-        os.fsync(folder_fd)
-    except OSError as error:
-        # Some network file systems cannot sync a folder, and say so with EINVAL; they need no such step.
-        if error.errno != errno.EINVAL:
-            raise
+    Args:
+        fd: The file.
+        begun: Whether its header must be there.
+    """
+    with suppress(BlockingIOError):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        header, growing = os.pread(fd, HEADER_BYTES, 0), _endless_header(SAMPLE_RATE)
+        if len(header) < HEADER_BYTES:
+            return not begun and growing.startswith(header)
+        # In between is the rate, which may be another.
+        return header[:8] == growing[:8] and header[-8:] == growing[-8:]
+    return False
 
 
 def _remove_stale_drafts(folder_fd: int) -> None:
@@ -697,7 +644,7 @@ def _remove_stale_drafts(folder_fd: int) -> None:
     with os.scandir(folder_fd) as entries:
         for entry in entries:
             with suppress(OSError):
-                if _is_forgotten(entry):
+                if _is_forgotten(entry) or _is_part_of_the_dead(entry, folder_fd):
                     os.unlink(entry.name, dir_fd=folder_fd)
 
 
@@ -707,6 +654,16 @@ def _is_forgotten(entry: os.DirEntry[str]) -> bool:
         return False
     silent_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
     return silent_s > _FORGOTTEN_AFTER_S and not _is_another_process(int(match[1]))
+
+
+def _is_part_of_the_dead(entry: os.DirEntry[str], folder_fd: int) -> bool:
+    if not (entry.name.endswith(_GROWING) and entry.is_file(follow_symlinks=False)):
+        return False
+    fd = os.open(entry.name, os.O_RDWR | os.O_NOFOLLOW, dir_fd=folder_fd)
+    try:
+        return _is_left_behind(fd, begun=True)
+    finally:
+        os.close(fd)
 
 
 def _is_another_process(pid: int) -> bool:

@@ -14,7 +14,7 @@ from audio_api.audio.large_sounds import in_sound_thread
 from audio_api.audio.wav import SAMPLE_RATE, WavWriter, encode_wav
 from audio_api.engines.base import SpeechAudio, Utterance, WordTime
 from audio_api.errors import TTSOutputError
-from audio_api.models.filenames import safe_filename
+from audio_api.models.audio_request import AudioRequest
 from audio_api.services.narration import Narrated, Narration
 
 if TYPE_CHECKING:
@@ -49,6 +49,30 @@ class Recording:
     duration_s: float
     model: str
     lines: tuple[Line, ...]
+
+
+def may_replace(request: AudioRequest) -> bool:
+    """Whether a file may be replaced: always if its name is made from the content, as what it names is the same."""
+    return request.overwrite or request.output_filename is None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a recording goes.
+
+    Attributes:
+        path: Its file.
+        overwrite: Whether an existing file may be replaced.
+        real: The file's folder, as ``check_target`` found it.
+    """
+
+    path: Path
+    overwrite: bool
+    real: Path
+
+    def writer(self, *, growing: bool = False) -> WavWriter:
+        """What writes the file; as ``WavWriter``."""
+        return WavWriter(self.path.parent, self.path.name, overwrite=self.overwrite, growing=growing, real=self.real)
 
 
 class Draft:
@@ -96,34 +120,32 @@ def _handing_over(whole: SpeechAudio | None) -> Iterator[None]:
 
 @asynccontextmanager
 async def record(
-    narration: Narration, folder: Path, name: str, *, overwrite: bool, on_piece: Callable[[float], Awaitable[None]]
+    narration: Narration, target: Target, on_piece: Callable[[float], Awaitable[None]]
 ) -> AsyncIterator[Draft]:
     """Write all pieces into one file that has no name yet; leaving the context without publishing it removes it.
 
     Args:
         narration: At least one piece.
-        folder: Where the file goes.
-        name: The file's name.
-        overwrite: Whether an existing file may be replaced.
+        target: Where the file goes.
         on_piece: Told after each piece how many seconds of sound there are.
 
     Raises:
         TTSOutputError: The file could not be written. Its ``audio`` is the whole WAV if there is only one piece.
     """
-    path = folder / safe_filename(name)
+    path = target.path
     async with aclosing(narration.in_order()) as parts:
         if narration.total == 1:
             part = await anext(parts)
             audio = part.audio
             with _handing_over(audio):
-                async with WavWriter(folder, name, overwrite=overwrite) as writer:
+                async with target.writer() as writer:
                     identity = await writer.prepare(audio.pcm)
                     await on_piece(audio.duration_s)
                     lines = (Line(part.piece.utterance, 0.0, audio.duration_s, audio.words),)
                     yield Draft(identity, Recording(path, audio.duration_s, audio.model, lines), writer, audio)
             return
         joint = Joint()
-        async with WavWriter(folder, name, overwrite=overwrite) as writer:
+        async with target.writer() as writer:
             # Without a name: it would keep the last piece in memory while the next one is made.
             for _ in range(narration.total - narration.done):
                 await writer.write(await joint.add(await anext(parts)))

@@ -2,82 +2,105 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from audio_api.audio.durable import (
+    claim_durably,
+    draft_name,
+    open_folder,
+    real_folder,
+    replace_durably,
+    taken,
+    write_all,
+)
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.errors import ErrorCode, TTSOutputError
 from audio_api.models.audio_request import AudioRequest
-from audio_api.services.recording import Line, Recording
+from audio_api.services.recording import Line, Recording, may_replace
 from audio_api.text.pace import spoken_s
 from audio_api.text.subtitles import Spoken, SpokenWord, make_cues, to_srt, to_vtt
 
 _WRITERS = {"srt": to_srt, "vtt": to_vtt}
 
 
-async def check_subtitles(wav: Path, request: AudioRequest, overwrite: bool) -> None:
+async def check_subtitles(wav: Path, request: AudioRequest) -> None:
     """Find out before anything is paid for whether a name is taken.
 
     Raises:
         TTSOutputError: It is, and may not be overwritten, or it is a folder's.
     """
     if request.subtitles:
-        await in_file_thread(_check_all, [wav.with_suffix(f".{kind}") for kind in request.subtitles], overwrite)
+        paths = [wav.with_suffix(f".{kind}") for kind in request.subtitles]
+        await in_file_thread(_check_all, paths, may_replace(request))
 
 
 def _check_all(paths: Iterable[Path], overwrite: bool) -> None:
     for path in paths:
         if not overwrite and os.path.lexists(path):
-            raise TTSOutputError(
-                f"{path.name} exists; choose another name, or set overwrite=True", code=ErrorCode.OUTPUT_EXISTS
-            )
+            raise taken(path)
         # A link to a folder is replaced like any other file.
         if os.path.isdir(path) and not path.is_symlink():  # noqa: PTH112 - pathlib's raises if the name is too long
             raise TTSOutputError(f"{path.name} is a folder; choose another name")
 
 
-async def write_subtitles(recording: Recording, request: AudioRequest) -> tuple[Path, ...]:
-    """Write what the request asks for beside the recording, each file whole or not at all.
+async def write_subtitles(recording: Recording, request: AudioRequest, identity: os.stat_result) -> tuple[Path, ...]:
+    """Write what the request asks for beside the recording, each file whole and durably, or not at all.
+
+    Args:
+        recording: The recording.
+        request: What it was made for; a file that it may not replace is kept, also one that appeared meanwhile.
+        identity: What the recording's file is. Where that is not, nothing is written.
 
     Raises:
         TTSOutputError: A file could not be written. The recording stays, and the text says where it is.
     """
     if not request.subtitles:
         return ()
-    return await in_file_thread(_write_all, recording, request.subtitles)
+    return await in_file_thread(_write_all, recording, request, identity)
 
 
-def _write_all(recording: Recording, kinds: Iterable[str]) -> tuple[Path, ...]:
+def _write_all(recording: Recording, request: AudioRequest, identity: os.stat_result) -> tuple[Path, ...]:
     cues = make_cues(spoken for line in recording.lines for spoken in _spoken(line))
-    paths = []
-    for kind in dict.fromkeys(kinds):
+    paths, kept = [], f"the sound is complete in {recording.path.name}"
+    for kind in dict.fromkeys(request.subtitles):
         path = recording.path.with_suffix(f".{kind}")
         try:
-            _replace(path, _WRITERS[kind](cues).encode(), recording.path)
+            _write(path, _WRITERS[kind](cues).encode(), may_replace(request), recording.path.name, identity)
+        except FileExistsError:
+            raise TTSOutputError(f"{taken(path)}; {kept}", code=ErrorCode.OUTPUT_EXISTS) from None
         except OSError as error:
-            raise TTSOutputError(
-                f"cannot write {str(path)!r}: {error.strerror}; the sound is complete in {recording.path.name}"
-            ) from None
+            raise TTSOutputError(f"cannot write {str(path)!r}: {error.strerror}; {kept}") from None
         paths.append(path)
     return tuple(paths)
 
 
-def _replace(path: Path, content: bytes, recording: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=f"{path.suffix}.tmp", delete=False) as file:
-        draft = Path(file.name)
+def _write(path: Path, content: bytes, overwrite: bool, recording: str, identity: os.stat_result) -> None:
+    folder_fd = open_folder(real_folder(path.parent))
+    draft = draft_name(path.name)
+    try:
+        beside = os.stat(recording, dir_fd=folder_fd, follow_symlinks=False)
+        if not os.path.samestat(beside, identity):
+            raise FileNotFoundError(errno.ENOENT, "the sound is not there any more")
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder_fd)
         try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            # As the recording beside it, which follows the umask.
-            draft.chmod(recording.stat().st_mode & 0o777)
-            draft.replace(path)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
+            write_all(fd, memoryview(content))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        (replace_durably if overwrite else claim_durably)(folder_fd, draft, path.name)
+    except FileExistsError:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        raise
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(draft, dir_fd=folder_fd)
+        os.close(folder_fd)
 
 
 def _spoken(line: Line) -> Iterator[Spoken]:

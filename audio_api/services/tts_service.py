@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from audio_api.audio.wav import MAX_DATA_BYTES, SAMPLE_RATE, WavWriter, check_target, decode_wav
+from audio_api.audio.wav import MAX_DATA_BYTES, SAMPLE_RATE, check_target, decode_wav
 from audio_api.config import AudioConfig, get_config
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import AudioAPIError, ErrorCode, TTSOutputError, TTSQuotaError, TTSValidationError
@@ -34,7 +34,7 @@ from audio_api.retry import Clock
 from audio_api.services.listeners import tell
 from audio_api.services.narration import Narration, Speak
 from audio_api.services.planning import PlannedPiece
-from audio_api.services.recording import Draft, Joint, record
+from audio_api.services.recording import Draft, Joint, Target, may_replace, record
 from audio_api.services.runtime import Runtime, content_key
 from audio_api.services.runtimes import Runtimes
 from audio_api.services.streaming import FIRST_CHARS, Live, stream_pieces
@@ -124,7 +124,7 @@ class SpeechDraft:
             return await self._account(_failure(self._draft, self._bill))
         try:
             recording = await self._draft.publish(before)
-            subtitle_paths = await write_subtitles(recording, self._request)
+            subtitle_paths = await write_subtitles(recording, self._request, self._draft.identity)
         except AudioAPIError as error:
             return await self._account(_failure(error, self._bill))
         assert self._bill  # noqa: S101 - what has a draft has a bill
@@ -395,7 +395,7 @@ class TTSService:
         on_progress: SpeechCallback | None,
         unsaved: AudioResponse | None,
     ) -> AsyncIterator[Draft]:
-        async with self._prepared(request, runtime, bill) as (pieces, folder, name, overwrite):
+        async with self._prepared(request, runtime, bill) as (pieces, target):
             speak: Speak = partial(runtime.speak, bill=bill, cached=request.cache)
             if unsaved and unsaved.unsaved_audio and len(pieces) == 1:
                 bill.carry_over(unsaved)
@@ -408,17 +408,17 @@ class TTSService:
                         SpeechProgress(pieces_done=narration.done, pieces_total=narration.total, seconds=seconds),
                     )
 
-                async with record(narration, folder, name, overwrite=overwrite, on_piece=on_piece) as draft:
+                async with record(narration, target, on_piece) as draft:
                     yield draft
 
     @asynccontextmanager
     async def _write_growing(
         self, request: AudioRequest, runtime: Runtime, bill: Bill, *, on_progress: SpeechCallback | None
     ) -> AsyncIterator[Draft]:
-        async with self._prepared(request, runtime, bill, FIRST_CHARS) as (pieces, folder, name, overwrite):
+        async with self._prepared(request, runtime, bill, FIRST_CHARS) as (pieces, target):
             live = Live(Joint())
             blocks = stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)
-            async with aclosing(blocks), WavWriter(folder, name, overwrite=overwrite, growing=True) as writer:
+            async with aclosing(blocks), target.writer(growing=True) as writer:
                 async for block in blocks:
                     await writer.write(block)
                     await tell(
@@ -426,24 +426,22 @@ class TTSService:
                         SpeechProgress(pieces_done=live.joint.pieces, pieces_total=len(pieces), seconds=live.seconds),
                     )
                 identity = await writer.prepare()
-                yield Draft(identity, live.joint.recording(folder / name), writer)
+                yield Draft(identity, live.joint.recording(target.path), writer)
 
     @asynccontextmanager
     async def _prepared(
         self, request: AudioRequest, runtime: Runtime, bill: Bill, first_chars: int | None = None
-    ) -> AsyncIterator[tuple[list[PlannedPiece], Path, str, bool]]:
-        """Refuse what can be refused before a call; the pieces, the file's folder and name, whether it may replace."""
+    ) -> AsyncIterator[tuple[list[PlannedPiece], Target]]:
+        """Refuse what can be refused before a call; the pieces, and where the file goes."""
         utterance = await _read(request, runtime.config, bill)
-        folder = runtime.config.output_dir
         name = request.output_filename or f"{content_key(utterance, runtime.engine.name)}.wav"
-        # A name made from the content may be replaced: what it names is the same.
-        overwrite = request.overwrite or request.output_filename is None
-        await check_subtitles(folder / name, request, overwrite)
+        folder, overwrite = runtime.config.output_dir, may_replace(request)
+        await check_subtitles(folder / name, request)
         with self._claim(folder / name, overwrite):
             pieces = await runtime.plan(utterance, bill, first_chars)
             _check_length(pieces)
-            await check_target(folder, name, overwrite=overwrite)
-            yield pieces, folder, name, overwrite
+            real = await check_target(folder, name, overwrite=overwrite)
+            yield pieces, Target(folder / name, overwrite, real)
 
     @contextmanager
     def _claim(self, path: Path, overwrite: bool) -> Iterator[None]:

@@ -1,0 +1,157 @@
+"""Where files go: never through a link that took a folder's place, never over a file of somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from audio_api import AudioConfig, AudioRequest, ErrorCode, TTSService
+from audio_api.audio import wav
+from audio_api.audio.wav import WavWriter, check_target
+from audio_api.emulator import Emulator
+from audio_api.errors import TTSOutputError
+
+LONG = "This is one of the sentences of a long text. " * 60
+
+
+@pytest.fixture
+def settings(gemini_emulator: Emulator, tmp_path: Path) -> AudioConfig:
+    """Two folders: out is ours, elsewhere is not."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.wav").write_text("theirs")
+    return AudioConfig(
+        gemini_api_key="key", gemini_base_url=gemini_emulator.url, output_dir=tmp_path / "out", _env_file=None
+    )
+
+
+def swap(folder: Path, target: Path) -> None:
+    """Put a link in a folder's place."""
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to(target)
+
+
+def during_the_call(emulator: Emulator, act: Callable[[], None]) -> None:
+    """Do something once, while the first call is answered."""
+    done: list[bool] = []
+
+    def fault(_: object) -> None:
+        if not done:
+            done.append(True)
+            act()
+
+    emulator.faults = fault
+
+
+@pytest.mark.parametrize("text", ["Hello.", LONG], ids=["short", "long"])
+@pytest.mark.parametrize("parent", [False, True], ids=["the folder", "its parent"])
+async def test_nothing_is_written_through_a_link_that_took_the_place_of_the_folder(
+    settings: AudioConfig, gemini_emulator: Emulator, tmp_path: Path, text: str, parent: bool
+) -> None:
+    """Neither the sound nor its finished pieces; the file that is there stays, and the sound is handed over."""
+    folder = tmp_path / "out" / "deep" if parent else tmp_path / "out"
+    folder.mkdir(exist_ok=True)
+    (tmp_path / "elsewhere" / "deep").mkdir()
+    before = sorted((tmp_path / "elsewhere").rglob("*"))
+    during_the_call(gemini_emulator, lambda: swap(tmp_path / "out", tmp_path / "elsewhere"))
+    async with TTSService(settings.model_copy(update={"output_dir": folder})) as service:
+        request = AudioRequest(text=text, output_filename="a.wav", overwrite=True, subtitles=("srt",))
+        response = await service.generate_audio(request)
+    assert gemini_emulator.calls
+    assert response.error_code is ErrorCode.OUTPUT_FAILED
+    assert sorted((tmp_path / "elsewhere").rglob("*")) == before
+    assert (tmp_path / "elsewhere" / "a.wav").read_text() == "theirs"
+
+
+async def test_a_folder_that_was_missing_is_not_a_link_later(tmp_path: Path) -> None:
+    """What was found missing before the call is made, and only if nothing has come in its place."""
+    real = await check_target(tmp_path / "out" / "deep", "a", overwrite=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TTSOutputError):
+        async with WavWriter(tmp_path / "out" / "deep", "a", overwrite=True, real=real):
+            pass
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["srt", "vtt"])
+async def test_subtitles_that_another_program_made_meanwhile_are_kept(
+    settings: AudioConfig, gemini_emulator: Emulator, kind: str
+) -> None:
+    """Without overwrite=True the error says what is there, and where the sound is; with it they are replaced."""
+    theirs = settings.output_dir / f"a.{kind}"
+    during_the_call(gemini_emulator, lambda: theirs.write_text("theirs") and None)
+    request = AudioRequest(text="Hello.", output_filename="a.wav", subtitles=(kind,))
+    async with TTSService(settings) as service:
+        response = await service.generate_audio(request)
+        assert response.error_code is ErrorCode.OUTPUT_EXISTS
+        assert f"a.{kind}" in str(response.error)
+        assert str(response.error).endswith("the sound is complete in a.wav")
+        assert theirs.read_text() == "theirs"
+        again = await service.generate_audio(request.model_copy(update={"overwrite": True}))
+    assert again.success
+    assert "Hello" in theirs.read_text()
+    assert {path.name for path in settings.output_dir.iterdir()} == {".cache", "a.wav", f"a.{kind}"}
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """No right is taken away."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("open_umask")
+@pytest.mark.parametrize("first", ["cache", "output", "settings"])
+async def test_folders_that_are_made_are_for_their_owner_alone(
+    settings: AudioConfig, tmp_path: Path, first: str
+) -> None:
+    """Whatever makes them first, parents included; files are as the umask says."""
+    folder = tmp_path / "new" / "deep"
+    config = settings.model_copy(update={"output_dir": folder, "cache_max_bytes": 2**20 if first == "cache" else 0})
+    if first == "settings":
+        config.validate_config()
+    async with TTSService(config) as service:
+        response = await service.generate_audio(AudioRequest(text="Hello.", output_filename="a", subtitles=("srt",)))
+    assert response.success
+    folders = [folder.parent, folder, *(path for path in folder.iterdir() if path.is_dir())]
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o666}
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from audio_api.audio.wav import WavWriter
+
+async def main():
+    async with WavWriter(Path("out"), sys.argv[1], growing=True) as writer:
+        await writer.write(bytes(20_000))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_growing_files_of_killed_processes_are_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the next process that writes there; those that grow on, those that are whole and others' files stay."""
+    for number in range(5):
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", KILLED, f"book-{number}"], check=False)
+    folder = Path("out")
+    assert len(list(folder.iterdir())) == 1  # each process has collected its predecessor's
+    (folder / "mine.part.wav").write_bytes(wav.encode_wav(bytes(100)))
+    (folder / "notes.part.wav").write_text("RIFF of my own")
+    (folder / "empty.part.wav").touch()
+    async with WavWriter(folder, "live", growing=True):
+        monkeypatch.setattr(wav, "_tidied", set())
+        await wav.write_wav(folder, "next", bytes(100))
+        assert {path.name for path in folder.iterdir()} == {
+            "mine.part.wav", "notes.part.wav", "empty.part.wav", "live.part.wav", "next.wav",
+        }  # fmt: skip
