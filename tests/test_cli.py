@@ -333,22 +333,22 @@ def test_doctor_fails_when_a_check_does(capfd: Captured) -> None:
 
 
 def live_lines(out: str) -> list[str]:
-    """The lines of the thirteen facts: between the estimate and the total."""
+    """The lines of the facts: between the estimate and the total."""
     first, *facts, last = out.splitlines()
-    assert first.startswith("12 short calls, at most $0.0")
+    assert first.startswith("20 short calls, at most $0.0")
     assert "by the tokens they were billed" in last
     return facts
 
 
-def test_doctor_live_prints_thirteen_facts(api: Emulator, capfd: Captured) -> None:
+def test_doctor_live_prints_every_fact(api: Emulator, capfd: Captured) -> None:
     """The estimate comes first, the measured cost last; progress is on standard error."""
     code, out, err = run(capfd, "doctor", "--live", "--yes")
     facts = live_lines(out)
     assert code == 0
-    assert [int(line.split()[0]) for line in facts] == list(range(1, 14))
+    assert [int(line.split()[0]) for line in facts] == list(range(1, 22))
     assert "temperature: assumed 3.8 refuses it, so it is never sent; observed 0.7: HTTP 400" in facts[2]
     assert err.splitlines()[0] == "asking: v1"
-    assert len(api.calls) == len(err.splitlines()) == 12
+    assert len(api.calls) == len(err.splitlines()) == 20
 
 
 @pytest.mark.parametrize("fault", [Fault.API_KEY_INVALID, Fault.CONTENT_EMPTY])
@@ -359,7 +359,7 @@ def test_doctor_live_fails_when_a_fact_differs_or_none_holds(api: Emulator, capf
         api.api_key = "another-key"
     code, out, _ = run(capfd, "doctor", "--live")
     assert code == 1
-    assert len(live_lines(out)) == 13
+    assert len(live_lines(out)) == 21
 
 
 class Terminal(io.StringIO):
@@ -370,7 +370,7 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("answer", "code", "calls"), [("y\n", 0, 12), ("\n", 1, 0), ("no\n", 1, 0), ("", 130, 0)])
+@pytest.mark.parametrize(("answer", "code", "calls"), [("y\n", 0, 20), ("\n", 1, 0), ("no\n", 1, 0), ("", 130, 0)])
 def test_doctor_live_asks_before_it_spends(
     api: Emulator, capfd: Captured, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, calls: int
 ) -> None:

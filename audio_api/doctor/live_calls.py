@@ -1,4 +1,4 @@
-"""The dozen calls of the live check: raw JSON, without the SDK and the engine, which hide some of what is said."""
+"""The calls of the live check: raw JSON, without the SDK and the engine, which hide some of what is said."""
 
 from __future__ import annotations
 
@@ -38,10 +38,20 @@ _LONG = " ".join(
     for colour in ("brown", "white", "little", "hungry", "sleepy")
     for animal in ("horse", "donkey", "fox", "rabbit")
 )
+# Without the pauses 15 s at that speed; sound of such texts was cut after a third of them.
+_PAUSES = " <long pause> ".join(
+    f"The {animal} walked slowly down to the river, drank, and went home again."
+    for animal in ("horse", "donkey", "fox", "dog")
+)
+LONG_PAUSES_S = len(_PAUSES.replace(" <long pause>", "")) / 17
+"""The least length of a text with three long pauses: that of its words at the speed of 3.8."""
+_LIBRARY_VOICE = "ar-eg-advisor-11"
 _LEGACY_PROMPT = "Read the following transcript aloud:\n"
 # For estimates: the slowest English measured, and the most tokens.
 _CHARACTERS_PER_S, _MOST_TOKENS_PER_S = 15, 32
 _KEY_HEADER = "x-goog-api-key"
+_TIER_HEADER = "x-gemini-service-tier"
+_FLEX_PRICE = 0.5  # of the standard one
 _LIMIT_HEADER = re.compile(r"quota|rate-?limit", re.IGNORECASE)
 _SHOWN_CHARACTERS = 120
 
@@ -54,11 +64,12 @@ class Call:
     model: str = DEFAULT_MODEL.value
     version: str = "v1beta"
     stream: bool = False
+    method: str = "generateContent"
 
     @property
     def path(self) -> str:
         """The address below the base URL."""
-        method = "streamGenerateContent?alt=sse" if self.stream else "generateContent"
+        method = "streamGenerateContent?alt=sse" if self.stream else self.method
         return f"/{self.version}/models/{self.model}:{method}"
 
     def estimated_cost_usd(self, day: date) -> float:
@@ -88,8 +99,13 @@ def _spoken_in(language: str) -> dict[str, Any]:
     return _body([{"text": _SENTENCE}], {**_voice("Kore"), "languageCode": language})
 
 
-def _dialogue(*names: str) -> dict[str, Any]:
+def _by_id(voice: str) -> dict[str, Any]:
+    return {"voiceConfig": {"voice": voice}}
+
+
+def _dialogue(*names: str, first: Mapping[str, Any] | None = None) -> dict[str, Any]:
     speakers = [{"speaker": name, **_voice("Kore")} for name in names]
+    speakers[0] |= first or {}
     parts = [{"text": _TURN, "speechMetadata": {"speaker": name}} for name in names]
     return _body(parts, {"multiSpeakerVoiceConfig": {"speakerVoiceConfigs": speakers}})
 
@@ -107,6 +123,14 @@ CALLS: Mapping[str, Call] = {
     "3.1 flash": Call(_spoken(_LEGACY_PROMPT + _SENTENCE), VoiceModel.GEMINI_3_1_FLASH_TTS.value),
     "de-DE": Call(_spoken_in("de-DE")),
     "klingon": Call(_spoken_in("klingon")),
+    "library voice": Call(_body([{"text": _TURN}], _by_id(_LIBRARY_VOICE))),
+    "library voice in en-US": Call(_body([{"text": _TURN}], {**_by_id(_LIBRARY_VOICE), "languageCode": "en-US"})),
+    "library voice in a dialogue": Call(_dialogue("Joe", "Jane", first=_by_id(_LIBRARY_VOICE))),
+    "foreign voice": Call(_body([{"text": _TURN}], _by_id("voice_x"))),
+    "store": Call({**_spoken(_TURN), "store": False}),
+    "flex": Call({**_spoken(_TURN), "serviceTier": "flex"}),
+    "count": Call({"contents": _spoken()["contents"]}, method="countTokens"),
+    "long pauses": Call(_spoken(_PAUSES), VoiceModel.GEMINI_3_8_FLASH_LITE_TTS.value),
 }
 
 
@@ -170,6 +194,7 @@ class _Error(_Wire):
 class _Chunk(_Wire):
     candidates: tuple[_Candidate, ...] = ()
     usage_metadata: _Usage | None = None
+    total_tokens: int = 0
     error: _Error | None = None
 
     @property
@@ -191,12 +216,14 @@ class Reply:
         status: The HTTP status.
         chunks: At least one.
         seconds: Length of the sound.
+        tier: The service tier that the header names; empty when it names none.
     """
 
     call: Call
     status: int
     chunks: tuple[_Chunk, ...]
     seconds: float
+    tier: str
 
     @classmethod
     def read(cls, call: Call, response: httpx2.Response) -> Reply:
@@ -211,7 +238,7 @@ class Reply:
         if not chunks:
             raise ValueError("an empty reply")
         seconds = sum(blob.seconds for chunk in chunks for blob in chunk.blobs)
-        return cls(call, response.status_code, chunks, seconds)
+        return cls(call, response.status_code, chunks, seconds, response.headers.get(_TIER_HEADER, ""))
 
     @property
     def error(self) -> _Error | None:
@@ -234,15 +261,18 @@ class Reply:
         return self.seconds > 0
 
     def cost_usd(self, day: date) -> float:
-        """What it costs at the day's list price, by the tokens that the API says it billed."""
+        """What it costs at the day's list price and its tier, by the tokens that the API says it billed."""
         price = model_spec(self.call.model).price(day)
-        return price.cost_usd(self.usage.prompt_token_count, self.usage.candidates_token_count) if price else 0.0
+        part = _FLEX_PRICE if self.tier == "flex" else 1.0
+        return part * price.cost_usd(self.usage.prompt_token_count, self.usage.candidates_token_count) if price else 0.0
 
     def __str__(self) -> str:
         """The reply in a few words."""
         if self.error:
             message = textwrap.shorten(self.error.message, _SHOWN_CHARACTERS, placeholder=" …")
             return f"HTTP {self.status} {self.error.status}: {message}"
+        if self.chunks[-1].total_tokens:
+            return f"HTTP {self.status}, {self.chunks[-1].total_tokens} tokens"
         return f"HTTP {self.status}, {self.seconds:.1f} s of sound, {self.finish_reason}"
 
 

@@ -1,4 +1,4 @@
-"""Thirteen facts about the Gemini API that this library relies on and could not verify, asked of the API itself."""
+"""Facts about the Gemini API that this library relies on and could not verify, asked of the API itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from typing import Literal
 
 from audio_api.config import AudioConfig
-from audio_api.doctor.live_calls import CALLS, NotObservableError, Session, api_client, one_line
+from audio_api.doctor.live_calls import CALLS, LONG_PAUSES_S, NotObservableError, Session, api_client, one_line
 from audio_api.models.speech_models import model_spec
 from audio_api.retry import Clock
 
@@ -28,7 +28,7 @@ class Finding:
     """What became of one fact.
 
     Attributes:
-        number: Its number, 1 to 13.
+        number: Its number, from 1.
         title: What it is about.
         assumed: What this library relies on.
         observed: What the API did, on one line.
@@ -144,6 +144,43 @@ def _described(name: str, body: bytes) -> str:
     return f"{name} {len(body)}" if known else f"{name} {len(body)} (begins {body[:16].hex()})"
 
 
+def _library_voices(session: Session) -> Judgement:
+    plain, foreign = session.answers("library voice", "library voice in en-US")
+    return plain.spoke and foreign.status in {200, 400}, f"without a language: {plain}; in en-US: {foreign}"
+
+
+def _library_dialogue(session: Session) -> Judgement:
+    (reply,) = session.answers("library voice in a dialogue")
+    return reply.spoke, str(reply)
+
+
+def _foreign_voice(session: Session) -> Judgement:
+    (reply,) = session.answers("foreign voice")
+    is_told = reply.error is not None and "voice was not found" in reply.error.message
+    return reply.status == 404 and is_told, f"voice_x: {reply}"
+
+
+def _store(session: Session) -> Judgement:
+    (reply,) = session.answers("store")
+    return reply.spoke, str(reply)
+
+
+def _flex(session: Session) -> Judgement:
+    (reply,) = session.answers("flex")
+    return reply.spoke and reply.tier == "flex", f"{reply}; header: {one_line(reply.tier)[:40] or 'none'}"
+
+
+def _token_count(session: Session) -> Judgement:
+    (reply,) = session.answers("count")
+    return reply.chunks[0].total_tokens > 0, str(reply)
+
+
+def _long_pauses(session: Session) -> Judgement:
+    (reply,) = session.answers("long pauses")
+    whole = reply.seconds >= LONG_PAUSES_S and reply.finish_reason == "STOP"
+    return whole, f"{reply}; the words alone take about {LONG_PAUSES_S:.0f} s"
+
+
 def _never(reason: str, _: Session) -> Judgement:
     raise NotObservableError(reason)
 
@@ -162,6 +199,14 @@ FACTS: Sequence[tuple[str, str, Callable[[Session], Judgement]]] = (
     ("billing of failures", "5xx and timeouts may be billed", partial(_never, "only the console's bill shows it")),
     ("language codes", "any code is passed on; the API is the judge", _languages),
     ("WAV of a reply", f"{_WAV_EXTRA_BYTES:,} bytes are not sound, so chunks are walked", _wav_chunks),
+    ("voices of the library", "they speak when no language is named", _library_voices),
+    ("library voices in dialogues", "they may take part", _library_dialogue),
+    ("voices of other accounts", "404, told by its sentence from an unknown model", _foreign_voice),
+    ("store", "speech is made when storage is refused", _store),
+    ("flex tier", "speech takes it, and a header names the tier", _flex),
+    ("batches", "speech is billed by half", partial(_never, "a batch may take a day")),
+    ("countTokens", "it tells the size of an input, free of charge", _token_count),
+    ("long pauses", "three of them do not end the speech early", _long_pauses),
 )
 
 
