@@ -26,7 +26,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Setting
 
 from audio_api.env_file import EnvFiles, read_env_files
 from audio_api.errors import ConfigurationError
-from audio_api.models.audio_request import ID_PATTERN, Markup
+from audio_api.models.audio_request import ID_PATTERN, AudioFormat, Markup
 from audio_api.models.speech_models import DEFAULT_MODEL, ModelId
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
@@ -387,8 +387,12 @@ class AudioConfig(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _usable_redis_url(cls, url: SecretStr) -> SecretStr:
-        return SecretStr(_check_redis_url(url.get_secret_value()))
+    def _usable_redis_url(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        plain = url.get_secret_value()
+        # Without Redis the URL has no use, and programs leave it empty.
+        if not plain.strip() and not info.data.get("use_redis"):
+            return SecretStr("")
+        return SecretStr(_check_redis_url(plain))
 
     @field_validator("output_dir", "cache_dir")
     @classmethod
@@ -408,6 +412,26 @@ class AudioConfig(BaseSettings):
                 name = kind.upper()
                 raise ValueError(f"{name}_MIN_WAIT={shortest} must not exceed {name}_MAX_WAIT={longest}")
         return self
+
+    @property
+    def default_model(self) -> str:
+        """The id of ``default_tts_model``."""
+        return str(self.default_tts_model)
+
+    @property
+    def default_sample_rate(self) -> int:
+        """Samples a second of every file."""
+        return AudioFormat().sample_rate
+
+    @property
+    def default_bit_depth(self) -> int:
+        """Bits of a sample of every file."""
+        return AudioFormat().bit_depth
+
+    @property
+    def default_channels(self) -> int:
+        """Channels of every file."""
+        return AudioFormat().channels
 
     @classmethod
     def load_config(cls) -> Self:

@@ -15,14 +15,14 @@ import reprlib
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
 from datetime import UTC, date, datetime
 from enum import Enum
 from hashlib import sha256
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, overload
 
 from audio_api.errors import AudioAPIError
 
@@ -96,18 +96,52 @@ def text_fingerprint(text: str) -> dict[str, Any]:
     return {"text_length": len(text), "text_sha256": digest[:8]}
 
 
-@contextmanager
-def log_performance(logger: logging.Logger, event: str, **fields: object) -> Iterator[dict[str, object]]:
-    """Log one event when the block ends, with its ``duration_s`` and ``outcome``: ``ok``, ``error`` or ``cancelled``.
+@overload
+def log_performance(
+    logger: logging.Logger, event: str, **fields: object
+) -> AbstractContextManager[dict[str, object]]: ...
 
-    Success is logged at INFO, anything else at WARNING with the exception's class as ``error_type``; the exception
-    goes through. Yields the fields, to add what is known only at the end.
+
+@overload
+def log_performance(logger: logging.Logger, event: str, duration: float, **fields: object) -> None: ...
+
+
+@overload
+def log_performance(
+    logger: logging.Logger, event: None = None, *, operation: str, duration: float, **fields: object
+) -> None: ...
+
+
+def log_performance(
+    logger: logging.Logger, event: Any = None, duration: Any = None, **fields: Any
+) -> AbstractContextManager[dict[str, object]] | None:
+    """Log how long something took: now, when ``duration`` is given, else at the end of a ``with`` block.
+
+    A block's event has its ``duration_s`` and ``outcome``: ``ok``, ``error`` or ``cancelled``. Success is logged at
+    INFO, anything else at WARNING with the exception's class as ``error_type``; the exception goes through. The block
+    gets the fields, to add what is known only at the end.
 
     Args:
         logger: Where the event goes.
-        event: Its name.
-        fields: What else it says.
+        event: Its name; ``None``: it is given as ``operation``.
+        duration: What was measured already, in seconds; ``None``: the block is measured.
+        fields: What else the event says.
+
+    Raises:
+        TypeError: The event has no name.
     """
+    if event is None:
+        if "operation" not in fields:
+            raise TypeError("log_performance() needs the name of the event: log_performance(logger, event, …)")
+        event = str(fields.pop("operation"))
+    if duration is None:
+        return _measured(logger, event, fields)
+    logger.info(event, extra=_extra({**fields, "duration_s": round(duration, 6)}))
+    return None
+
+
+@contextmanager
+def _measured(logger: logging.Logger, event: str, fields: dict[str, object]) -> Iterator[dict[str, object]]:
     started_s = time.perf_counter()
     level, outcome = logging.INFO, "ok"
     try:
@@ -121,18 +155,21 @@ def log_performance(logger: logging.Logger, event: str, **fields: object) -> Ite
         logger.log(level, event, extra=_extra({**fields, **measured}))
 
 
-def log_error_with_context(logger: logging.Logger, error: BaseException, **context: object) -> None:
+def log_error_with_context(
+    logger: logging.Logger, error: BaseException, context: Mapping[str, object] | None = None, **fields: object
+) -> None:
     """Log an error at ERROR with its class, its text, its traceback and what the caller knows.
 
     Args:
         logger: Where the event goes.
         error: An error of this library adds its code, whether another try makes sense, and the attempts made.
-        context: What else the event says, such as ``task_id``.
+        context: What else the event says, by name, such as ``{"task_id": "t-1"}``; ``None``: nothing else.
+        fields: The same as keywords; a keyword wins over the same name in ``context``.
     """
     facts: dict[str, object] = {"error_type": type(error).__name__, "error": str(error)}
     if isinstance(error, AudioAPIError):
         facts |= {"error_code": error.code, "retryable": error.retryable, "attempts": error.attempts}
-    logger.error("error", extra=_extra({**context, **facts}), exc_info=error)
+    logger.error("error", extra=_extra({**(context or {}), **fields, **facts}), exc_info=error)
 
 
 class _OneLineFormatter(logging.Formatter):

@@ -1003,3 +1003,21 @@ async def test_a_redelivered_long_task_pays_for_no_piece_twice(config: AudioConf
     result = await queue.wait_for_result(task_id, 10)
     await second.stop_worker()
     assert (result.success, result.attempts, result.cached_pieces) == (True, 2, 2)
+
+
+def test_a_loop_that_ends_under_a_running_worker_is_warned_about(
+    config: AudioConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program that ends without ``stop_worker`` leaves one warning a worker; one that stops it leaves none."""
+
+    async def work(*, stop: bool) -> None:
+        worker = WorkerService(config, QueueService(config=config), TTSService(config, engine=ScriptedEngine()))
+        await worker.start_worker("worker-7")
+        if stop:
+            await worker.stop_worker()
+
+    asyncio.run(work(stop=True))
+    assert "event loop" not in caplog.text
+    asyncio.run(work(stop=False))
+    (warning,) = [record for record in caplog.records if "the event loop ends" in record.message]
+    assert (warning.levelname, vars(warning)["worker_id"]) == ("WARNING", "worker-7")

@@ -7,12 +7,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from audio_api.errors import ErrorCode, TTSOutputError, TTSQuotaError, error_class
 from audio_api.models.filenames import safe_filename
 from audio_api.models.languages import Language, LanguageCode
 from audio_api.models.speech_models import ModelId
+from audio_api.models.speech_models import VoiceModel as VoiceModel  # programs for the original import it from here
 from audio_api.models.user_text import has_words, refuse_unspeakable, uniform
 from audio_api.models.voices import Voice, VoiceName
 
@@ -142,6 +143,10 @@ class MultiSpeakerConfig(_Model):
         return speakers
 
 
+def _voice_or_kore(voice: object) -> object:
+    return VoiceConfig() if voice is None else voice
+
+
 # As many as there are voices.
 _MOST_SPEAKERS = 30
 
@@ -156,7 +161,7 @@ class AudioRequest(_Model):
         model: A ``VoiceModel`` or any other id; ``None``: the configuration's ``default_tts_model``.
         speaker_mode: ``SINGLE`` uses ``voice_config``, ``MULTIPLE`` uses ``multi_speaker_config`` or ``cast``.
         language: A ``Language`` or any well-formed BCP-47 code.
-        voice_config: The voice of single mode.
+        voice_config: The voice of single mode; ``None``: Kore.
         multi_speaker_config: The two speakers of multiple mode; ``None`` in single mode and with a ``cast``.
         cast: 1 to 30 speakers with distinct names, instead of ``multi_speaker_config``; ``None`` in single mode and
             with that. Each must speak. Custom voices may take part.
@@ -178,7 +183,7 @@ class AudioRequest(_Model):
     model: ModelId | None = None
     speaker_mode: SpeakerMode = SpeakerMode.SINGLE
     language: LanguageCode = Language.ENGLISH
-    voice_config: VoiceConfig = VoiceConfig()
+    voice_config: Annotated[VoiceConfig, BeforeValidator(_voice_or_kore)] = VoiceConfig()
     multi_speaker_config: MultiSpeakerConfig | None = None
     cast: tuple[SpeakerConfig, ...] | None = None
     markup: Markup = "plain"

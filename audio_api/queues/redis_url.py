@@ -26,7 +26,7 @@ def address(url: str) -> str:
     parts = urlsplit(url)
     _refuse_unverified_tls(parts)
     # An unencoded "/", "?" or "#" in the password ends the host part early, and takes the password for host and port.
-    ambiguous = "@" in parts.path + parts.query + parts.fragment
+    ambiguous = not parts.scheme or "@" in parts.path + parts.query + parts.fragment
     try:
         hosts = [f"{host}:{port}" for host, port in _hosts(parts)]
     except ValueError:

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from audio_api.config import AudioConfig, get_config
-from audio_api.errors import AudioAPIError, ConfigurationError, ErrorCode, QueueClosedError, QueueServiceError
+from audio_api.errors import AudioAPIError, ConfigurationError, QueueClosedError, QueueServiceError
 from audio_api.models.audio_request import (
     AudioRequest,
     AudioResponse,
@@ -27,6 +27,7 @@ from audio_api.queues.base import (
     check_id,
 )
 from audio_api.queues.memory import MemoryBackend
+from audio_api.services.health import Health
 from audio_api.services.heartbeat import Heartbeat, HeldLease
 from audio_api.services.listeners import tell
 from audio_api.services.tasks import (
@@ -44,25 +45,26 @@ BatchProgressCallback = Callable[[int, int], Awaitable[None] | None]
 """Called with how many requests of a batch are finished, and how many there are."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueueHealth:
-    """Whether the queue takes jobs now; true in a condition when it does.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QueueHealth(Health):
+    """Whether the queue answers and takes jobs now.
 
     Attributes:
-        healthy: Whether it answered and takes jobs.
-        backend: Who answered, such as ``"valkey 9.1.2"``; ``None``: nobody.
-        error: What is wrong; ``None`` when healthy.
-        error_code: Its stable name; ``None`` when healthy.
+        backend: What answered, such as ``"valkey 9.1.2"``; ``None``: nothing did.
     """
 
-    healthy: bool
     backend: str | None = None
-    error: str | None = None
-    error_code: ErrorCode | None = None
 
-    def __bool__(self) -> bool:
-        """The answer in one word."""
-        return self.healthy
+
+_Given = TypeVar("_Given")
+
+
+def _only(call: str, **names: _Given | None) -> _Given:
+    """The value of an argument that has two names."""
+    given = [value for value in names.values() if value is not None]
+    if len(given) != 1:
+        raise TypeError(f"{call}() takes exactly one of {' and '.join(names)}; {len(given)} given")
+    return given[0]
 
 
 class QueueService:
@@ -91,6 +93,16 @@ class QueueService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def config(self) -> AudioConfig:
+        """The settings of this queue, read at the first use of the service."""
+        return self._settings()
+
+    @property
+    def use_redis(self) -> bool:
+        """Whether the tasks wait in Redis rather than in this process."""
+        return self._settings().use_redis if self._use_redis is None else self._use_redis
 
     async def enqueue_single_task(
         self, request: AudioRequest, *, task_id: str | None = None, not_before: float | None = None
@@ -131,15 +143,23 @@ class QueueService:
         await self.backend.enqueue(jobs)
         return [job.id for job in jobs]
 
-    async def enqueue_batch_tasks(self, batch: BatchAudioRequest) -> str:
+    async def enqueue_batch_tasks(
+        self, batch: BatchAudioRequest | None = None, *, batch_request: BatchAudioRequest | None = None
+    ) -> str:
         """Hand over a batch, all or none. The same batch with the same id may be enqueued again; it is done once.
+
+        Args:
+            batch: The batch; ``None``: it is given as ``batch_request``.
+            batch_request: Another name for ``batch``.
 
         Returns:
             The batch's id. Its tasks are called ``<batch id>-0`` and so on.
 
         Raises:
             QueueServiceError: As ``enqueue_single_task``.
+            TypeError: What is given is not exactly one batch.
         """
+        batch = _only("enqueue_batch_tasks", batch=batch, batch_request=batch_request)
         if not isinstance(batch, BatchAudioRequest):
             raise TypeError(f"a batch is a BatchAudioRequest(requests=[…]), not a {type(batch).__name__}")
         batch_id = batch.batch_id or uuid.uuid4().hex
@@ -168,17 +188,24 @@ class QueueService:
             return Task(lease.job_id, request, lease.batch_id, lease.deliveries)
         return None
 
-    async def update_task_result(self, task_id: str, response: AudioResponse) -> bool:
+    async def update_task_result(
+        self, task_id: str, response: AudioResponse | None = None, *, result: AudioResponse | None = None
+    ) -> bool:
         """Finish a task that ``dequeue_task`` of this object handed out: its result, its batch's counters, one step.
 
         Args:
             task_id: The task.
-            response: What became of it.
+            response: What became of it; ``None``: it is given as ``result``.
+            result: Another name for ``response``.
 
         Returns:
             Whether this call did it. ``False``: the task is not taken by this object, was cancelled, or was given to
-            somebody else in the meantime; nothing changed.
+            another worker in the meantime; nothing changed.
+
+        Raises:
+            TypeError: Neither ``response`` nor ``result`` is given, or both are.
         """
+        response = _only("update_task_result", response=response, result=result)
         if (held := self._taken.get(task_id)) is None:
             return False
         done = await self.backend.finish(held.lease, encode_result(response), success=response.success)
@@ -368,7 +395,7 @@ class QueueService:
     def _make_backend(self) -> QueueBackend:
         settings = self._settings()
         sizes: dict[str, Any] = {"max_size": settings.queue_max_size, "result_ttl_s": settings.result_ttl}
-        if settings.use_redis if self._use_redis is None else self._use_redis:
+        if self.use_redis:
             from audio_api.queues.redis_streams import RedisBackend  # an optional extra
 
             try:

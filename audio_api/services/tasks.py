@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -96,8 +96,8 @@ class TaskResult(AudioResponse):
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """A task that ``dequeue_task`` handed out.
+class Task(Mapping[str, Any]):
+    """A task that ``dequeue_task`` handed out; ``task["task_id"]`` and ``task.get("request")`` work, too.
 
     Attributes:
         task_id: The task.
@@ -110,6 +110,20 @@ class Task:
     request: AudioRequest
     batch_id: str | None
     deliveries: int
+
+    def __getitem__(self, name: str) -> Any:
+        """The field of this name."""
+        if name not in self.__dataclass_fields__:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the fields."""
+        return iter(self.__dataclass_fields__)
+
+    def __len__(self) -> int:
+        """The number of fields."""
+        return len(self.__dataclass_fields__)
 
 
 def batch_response(status: BatchStatus, tasks: Sequence[JobStatus]) -> BatchAudioResponse:

@@ -20,7 +20,22 @@ from typing import Self
 from audio_api.audio.wav import MAX_DATA_BYTES, SAMPLE_RATE, check_target, decode_wav
 from audio_api.config import AudioConfig, get_config
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
-from audio_api.errors import AudioAPIError, ErrorCode, TTSOutputError, TTSQuotaError, TTSValidationError
+from audio_api.errors import (
+    AudioAPIError,
+    ErrorCode,
+    TTSAPIError,
+    TTSAudioError,
+    TTSAuthenticationError,
+    TTSContentBlockedError,
+    TTSError,
+    TTSModelNotFoundError,
+    TTSOutputError,
+    TTSQuotaError,
+    TTSRateLimitError,
+    TTSUnavailableError,
+    TTSValidationError,
+    TTSVoiceNotFoundError,
+)
 from audio_api.models.audio_request import (
     AudioRequest,
     AudioResponse,
@@ -31,6 +46,7 @@ from audio_api.models.audio_request import (
 )
 from audio_api.models.user_text import has_words, uniform
 from audio_api.retry import Clock
+from audio_api.services.health import Health
 from audio_api.services.listeners import tell
 from audio_api.services.narration import Narration, Speak
 from audio_api.services.planning import PlannedPiece
@@ -41,6 +57,29 @@ from audio_api.services.streaming import FIRST_CHARS, Live, stream_pieces
 from audio_api.services.subtitle_files import check_subtitles, write_subtitles
 from audio_api.services.synthesis import Bill
 from audio_api.text.pace import spoken_s
+
+# The errors, too: programs written for the published original import them from here.
+__all__ = [
+    "ProgressCallback",
+    "ResponseCallback",
+    "ServiceHealth",
+    "SpeechCallback",
+    "SpeechDraft",
+    "TTSAPIError",
+    "TTSAudioError",
+    "TTSAuthenticationError",
+    "TTSContentBlockedError",
+    "TTSError",
+    "TTSModelNotFoundError",
+    "TTSOutputError",
+    "TTSQuotaError",
+    "TTSRateLimitError",
+    "TTSService",
+    "TTSUnavailableError",
+    "TTSValidationError",
+    "TTSVoiceNotFoundError",
+    "make_engine",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -58,25 +97,15 @@ SpeechCallback = Callable[[SpeechProgress], Awaitable[None] | None]
 """Called after each piece of a request."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceHealth:
-    """Whether speech can be made now; true in a condition when it can.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ServiceHealth(Health):
+    """Whether speech can be made now: the engine could be reached and knows its model.
 
     Attributes:
-        healthy: Whether the engine could be reached and knows its model.
         engine: The engine's name; empty when the settings, which name it, are wrong.
-        error: What is wrong; ``None`` when healthy.
-        error_code: Its stable name; ``None`` when healthy.
     """
 
-    healthy: bool
     engine: str
-    error: str | None = None
-    error_code: ErrorCode | None = None
-
-    def __bool__(self) -> bool:
-        """The answer in one word."""
-        return self.healthy
 
 
 class SpeechDraft:
@@ -172,6 +201,11 @@ class TTSService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def config(self) -> AudioConfig:
+        """The settings in force now."""
+        return self._settings()
 
     async def generate_audio(self, request: AudioRequest, on_progress: SpeechCallback | None = None) -> AudioResponse:
         """Speak one request, of any length and cast, into one file.

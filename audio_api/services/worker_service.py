@@ -6,13 +6,13 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from audio_api.config import AudioConfig, get_config
 from audio_api.errors import ErrorCode, QueueClosedError, QueueUnavailableError, WorkerServiceError, error_class
@@ -71,6 +71,37 @@ class WorkerStatus:
     uptime_s: float
     restarts: int
     problem: str | None = None
+
+
+class WorkersSummary(TypedDict):
+    """What awaiting ``WorkerManager.get_worker_status()`` gives.
+
+    Attributes:
+        total_workers: Workers that the manager has started.
+        running_workers: Those that have not been stopped.
+        worker_details: One entry for each worker.
+    """
+
+    total_workers: int
+    running_workers: int
+    worker_details: list[dict[str, Any]]
+
+
+class WorkersStatus(dict[str, WorkerStatus]):
+    """Every worker, by its name; awaited, it gives their summary."""
+
+    def __await__(self) -> Generator[Any, None, WorkersSummary]:
+        """The summary: each worker's fields, with ``running`` and ``tasks_processed``."""
+        details = [
+            {**asdict(each), "running": each.state is not WorkerState.STOPPED, "tasks_processed": each.processed}
+            for each in self.values()
+        ]
+        return WorkersSummary(
+            total_workers=len(details),
+            running_workers=sum(each["running"] for each in details),
+            worker_details=details,
+        )
+        yield  # makes this method a generator, as an awaitable needs
 
 
 def _settings_of(config: AudioConfig | None) -> Callable[[], AudioConfig]:
@@ -177,6 +208,31 @@ class WorkerService:
             self._loop_task = None
             logger.info("worker has ended", extra={"worker_id": self._worker_id, **self._counts()})
 
+    @property
+    def config(self) -> AudioConfig:
+        """The settings in force now."""
+        return self._settings()
+
+    @property
+    def queue_service(self) -> QueueService | None:
+        """Where the tasks come from; ``None``: ``start_worker`` will make it."""
+        return getattr(self, "_queue", None)
+
+    @property
+    def tts_service(self) -> TTSService | None:
+        """What speaks; ``None``: ``start_worker`` will make it."""
+        return getattr(self, "_tts", None)
+
+    @property
+    def running(self) -> bool:
+        """Whether the worker was started and not stopped since."""
+        return self._loop_task is not None
+
+    @property
+    def tasks_processed(self) -> int:
+        """Tasks that the worker finished, with success or without."""
+        return self.get_status().processed
+
     def get_status(self) -> WorkerStatus:
         """What it does now, and what it did."""
         minute_ago = time.monotonic() - _RATE_WINDOW_S
@@ -219,6 +275,13 @@ class WorkerService:
             except QueueClosedError:
                 logger.warning("the queue was closed under its worker", extra={"worker_id": self._worker_id})
                 return
+            except asyncio.CancelledError:
+                if not self._stopping.is_set():
+                    logger.warning(
+                        "the event loop ends under a running worker: await stop_worker() first",
+                        extra={"worker_id": self._worker_id},
+                    )
+                raise
             except Exception:  # whatever it is, the queue must not be left without workers
                 logger.exception("worker begins again", extra={"worker_id": self._worker_id, "pause_s": pause_s})
                 self._restarts += 1
@@ -412,7 +475,7 @@ class WorkerManager:
             await self._start()
 
     async def _start(self) -> None:
-        if any(status.state is not WorkerState.STOPPED for status in self.get_worker_status().values()):
+        if self.running:
             raise _runs_already("the workers run already; stop_workers() first")
         self._workers.clear()
         async with AsyncExitStack() as own:
@@ -435,6 +498,21 @@ class WorkerManager:
         await asyncio.gather(*(worker.stop_worker(grace_s) for worker in self._workers.values()))
         await self._own.aclose()
 
-    def get_worker_status(self) -> dict[str, WorkerStatus]:
-        """Every worker, by its name."""
-        return {worker_id: worker.get_status() for worker_id, worker in self._workers.items()}
+    def get_worker_status(self) -> WorkersStatus:
+        """Every worker, by its name; ``await`` gives ``total_workers``, ``running_workers`` and ``worker_details``."""
+        return WorkersStatus({worker_id: worker.get_status() for worker_id, worker in self._workers.items()})
+
+    @property
+    def config(self) -> AudioConfig:
+        """The settings in force now."""
+        return _settings_of(self._config)()
+
+    @property
+    def num_workers(self) -> int:
+        """How many workers ``start_workers`` starts with the settings in force now."""
+        return self.config.num_workers
+
+    @property
+    def running(self) -> bool:
+        """Whether a worker runs."""
+        return any(worker.running for worker in self._workers.values())

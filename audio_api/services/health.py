@@ -1,0 +1,36 @@
+"""Whether a service can do its work now."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+from audio_api.errors import ErrorCode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Health:
+    """What a ``health_check`` found; true in a condition, and equal to ``True``, when the service works.
+
+    Attributes:
+        healthy: Whether the service works.
+        error: What is wrong; ``None`` when healthy.
+        error_code: Its stable name; ``None`` when healthy.
+    """
+
+    healthy: bool
+    error: str | None = None
+    error_code: ErrorCode | None = None
+
+    def __bool__(self) -> bool:
+        """The answer in one word."""
+        return self.healthy
+
+    def __eq__(self, other: object) -> bool:
+        """Compare with ``True`` or ``False``, or field by field with another finding of the same kind."""
+        if isinstance(other, bool):
+            return self.healthy is other
+        return isinstance(other, Health) and type(other) is type(self) and astuple(other) == astuple(self)
+
+    def __hash__(self) -> int:
+        """The hash of ``healthy``, because equal values have equal hashes."""
+        return hash(self.healthy)
