@@ -359,7 +359,10 @@ def spoken_by(*speakers: str | None, config: dict[str, Any] | None = None) -> di
             )
             for voices in (None, two_voices("Joe", "Jane", voiceConfig={"voice": "en-us-guide-2"}))
         ],
-        (V38, {**styled("calm"), "generationConfig": NO_VOICE}, INVALID),
+        *[
+            (V38, {**styled("calm"), "generationConfig": {**NO_VOICE, **nameless}}, INVALID)
+            for nameless in ({}, {"speechConfig": {"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": ""}}}})
+        ],
         *[
             (V38, body(speechConfig={"voiceConfig": voice, "languageCode": language}), f"for name: {name} and {end}")
             for voice, language, name, end in (
@@ -655,7 +658,7 @@ async def test_latency_is_the_time_before_the_answer(client: genai.Client, emula
 
 
 async def test_a_gzip_bomb_is_small_on_the_wire_and_large_in_memory(emulator: Emulator) -> None:
-    """A few megabytes become 300; they are a good reply, if anybody reads it to the end."""
+    """A few megabytes become 300; they are a good reply for a client that reads it to the end."""
     emulator.fail_next(Fault.GZIP_BOMB)
     headers, url = {"x-goog-api-key": KEY}, f"{emulator.url}/v1beta/models/{V38}:generateContent"
     with httpx2.stream("POST", url, json=body(), headers=headers, timeout=30) as response:
@@ -667,7 +670,7 @@ async def test_a_gzip_bomb_is_small_on_the_wire_and_large_in_memory(emulator: Em
 
 
 async def test_a_huge_body_never_ends_unless_one_hangs_up(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 MB are sent in pieces to whoever takes them; who hangs up is seen."""
+    """200 MB are sent in pieces to a client that takes them; the server sees one that hangs up."""
     emulator.fail_next(Fault.HUGE_BODY, Fault.HUGE_BODY)
     headers, url = {"x-goog-api-key": KEY}, f"{emulator.url}/v1beta/models/{V38}:generateContent"
     async with httpx2.AsyncClient() as http, http.stream("POST", url, json=body(), headers=headers) as response:
@@ -764,7 +767,7 @@ def parts_with(emulator: Emulator, fault: Fault, model: str = V38) -> list[dict[
     ],
 )
 def test_other_wrappings_hold_the_whole_sound(emulator: Emulator, fault: Fault) -> None:
-    """Whoever joins the audio parts and walks the chunks has all of it."""
+    """A client that joins the audio parts and walks the chunks has all of it."""
     parts = parts_with(emulator, fault)
     assert b"".join(pcm_of(part) for part in parts if "text" not in part) == synthesize(TEXT, "kore", "en-US")
 
@@ -958,7 +961,7 @@ async def test_reset_takes_everything_back(client: genai.Client, emulator: Emula
 
 
 def test_a_settled_server_has_heard_everybody(emulator: Emulator) -> None:
-    """Who sends a call and leaves at once is heard before a reset, not after it, by whoever comes next."""
+    """A client that sends a call and leaves at once is heard before a reset, not by the test behind it."""
     host, port = emulator.url.removeprefix("http://").split(":")
     content = json.dumps(body()).encode()
     head = f"POST /v1beta/models/{V38}:generateContent HTTP/1.1\r\nhost: x\r\nx-goog-api-key: k\r\n"

@@ -162,7 +162,11 @@ def _check_parts(
         return
     if None not in speakers and not all(each.get("speaker") for each in metadata):
         raise RefusalError("Multi-speaker generation requests must specify speech_metadata.speaker for each text part.")
-    if not speech.get("voiceConfig") and None in speakers and any(each.get("style") for each in metadata):
+    if (
+        None in speakers
+        and _voice_name(speech.get("voiceConfig", {})) is None
+        and any(each.get("style") for each in metadata)
+    ):
         raise RefusalError(INVALID)
     for each in metadata:
         if (speaker := each.get("speaker")) not in speakers:
@@ -197,22 +201,26 @@ def _is_custom(voice: str) -> bool:
 
 
 def _voice(family: str, config: dict[str, Any], language: str, custom_voices: Collection[str]) -> str:
-    prebuilt = config.get("prebuiltVoiceConfig", {}).get("voiceName")
     voice = config.get("voice")
-    if prebuilt and voice:
+    if voice and config.get("prebuiltVoiceConfig", {}).get("voiceName"):
         raise RefusalError("voice and prebuilt_voice_config are mutually exclusive.")
     if voice and family != "3.8":
         raise RefusalError(INVALID)
     if voice and _is_custom(voice):
         return _custom_voice(voice, custom_voices)
-    name = prebuilt or voice
-    if not name:
+    name = _voice_name(config)
+    if name is None:
         if family == "3.1":
             raise RefusalError(INVALID)
         return _DEFAULT_VOICE
     if name.lower() not in _VOICES and not (voice and _is_in_library(voice, language)):
         raise _unknown_voice(family, name, language)
     return str(name.lower())
+
+
+def _voice_name(config: dict[str, Any]) -> str | None:
+    """The voice that is named, in either field."""
+    return config.get("voice") or config.get("prebuiltVoiceConfig", {}).get("voiceName") or None
 
 
 def _custom_voice(voice: str, custom_voices: Collection[str]) -> str:
