@@ -16,6 +16,7 @@ from audio_api.audio import wav
 from audio_api.audio.wav import WavWriter, check_target
 from audio_api.emulator import Emulator
 from audio_api.errors import TTSOutputError
+from audio_api.services import recording
 
 LONG = "This is one of the sentences of a long text. " * 60
 
@@ -155,3 +156,43 @@ async def test_growing_files_of_killed_processes_are_collected(monkeypatch: pyte
         assert {path.name for path in folder.iterdir()} == {
             "mine.part.wav", "notes.part.wav", "empty.part.wav", "live.part.wav", "next.wav",
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("growing", [False, True], ids=["generate_audio", "stream_to_file"])
+@pytest.mark.parametrize("fault", ["full at first", "full in the middle", "name taken"])
+async def test_a_long_sound_that_cannot_be_written_is_handed_over_whole(
+    settings: AudioConfig, tmp_path: Path, mount: Callable[..., Path], growing: bool, fault: str
+) -> None:
+    """As that of a short text: what is written already and what is still to be made, in one WAV."""
+    folder = mount({"full at first": "size=4k", "full in the middle": "size=4m", "name taken": "size=40m"}[fault])
+    config = settings.model_copy(update={"output_dir": folder, "cache_dir": tmp_path / "pieces"})
+    request = AudioRequest(text=LONG * 3, output_filename="a.wav")
+
+    def take_the_name(_: object) -> None:
+        if fault == "name taken":
+            (folder / "a.wav").write_text("theirs")
+
+    async with TTSService(config) as service:
+        make = service.stream_to_file if growing else service.generate_audio
+        response = await make(request, take_the_name)
+    assert response.error_code in {ErrorCode.OUTPUT_FAILED, ErrorCode.OUTPUT_EXISTS}
+    assert response.unsaved_audio
+    elsewhere = settings.model_copy(update={"cache_dir": tmp_path / "pieces"})
+    async with TTSService(elsewhere) as service:
+        make = service.stream_to_file if growing else service.generate_audio
+        written = await make(request)
+    assert written.file_path
+    assert response.unsaved_audio == Path(written.file_path).read_bytes()
+    assert len(response.unsaved_audio) > 4 * 2**20
+
+
+async def test_a_sound_too_long_for_the_memory_is_not_made_to_its_end(
+    settings: AudioConfig, gemini_emulator: Emulator, mount: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not handed over, and what cannot be is not paid for."""
+    monkeypatch.setattr(recording, "MOST_UNSAVED_BYTES", 2**20)
+    config = settings.model_copy(update={"output_dir": mount("size=4k"), "piece_concurrency": 1})
+    async with TTSService(config) as service:
+        response = await service.generate_audio(AudioRequest(text=LONG * 10, output_filename="a.wav"))
+    assert (response.error_code, response.unsaved_audio) == (ErrorCode.OUTPUT_FAILED, None)
+    assert len(gemini_emulator.calls) <= 3

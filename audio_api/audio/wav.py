@@ -43,6 +43,9 @@ HEADER_BYTES = 44
 MAX_DATA_BYTES = 2**32 - HEADER_BYTES - 2
 """The most sound a WAV holds: its size fields have 32 bits, and a sample has two bytes. A day of 24-kHz mono."""
 
+MOST_UNSAVED_BYTES = 64 * 2**20
+"""The most sound, of 23 minutes, that is handed over in memory when its file could not be written."""
+
 _BYTES_PER_SAMPLE = 2
 _PCM, _EXTENSIBLE = 0x0001, 0xFFFE
 Encoding = Literal["pcm", "float", "a-law", "mu-law"]
@@ -401,6 +404,11 @@ class WavWriter:
         """
         return await self._draft.in_thread(self._draft.prepare, pcm)
 
+    @property
+    def unsaved(self) -> bytes | None:
+        """What was written before the file was given up; ``None``: above ``MOST_UNSAVED_BYTES``, or unreadable."""
+        return self._draft.unsaved
+
     async def commit(self, before: float = inf) -> Path:
         """Give the complete file its name, on disk before this returns. Returns its absolute path.
 
@@ -450,6 +458,7 @@ class _Draft:
         self._sample_rate = sample_rate
         self._overwrite = overwrite
         self._data_bytes = 0
+        self.unsaved: bytes | None = None
         self._fd = -1
         self._folder_fd = -1
         self._prepared = False
@@ -524,8 +533,8 @@ class _Draft:
             view = memoryview(pcm).cast("B")
             if self._data_bytes + len(view) > MAX_DATA_BYTES:
                 raise OSError(errno.EFBIG, "a WAV holds less than 4 GiB")
-            self._data_bytes += len(view)
             write_all(self._fd, view)
+            self._data_bytes += len(view)
 
     def prepare(self, pcm: Pcm = b"", trailer: bytes = b"") -> os.stat_result:
         self.write(pcm)
@@ -545,8 +554,14 @@ class _Draft:
             with explained(self._path):
                 yield
         except (TTSOutputError, ValueError):
+            self._read_back(self._fd)
             self.discard()
             raise
+
+    def _read_back(self, fd: int) -> None:
+        with suppress(OSError):
+            if self._data_bytes <= MOST_UNSAVED_BYTES:
+                self.unsaved = b"".join(_content(fd, self._data_bytes))
 
     def publish(self, before: float = inf) -> Path:
         if not self._prepared:
@@ -555,7 +570,7 @@ class _Draft:
         # Here, in the thread: it may have waited, or been frozen, since it was told to publish.
         if time.monotonic() >= before:
             raise TooLateError
-        with explained(self._path), self._undo:
+        with explained(self._path), self._undo, self._reading_back():
             self._close()
             # The path must still lead here, or a success would name a file that is elsewhere.
             if not os.path.samestat(os.fstat(self._folder_fd), self._path.parent.stat()):
@@ -568,6 +583,17 @@ class _Draft:
             except FileExistsError:
                 raise taken(self._path) from None
         return self._path
+
+    @contextmanager
+    def _reading_back(self) -> Iterator[None]:
+        fd = os.dup(self._fd)
+        try:
+            yield
+        except (OSError, TTSOutputError):
+            self._read_back(fd)
+            raise
+        finally:
+            os.close(fd)
 
     def discard(self) -> None:
         self._undo.close()
@@ -592,6 +618,14 @@ class _Draft:
                 self._close()
         with suppress(OSError):
             os.unlink(self._temp_name, dir_fd=self._folder_fd)
+
+
+def _content(fd: int, data_bytes: int) -> Iterator[bytes]:
+    """The sound of a file that has a header."""
+    at, end = HEADER_BYTES, HEADER_BYTES + data_bytes
+    while at < end and (block := os.pread(fd, end - at, at)):
+        yield block
+        at += len(block)
 
 
 # Silence after which the draft of a dead process counts as forgotten. A process of another container may look dead,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from math import inf
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audio_api.audio.large_sounds import in_sound_thread
-from audio_api.audio.wav import SAMPLE_RATE, WavWriter, encode_wav
+from audio_api.audio.wav import MOST_UNSAVED_BYTES, SAMPLE_RATE, WavWriter, encode_wav
 from audio_api.engines.base import SpeechAudio, Utterance, WordTime
-from audio_api.errors import TTSOutputError
+from audio_api.errors import AudioAPIError, TTSOutputError
 from audio_api.models.audio_request import AudioRequest
 from audio_api.services.narration import Narrated, Narration
 
@@ -82,16 +82,12 @@ class Draft:
         identity: What the file is. A name changes neither its inode nor its size nor its time.
         recording: The recording; its path is final once it is published.
         writer: Holds the file.
-        whole: The sound, if it is one piece in memory; ``None``: it is not.
     """
 
-    def __init__(
-        self, identity: os.stat_result, recording: Recording, writer: WavWriter, whole: SpeechAudio | None = None
-    ) -> None:
+    def __init__(self, identity: os.stat_result, recording: Recording, writer: WavWriter) -> None:
         self.identity = identity
         self.recording = recording
         self._writer = writer
-        self._whole = whole
 
     async def publish(self, before: float = inf) -> Recording:
         """Give the file its name.
@@ -101,21 +97,65 @@ class Draft:
 
         Raises:
             TooLateError: As ``WavWriter.commit``.
-            TTSOutputError: As ``WavWriter.commit``. Its ``audio`` is the whole WAV if there is only one piece.
+            TTSOutputError: As ``WavWriter.commit``. Its ``audio`` is the whole WAV, if that is not too large.
         """
-        with _handing_over(self._whole):
+        try:
             return replace(self.recording, path=await self._writer.commit(before))
+        except TTSOutputError as error:
+            if self._writer.unsaved:
+                error.audio, error.model = encode_wav(self._writer.unsaved), self.recording.model
+            raise
 
 
 @contextmanager
-def _handing_over(whole: SpeechAudio | None) -> Iterator[None]:
+def _handing_over(whole: SpeechAudio) -> Iterator[None]:
     """Give sound that was paid for, and cannot be written, to the caller."""
     try:
         yield
     except TTSOutputError as error:
-        if whole:
-            error.audio, error.model = encode_wav(whole.pcm), whole.model
+        error.audio, error.model = encode_wav(whole.pcm), whole.model
         raise
+
+
+async def write_blocks(writer: WavWriter, blocks: AsyncIterator[bytes], joint: Joint, total: int) -> os.stat_result:
+    """Write a sound as it is made, and complete its file; when that fails, make the rest in memory.
+
+    Args:
+        writer: Holds the file.
+        blocks: The sound.
+        joint: Knows how much of it there is.
+        total: Pieces in all.
+
+    Returns:
+        What ``WavWriter.prepare`` does.
+
+    Raises:
+        TTSOutputError: The file could not be written. Its ``audio`` is the whole WAV, unless that has, or seems to
+            get, more than ``MOST_UNSAVED_BYTES``, or the rest could not be made.
+    """
+    block = b""
+    try:
+        async for block in blocks:
+            await writer.write(block)
+            block = b""  # it would stay in memory while the next one is made
+        return await writer.prepare()
+    except TTSOutputError as error:
+        expected_s = joint.duration_s * total / max(joint.pieces, 1)
+        if writer.unsaved is not None and expected_s * 2 * SAMPLE_RATE <= MOST_UNSAVED_BYTES:
+            error.audio, error.model = await _completed(writer.unsaved + block, blocks), joint.model
+        raise
+
+
+async def _completed(begun: bytes, blocks: AsyncIterator[bytes]) -> bytes | None:
+    sound = bytearray(begun)
+    try:
+        async for block in blocks:
+            sound += block
+            if len(sound) > MOST_UNSAVED_BYTES:
+                return None
+    except AudioAPIError:
+        return None
+    return encode_wav(bytes(sound))
 
 
 @asynccontextmanager
@@ -130,7 +170,7 @@ async def record(
         on_piece: Told after each piece how many seconds of sound there are.
 
     Raises:
-        TTSOutputError: The file could not be written. Its ``audio`` is the whole WAV if there is only one piece.
+        TTSOutputError: The file could not be written. Its ``audio`` is the whole WAV, if that is not too large.
     """
     path = target.path
     async with aclosing(narration.in_order()) as parts:
@@ -142,16 +182,24 @@ async def record(
                     identity = await writer.prepare(audio.pcm)
                     await on_piece(audio.duration_s)
                     lines = (Line(part.piece.utterance, 0.0, audio.duration_s, audio.words),)
-                    yield Draft(identity, Recording(path, audio.duration_s, audio.model, lines), writer, audio)
+                    yield Draft(identity, Recording(path, audio.duration_s, audio.model, lines), writer)
             return
         joint = Joint()
-        async with target.writer() as writer:
-            # Without a name: it would keep the last piece in memory while the next one is made.
-            for _ in range(narration.total - narration.done):
-                await writer.write(await joint.add(await anext(parts)))
-                await on_piece(joint.duration_s)
-            identity = await writer.prepare(joint.finish())
+        async with target.writer() as writer, aclosing(_blocks(narration, parts, joint, on_piece)) as blocks:
+            identity = await write_blocks(writer, blocks, joint, narration.total)
             yield Draft(identity, joint.recording(path), writer)
+
+
+async def _blocks(
+    narration: Narration,
+    parts: AsyncIterator[Narrated],
+    joint: Joint,
+    on_piece: Callable[[float], Awaitable[None]],
+) -> AsyncGenerator[bytes, None]:
+    for _ in range(narration.total - narration.done):
+        yield await joint.add(await anext(parts))
+        await on_piece(joint.duration_s)
+    yield joint.finish()
 
 
 class Joint:

@@ -50,7 +50,7 @@ from audio_api.services.health import Health
 from audio_api.services.listeners import tell
 from audio_api.services.narration import Narration, Speak
 from audio_api.services.planning import PlannedPiece
-from audio_api.services.recording import Draft, Joint, Target, may_replace, record
+from audio_api.services.recording import Draft, Joint, Target, may_replace, record, write_blocks
 from audio_api.services.runtime import Runtime, content_key
 from audio_api.services.runtimes import Runtimes
 from audio_api.services.streaming import FIRST_CHARS, Live, stream_pieces
@@ -451,16 +451,27 @@ class TTSService:
     ) -> AsyncIterator[Draft]:
         async with self._prepared(request, runtime, bill, FIRST_CHARS) as (pieces, target):
             live = Live(Joint())
-            blocks = stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)
+            blocks = self._told(request, runtime, bill, pieces, live, on_progress)
             async with aclosing(blocks), target.writer(growing=True) as writer:
-                async for block in blocks:
-                    await writer.write(block)
-                    await tell(
-                        on_progress,
-                        SpeechProgress(pieces_done=live.joint.pieces, pieces_total=len(pieces), seconds=live.seconds),
-                    )
-                identity = await writer.prepare()
+                identity = await write_blocks(writer, blocks, live.joint, len(pieces))
                 yield Draft(identity, live.joint.recording(target.path), writer)
+
+    async def _told(
+        self,
+        request: AudioRequest,
+        runtime: Runtime,
+        bill: Bill,
+        pieces: list[PlannedPiece],
+        live: Live,
+        on_progress: SpeechCallback | None,
+    ) -> AsyncGenerator[bytes, None]:
+        async with aclosing(stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)) as blocks:
+            async for block in blocks:
+                yield block
+                await tell(
+                    on_progress,
+                    SpeechProgress(pieces_done=live.joint.pieces, pieces_total=len(pieces), seconds=live.seconds),
+                )
 
     @asynccontextmanager
     async def _prepared(
