@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -226,8 +227,8 @@ def test_a_span_that_was_not_measured_is_estimated() -> None:
 
 def test_tags_and_control_characters_are_not_shown() -> None:
     """Audio tags are played rather than read; control characters, surrogates and line ends would break the file."""
-    (cue,) = make_cues([Spoken("<laugh> Well,\r\n\r\n\x00yes\ud83d [sighs] <short pause>", 0, 2)])
-    assert cue.lines == ("Well, yes\ufffd [sighs]",)
+    cues = make_cues([Spoken("<laugh> Well,\r\n\r\n\x00yes\ud83d\t[sighs] <short pause>", 0, 2)])
+    assert [cue.lines for cue in cues] == [("Well,",), ("yes\ufffd [sighs]",)]
     assert make_cues([Spoken("<laugh>", 0, 1), Spoken(" \u200b\n", 1, 2)]) == []
 
 
@@ -303,3 +304,37 @@ def test_sentences_shown_together_are_spaced_as_their_script_does(first: str, se
     """Korean is written with spaces, Chinese is not."""
     cues = make_cues([Spoken(first, 0.0, 0.5), Spoken(second, 0.5, 1.0)])
     assert [" ".join(cue.lines) for cue in cues] == [shown]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "Chapter One\n\nIt was a dark night. The rain fell on the roofs.",
+            ["Chapter One", "It was a dark night.", "The rain fell on the roofs."],
+        ),
+        ("- Milk\n- Eggs\n- Tea", ["- Milk", "- Eggs", "- Tea"]),
+        (
+            "Roses are red,\nViolets are blue,\n\nSugar is sweet.",
+            ["Roses are red,", "Violets are blue,", "Sugar is sweet."],
+        ),
+        ("One.\nTwo. Three.\nFour.", ["One.", "Two. Three.", "Four."]),
+    ],
+)
+def test_a_line_of_its_own_ends_a_cue(text: str, shown: list[str]) -> None:
+    """A heading, an item and a line of verse are shown alone, however short they are."""
+    cues = make_cues([Spoken(text, 0, 0.06 * len(text))])
+    assert [" ".join(cue.lines) for cue in cues] == shown
+
+
+def test_wrapped_prose_makes_the_cues_of_its_sentences() -> None:
+    """The line ends of an editor do not show."""
+    text = " ".join(SENTENCES["en-US"])
+    as_typed, wrapped = ([Spoken(form, 0, 20)] for form in (text, textwrap.fill(text, 70)))
+    assert make_cues(wrapped) == make_cues(as_typed)
+
+
+def test_a_span_that_ends_a_line_ends_a_cue() -> None:
+    """A piece of a long text that ends with a paragraph is not joined to the next one."""
+    spans = [Spoken("Chapter One", 0, 0.7, ends_line=True), Spoken("It rained.", 0.9, 2)]
+    assert [cue.lines for cue in make_cues(spans)] == [("Chapter One",), ("It rained.",)]

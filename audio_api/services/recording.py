@@ -16,6 +16,8 @@ from audio_api.engines.base import SpeechAudio, Utterance, WordTime
 from audio_api.errors import AudioAPIError, TTSOutputError
 from audio_api.models.audio_request import AudioRequest
 from audio_api.services.narration import Narrated, Narration
+from audio_api.services.planning import PlannedPiece
+from audio_api.text.chunking import Break
 
 if TYPE_CHECKING:
     from audio_api.audio.joining import Span
@@ -26,12 +28,16 @@ _THREAD_ABOVE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is heard when, in seconds from the start of the file; each word, too, if the engine knew."""
+    """What is heard when, in seconds from the start of the file; each word, too, if the engine knew.
+
+    ``break_after`` says what ends behind it.
+    """
 
     utterance: Utterance
     start_s: float
     end_s: float
     words: tuple[WordTime, ...] = ()
+    break_after: Break = "end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +216,7 @@ class Joint:
 
         self._joining = joining
         self._joiner = joining.Joiner()
-        self._said: list[tuple[Utterance, tuple[WordTime, ...]]] = []
+        self._said: list[tuple[PlannedPiece, tuple[WordTime, ...]]] = []
         self.model = ""
 
     @property
@@ -226,7 +232,7 @@ class Joint:
 
     async def add(self, part: Narrated) -> bytes:
         """The samples that this piece adds."""
-        self._said.append((part.piece.utterance, part.audio.words))
+        self._said.append((part.piece, part.audio.words))
         self.model = part.audio.model
         pause_s = self._joining.PAUSE_S[part.piece.break_after]
         if part.audio.duration_s > _THREAD_ABOVE_S:
@@ -249,8 +255,14 @@ class Joint:
     def recording(self, path: Path) -> Recording:
         """The account of the finished sound, which is in a file now."""
         lines = tuple(
-            Line(utterance, span.start / SAMPLE_RATE, span.end / SAMPLE_RATE, tuple(_shifted(words, span)))
-            for (utterance, words), span in zip(self._said, self._joiner.spans, strict=True)
+            Line(
+                piece.utterance,
+                span.start / SAMPLE_RATE,
+                span.end / SAMPLE_RATE,
+                tuple(_shifted(words, span)),
+                piece.break_after,
+            )
+            for (piece, words), span in zip(self._said, self._joiner.spans, strict=True)
         )
         return Recording(path, self.duration_s, self.model, lines)
 

@@ -65,7 +65,7 @@ async def write_subtitles(recording: Recording, request: AudioRequest, identity:
 
 
 def _write_all(recording: Recording, request: AudioRequest, identity: os.stat_result) -> tuple[Path, ...]:
-    cues = make_cues(spoken for line in recording.lines for spoken in _spoken(line))
+    cues = make_cues(spoken for line in recording.lines for spoken in _with_line_end(line))
     paths, kept = [], f"the sound is complete in {recording.path.name}"
     for kind in dict.fromkeys(request.subtitles):
         path = recording.path.with_suffix(f".{kind}")
@@ -101,6 +101,14 @@ def _write(path: Path, content: bytes, overwrite: bool, recording: str, identity
         with suppress(FileNotFoundError):
             os.unlink(draft, dir_fd=folder_fd)
         os.close(folder_fd)
+
+
+def _with_line_end(line: Line) -> Iterator[Spoken]:
+    *others, last = _spoken(line)
+    yield from others
+    # A text is cut between clauses behind punctuation, or at the end of a line.
+    is_line = line.break_after == "clause" and last.text[-1:].isalnum()
+    yield replace(last, ends_line=is_line or line.break_after == "paragraph")
 
 
 def _spoken(line: Line) -> Iterator[Spoken]:

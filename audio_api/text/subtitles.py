@@ -14,6 +14,7 @@ from typing import Literal
 
 from audio_api.text.boundaries import TAG, Boundaries
 from audio_api.text.chunking import Limit, cuts, split_sentences
+from audio_api.text.line_ends import own_lines
 from audio_api.text.pace import SECONDS
 from audio_api.text.sizes import COLUMNS
 
@@ -53,6 +54,7 @@ class Spoken:
         words: Measured words of the text, in order; those left out are placed between the others. Empty when only the
             whole was measured.
         measured: Whether its times are: not those of a turn inside a piece of which only the whole was measured.
+        ends_line: Whether a line or a paragraph ends with it.
     """
 
     text: str
@@ -61,6 +63,7 @@ class Spoken:
     speaker: str | None = None
     words: tuple[SpokenWord, ...] = ()
     measured: bool = True
+    ends_line: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,11 @@ def make_cues(spans: Iterable[Spoken]) -> list[Cue]:
     """Lay spoken text out as subtitles that read well.
 
     A cue has at most two lines of 42 columns, less the name of its speaker on the first (a Chinese, Japanese or Korean
-    character takes two), and lasts 7 s at most. It holds one sentence, or a part that ends where a reader would pause;
-    sentences under a second go together, and so do those of two speakers, a line each. A cue that is shorter still
-    stays up to a second while nothing else is said. No word is left out, and the last cue ends when the last span does.
+    character takes two), and lasts 7 s at most. It holds one sentence, or a part that ends where a reader would pause.
+    A paragraph and a line of a list or a poem end one, too, but not a line of wrapped prose (``line_ends.own_lines``).
+    Sentences under a second that stand on one line go together, and so do those of two speakers, a line each. A cue
+    that is shorter still stays up to a second while nothing else is said. No word is left out, and the last cue ends
+    when the last span does.
 
     Args:
         spans: What is said, in order, without overlap. Those that show nothing are left out.
@@ -179,16 +184,17 @@ def _in_order(spans: Iterable[Spoken]) -> Iterator[Spoken]:
                 "in order, without overlap, and end after they start"
             )
         last_s = span.end_s
-        text = _one_line(_TAG.sub(" ", span.text))
-        if COLUMNS.total(text.replace(" ", "")):
+        lines = (_one_line(line) for line in own_lines(_TAG.sub(" ", span.text)))
+        if text := "\n".join(line for line in lines if COLUMNS.total(line.replace(" ", ""))):
             yield replace(span, text=text)
 
 
 def _runs(spans: Iterable[Spoken]) -> Iterator[list[Spoken]]:
-    """Spans that one speaker says without a long pause."""
+    """Spans that one speaker says without a long pause or the end of a line between them."""
     run: list[Spoken] = []
     for span in spans:
-        if run and (span.speaker != run[-1].speaker or span.start_s - run[-1].end_s > _LONGEST_PAUSE_S):
+        pause_s = span.start_s - run[-1].end_s if run else 0.0
+        if run and (run[-1].ends_line or span.speaker != run[-1].speaker or pause_s > _LONGEST_PAUSE_S):
             yield run
             run = []
         run.append(span)
@@ -242,15 +248,19 @@ class _Run:
         self._ends_s += times_s[1:]
 
     def _groups(self) -> list[int]:
-        """The ends of sentences, the very short ones taken together."""
+        """The ends of sentences and lines, the very short sentences of a line taken together."""
         ends: list[int] = []
-        start = 0
-        for end in accumulate(map(len, split_sentences(self._text))):
-            if self._ends_s[end - 1] - self._starts_s[start] >= SHORTEST_S:
-                ends.append(end)
-                start = end
-        # A short rest joins the group before it.
-        return [*ends[:-1], len(self._text)]
+        for line in self._text.splitlines(keepends=True):
+            start = line_start = ends[-1] if ends else 0
+            for end in accumulate(map(len, split_sentences(line)), initial=line_start):
+                if end > start and self._ends_s[end - 1] - self._starts_s[start] >= SHORTEST_S:
+                    ends.append(end)
+                    start = end
+            # A short rest joins the group before it.
+            if ends and ends[-1] > line_start:
+                ends.pop()
+            ends.append(line_start + len(line))
+        return ends
 
     def _fitted(self, start: int, end: int) -> Iterator[Cue]:
         """One cue, or as many as the text needs."""
