@@ -118,6 +118,15 @@ async def test_the_day_resets_at_pacific_midnight(gemini_emulator: Emulator) -> 
     assert "2026-11-23 08:00 UTC" in str(free)
 
 
+@pytest.mark.parametrize("header", ["86400000", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_days_quota_is_back_when_the_day_is_over(header: str) -> None:
+    """Whatever a server says: quotas of a day last until midnight in California."""
+    error = _answer(429, _error("x", _quota("RequestsPerDay")), {"Retry-After": header})
+    assert isinstance(error, TTSQuotaError)
+    assert error.reset_at == next_pacific_midnight(NOW)
+    assert error.retry_after_s == (next_pacific_midnight(NOW) - NOW).total_seconds()
+
+
 @pytest.mark.parametrize(
     ("now", "midnight"),
     [
@@ -392,8 +401,14 @@ def test_400_is_told_apart(document: Any, kind: type[AudioAPIError], code: Error
         ("42s", None, 42),
         ("3.9s", None, 3.9),
         ("42s", "10", 42),
-        ("42s", "1572", 1572),
-        (None, "1572", 1572),
+        ("42s", "572", 572),
+        (None, "572", 572),
+        (None, "1572", 600),
+        (None, "86400000", 600),
+        ("86400000s", None, 600),
+        (None, "Fri, 31 Dec 9999 23:59:59 GMT", 600),
+        (None, "Fri, 31 Dec 99999999999 23:59:59 GMT", None),
+        (None, "9" * 5_000, None),
         (None, "1.5", 1.5),
         (None, "Sun, 22 Nov 2026 20:01:00 GMT", 60),
         (None, "Sun, 22 Nov 2026 19:00:00 GMT", 0),
@@ -411,7 +426,7 @@ def test_400_is_told_apart(document: Any, kind: type[AudioAPIError], code: Error
 def test_the_servers_longest_delay_counts(
     status: int, delay: Any, header: str | None, expected_s: float | None
 ) -> None:
-    """RetryInfo or Retry-After, in seconds or as a date, whichever is longer; nonsense counts as silence."""
+    """RetryInfo or Retry-After, in seconds or as a date, up to ten minutes; nonsense counts as silence."""
     details = [] if delay is None else [_detail("RetryInfo", retryDelay=delay)]
     headers = {} if header is None else {"Retry-After": header}
     assert _answer(status, _error("x", *details), headers).retry_after_s == expected_s

@@ -254,6 +254,31 @@ async def test_a_429_pauses_everybody(named_s: float | None, wait_s: float, limi
     assert time_.slept == [pytest.approx(wait_s)]
 
 
+async def test_a_delay_of_a_thousand_days_is_ten_minutes_and_a_probe(limits: MemoryLimits, time_: Time) -> None:
+    """Of an engine of another kind, too; the first call afterwards is refused again, and holds the others back."""
+    refusal = TTSRateLimitError("slow down", retry_after_s=86_400_000.0)
+    one, other = paced(ScriptedEngine([refusal, refusal]), limits, time_), paced(ScriptedEngine(), limits, time_)
+    assert await outcome(one) is refusal
+    for call in (one, other):
+        held = await outcome(other)
+        assert held
+        assert held.retry_after_s == pytest.approx(600)
+        time_.now_s += 600
+        assert await outcome(call) is (refusal if call is one else None)
+    assert await outcome(one) is None
+    assert time_.slept == []
+
+
+async def test_a_day_ends_at_midnight_whatever_an_engine_says(limits: MemoryLimits, time_: Time) -> None:
+    """Midnight in California is twelve hours away."""
+    over = TTSQuotaError("the day is over")
+    over.reset_at = datetime.fromtimestamp(NOON, UTC) + timedelta(days=1_000)
+    assert await outcome(paced(ScriptedEngine([over]), limits, time_)) is over
+    held = await outcome(paced(ScriptedEngine(), limits, time_))
+    assert held
+    assert held.retry_after_s == pytest.approx(12 * 3_600)
+
+
 async def test_a_used_up_day_stops_everybody_until_it_resets(limits: MemoryLimits, time_: Time) -> None:
     """Afterwards one call looks whether the quota is back, and lets the others in."""
     over = TTSQuotaError("the day is over")

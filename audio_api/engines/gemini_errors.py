@@ -252,8 +252,13 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
+LONGEST_DELAY_S = 600.0
+"""A minute's quota and an outage are over, or worth another call, by then, whatever delay a server names."""
+
+
 def _from_status(answer: _Answer, now: datetime) -> AudioAPIError:
-    retry_after_s = _retry_after_s(answer, now)
+    named_s = _retry_after_s(answer, now)
+    retry_after_s = None if named_s is None else min(named_s, LONGEST_DELAY_S)
     match answer.status:
         case 400:
             return _from_400(answer)
@@ -262,7 +267,7 @@ def _from_status(answer: _Answer, now: datetime) -> AudioAPIError:
         case 404:
             return _from_404(answer)
         case 429:
-            return _from_429(answer, now, retry_after_s)
+            return _from_429(answer, now, retry_after_s, named_s)
         case 408 | 499:
             return TTSUnavailableError(f"the API gave up on the call ({answer})", retry_after_s=retry_after_s)
     return _from_class(answer, retry_after_s)
@@ -332,7 +337,7 @@ def _from_404(answer: _Answer) -> AudioAPIError:
     return TTSModelNotFoundError(f"the API does not know the model ({answer})")
 
 
-def _from_429(answer: _Answer, now: datetime, retry_after_s: float | None) -> AudioAPIError:
+def _from_429(answer: _Answer, now: datetime, retry_after_s: float | None, named_s: float | None) -> AudioAPIError:
     failures = answer.of_type("QuotaFailure")
     violations = [violation for failure in failures for violation in _objects(failure.get("violations"))]
     quotas = quote(", ".join(_limit(violation) for violation in violations), answer.key) or str(answer)
@@ -350,7 +355,7 @@ def _from_429(answer: _Answer, now: datetime, retry_after_s: float | None) -> Au
     if _NO_CREDIT.search(answer.message):
         return TTSQuotaError(f"the account's credit is used up ({answer})", code=ErrorCode.CREDIT_EXHAUSTED)
     if any(_is_daily(violation) for violation in violations):
-        return _day_is_over(quotas, now, retry_after_s)
+        return _day_is_over(quotas, now, named_s)
     error = TTSRateLimitError(f"too many calls this minute ({quotas})", retry_after_s=retry_after_s)
     error.per_minute = min(filter(None, map(_calls_per_minute, violations)), default=None)
     return error
@@ -376,9 +381,13 @@ _SHORT_DELAY_S = 300.0
 
 
 def _day_is_over(quotas: str, now: datetime, retry_after_s: float | None) -> TTSQuotaError:
-    if retry_after_s is not None and retry_after_s <= _SHORT_DELAY_S:
-        retry_after_s = None
-    reset_at = next_pacific_midnight(now) if retry_after_s is None else now + timedelta(seconds=retry_after_s)
+    reset_at = next_pacific_midnight(now)
+    if retry_after_s is not None:
+        retry_after_s = min(retry_after_s, (reset_at - now).total_seconds())
+        if retry_after_s <= _SHORT_DELAY_S:
+            retry_after_s = None
+        else:
+            reset_at = now + timedelta(seconds=retry_after_s)
     error = TTSQuotaError(
         f"the day's quota is used up until {reset_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC ({quotas})",
         retry_after_s=retry_after_s,
@@ -419,5 +428,5 @@ def _header_delay_s(value: str, now: datetime) -> float | None:
         return seconds
     try:
         return max(0.0, math.ceil((parsedate_to_datetime(value) - now).total_seconds()))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
-from audio_api.engines.gemini_errors import next_pacific_midnight
+from audio_api.engines.gemini_errors import LONGEST_DELAY_S, next_pacific_midnight
 from audio_api.errors import (
     AudioAPIError,
     ErrorCode,
@@ -233,9 +233,12 @@ class Pacer:
         """Close the gate when the failure concerns every call, and tell whether it is an outage."""
         if isinstance(error, TTSRateLimitError) and error.code is not ErrorCode.SPEND_LIMITED:
             await self._learn(model, error)
-            await self._close(model, _UNNAMED_PAUSE_S if error.retry_after_s is None else error.retry_after_s)
+            pause_s = _UNNAMED_PAUSE_S if error.retry_after_s is None else min(error.retry_after_s, LONGEST_DELAY_S)
+            # After more than a minute's pause one call finds out whether all may go on.
+            await self._close(model, pause_s, _PROBE_S if pause_s > MINUTE_S else 0.0)
         elif isinstance(error, TTSQuotaError) and error.reset_at is not None:
-            await self._close(model, (error.reset_at - self._clock.now()).total_seconds(), _PROBE_S)
+            reset_at = min(error.reset_at, next_pacific_midnight(self._clock.now()))
+            await self._close(model, (reset_at - self._clock.now()).total_seconds(), _PROBE_S)
         elif error.code in DOWN or isinstance(error, TTSAuthenticationError):
             self._refusals[model] += error.code is ErrorCode.UNAVAILABLE
             return await self._is_outage(model, turn)
@@ -278,7 +281,7 @@ class Pacer:
             return
         try:
             with uncounted():
-                await self._limits.learn(model, refusal.per_minute, refusal.retry_after_s)
+                await self._limits.learn(model, refusal.per_minute, min(refusal.retry_after_s, LONGEST_DELAY_S))
         except QueueServiceError as error:
             self._warn(error)
 
