@@ -91,7 +91,7 @@ async def test_a_large_reply_arrives_whole(parts: list[dict[str, Any]], indent: 
 
 async def test_text_that_looks_like_sound_stays_text() -> None:
     """A quotation of JSON in a text part is not taken for sound, however long it is."""
-    quoted = json.dumps({"data": "A" * 2_000_000})
+    quoted = json.dumps({"data": "A" * 700_000})
     audio = await heard(reply({"text": quoted}, sound(PCM), {"text": "sound 0"}))
     assert isinstance(audio, SpeechAudio)
     assert same(audio.pcm, PCM)

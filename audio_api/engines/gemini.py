@@ -136,7 +136,7 @@ class GeminiEngine(SpeechEngine):
                     raise _with_the_voice(error, utterance) from None
             else:
                 read = partial(read_reply, reply, asked_model=utterance.model, wire=wire)
-                return await in_sound_thread(read) if wire.sounds else read()
+                return await in_sound_thread(read) if wire.holds_much else read()
 
     async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
         """Make one call and unwrap its sound as it arrives; the 2.5 models send all of it in one block.
@@ -195,8 +195,8 @@ class GeminiEngine(SpeechEngine):
             # the call here, so this is where the API objects.
             event = await self._named(anext(events, None), end_s - time.monotonic(), reading.wire)
             while event is not None:
-                large = bool(reading.wire.sounds)
-                if block := await in_sound_thread(reading.take, event) if large else reading.take(event):
+                much = reading.wire.holds_much
+                if block := await in_sound_thread(reading.take, event) if much else reading.take(event):
                     hand_on(block)
                 timeout_s = min(self._stall_timeout_s, end_s - time.monotonic())
                 event = await self._named(anext(events, None), timeout_s)

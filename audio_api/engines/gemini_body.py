@@ -13,12 +13,14 @@ from io import FileIO
 
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.audio.large_sounds import in_sound_thread, take_permit
+from audio_api.engines.gemini_json import MOST_JSON_BYTES, too_much
 
 # Parsing takes four times the size of a body in memory, and many may come in at once. 8 seconds of speech are less.
 # A multiple of four, as base64 is.
 _STEP_BYTES = 2**19
-_SOUND_FROM_BYTES = 2**16
-_DATA = re.compile(rb'(?<!\\)"data" *: *"')
+# Hundreds of parts of a tenth of a second are sound, too.
+_SOUND_FROM_BYTES = 2**10
+_DATA = re.compile(rb'(?<!\\)"data"\s*:\s*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +58,16 @@ class Body:
         return bytes(self._tail) if self._file is None else await in_file_thread(self._read, self._file)
 
     async def unpack(self) -> Unpacked:
-        """The whole of it, with a large sound apart from the rest.
+        """The whole of it, with large sounds apart from the rest.
 
         Raises:
+            TTSAudioError: There is far more in it than sound.
             ValueError: A large sound is no base64.
         """
-        if self._file is None:
+        if self._file is None and len(self._tail) < _STEP_BYTES:
             return Unpacked(bytes(self._tail))
         await take_permit()
-        return await in_sound_thread(self._unpack, self._file)
+        return await in_sound_thread(self._unpack)
 
     def close(self) -> None:
         """Forget it; waits the few milliseconds for a thread that a cancelled call has left behind."""
@@ -93,32 +96,50 @@ class Body:
             file.seek(0)
             return file.readall() + self._tail
 
-    def _unpack(self, file: FileIO) -> Unpacked:
+    def _unpack(self) -> Unpacked:
         self._set_aside()
+        if self._file is None:
+            return unpacked(self._tail)
         if self._tail:
-            return Unpacked(self._read(file))
+            return unpacked(self._read(self._file))
         with self._in_use:
-            with mmap.mmap(file.fileno(), 0) as body:
+            with mmap.mmap(self._file.fileno(), 0) as body:
                 json, extents = _decoded_in_place(body)
-            sounds = {mark: os.pread(file.fileno(), size, start) for mark, (start, size) in extents.items()}
+            sounds = {mark: os.pread(self._file.fileno(), size, start) for mark, (start, size) in extents.items()}
         return Unpacked(json, sounds)
+
+
+def unpacked(content: bytes | bytearray) -> Unpacked:
+    """What is in memory, with large sounds apart from the rest; for a thread.
+
+    Raises:
+        TTSAudioError: As from ``Body.unpack``.
+        ValueError: As from ``Body.unpack``.
+    """
+    if len(content) < _STEP_BYTES:
+        return Unpacked(bytes(content))
+    with mmap.mmap(-1, len(content)) as body:
+        body.write(content)
+        json, extents = _decoded_in_place(body)
+        return Unpacked(json, {mark: body[start : start + size] for mark, (start, size) in extents.items()})
 
 
 def _decoded_in_place(body: mmap.mmap) -> tuple[bytes, dict[bytes, tuple[int, int]]]:
     """The JSON with marks for sounds, and by its mark where each sound begins now and how long it is."""
     extents: dict[bytes, tuple[int, int]] = {}
     json = bytearray()
-    copied = 0
-    found = _DATA.search(body)
-    while found:
-        start = end = found.end()
+    copied = seen = 0
+    # A search in the whole would keep the interpreter from everything else for too long.
+    while found := _DATA.search(body, seen, copied + MOST_JSON_BYTES - len(json)):
+        start = seen = found.end()
         if body.find(b'"', start, start + _SOUND_FROM_BYTES) < 0:
-            end, size = _decode(body, start)
+            seen, size = _decode(body, start)
             mark = b"sound %d" % len(extents)
             extents[mark] = start, size
             json += body[copied:start] + binascii.b2a_base64(mark, newline=False)
-            copied = end
-        found = _DATA.search(body, end)
+            copied = seen
+    if len(json) + len(body) - copied > MOST_JSON_BYTES:
+        raise too_much()
     return bytes(json + body[copied:]), extents
 
 

@@ -160,10 +160,14 @@ def _describe(code: ErrorCode, error: Exception, key: str) -> str:
 _KEY_LIKE = re.compile(r"\bAIza[\w-]{20,}")
 
 
+# Of a page, its beginning says what is wrong.
+_MOST_CHARS = 4_000
+
+
 def quote(message: str, key: str) -> str:
     """A server's words on one line of at most 200 characters, without the key."""
     message = _KEY_LIKE.sub("[key]", message.replace(key, "[key]") if key else message)
-    message = "".join(char if char.isprintable() else " " for char in message)
+    message = "".join(char if char.isprintable() else " " for char in message[:_MOST_CHARS])
     message = " ".join(message.split())
     return message if len(message) <= 200 else message[:199] + "…"
 
@@ -221,8 +225,6 @@ class _Answer:
 # Where gateways put their words: FastAPI, Kong, OpenAI's body, RFC 9457, and plain text.
 _WORDS = ("message", "error", "detail", "msg", "error_description", "title", "errors")
 _MARKUP = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^<>]*>", re.DOTALL | re.IGNORECASE)
-# Of a page, its beginning says what is wrong.
-_MOST_CHARS = 4_000
 
 
 def _words(document: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -23,6 +22,11 @@ _REFUSALS = {"SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION", 
 # The copyright filter says OTHER, like a failed generation, and tells itself apart only by this sentence.
 _COPYRIGHT = "generated content was filtered"
 
+# 10 s, whose conversion takes up to 20 ms.
+_MUCH_BYTES = 480_000
+# A count of tokens above is none: ten times the largest context.
+_MOST_TOKENS = 10_000_000
+
 # What a server may put into our texts and logs.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -32,19 +36,25 @@ class Wire:
     """What only the transport knows of a call.
 
     Attributes:
-        body: The reply, or the events of a stream, as it came when it was too small to hold speech: the SDK drops the
-            finish message in it.
+        finish_message: The API's words on why the reply ended, which the SDK drops.
         sounds: Sounds that the SDK never saw, each by the mark that the SDK found in its place.
+        marks: How many marks were given.
         status: Of HTTP; 0 before it is known.
         objection: What the API refuses in the way the call was put; ``None``: nothing.
         call: Ends the call when it is closed: of a stream whose event it cannot read, the SDK forgets the connection.
     """
 
-    body: bytes = b""
+    finish_message: str = ""
     status: int = 0
     objection: Objection | None = None
     sounds: dict[bytes, bytes] = field(default_factory=dict)
+    marks: int = 0
     call: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    @property
+    def holds_much(self) -> bool:
+        """Whether unwrapping its sounds would hold up the event loop."""
+        return sum(map(len, self.sounds.values())) > _MUCH_BYTES
 
 
 current_wire: ContextVar[Wire] = ContextVar("current_wire")
@@ -86,7 +96,8 @@ class Reading:
             TTSAudioError: The sound is in no format that this library reads.
         """
         # Usage is a running total.
-        self._usage = _read_usage(reply) or self._usage
+        usage = _read_usage(reply)
+        self._usage = self._usage if usage is None else usage
         self._model = _spoken_model(reply) or self._model
         self._blocked = _name(getattr(getattr(reply, "prompt_feedback", None), "block_reason", None)) or self._blocked
         candidate = next(iter(getattr(reply, "candidates", None) or ()), None)
@@ -138,7 +149,7 @@ class Reading:
             return TTSContentBlockedError(f"the API refuses to speak this text ({why})")
         if reason == "LANGUAGE":
             return TTSAPIError("the model does not speak this language; choose another language or model")
-        if reason == "OTHER" and _COPYRIGHT in _finish_message(self.wire.body):
+        if reason == "OTHER" and _COPYRIGHT in self.wire.finish_message:
             return TTSContentBlockedError(
                 "the API refuses to speak this text because it resembles copyrighted works; rephrase or shorten it"
             )
@@ -173,25 +184,22 @@ def read_reply(reply: Any, *, asked_model: str, wire: Wire) -> SpeechAudio:
 
 
 def _read_usage(reply: Any) -> TokenUsage | None:
-    """The tokens that a reply says were billed; ``None`` where it says nothing."""
+    """The tokens that a reply says were billed: none if a count of it cannot be one; ``None``: it says nothing."""
     metadata = getattr(reply, "usage_metadata", None)
     details = getattr(metadata, "candidates_tokens_details", None)
     audio = [
-        _count(detail, "token_count")
+        getattr(detail, "token_count", None)
         for detail in (details if isinstance(details, list) else ())
         if _name(getattr(detail, "modality", None)) == "AUDIO"
     ]
-    usage = TokenUsage(
-        input_tokens=_count(metadata, "prompt_token_count"),
-        output_tokens=_count(metadata, "candidates_token_count") or sum(audio),
-        audio_tokens=sum(audio),
-    )
-    return None if usage == TokenUsage() else usage
-
-
-def _count(holder: Any, name: str) -> int:
-    value = getattr(holder, name, None)
-    return value if isinstance(value, int) and value > 0 else 0
+    prompt, spoken = (getattr(metadata, name, None) for name in ("prompt_token_count", "candidates_token_count"))
+    counts = [count for count in (prompt, spoken, *audio) if count is not None]
+    if not any(counts):
+        return None
+    if not all(type(count) is int and 0 <= count <= _MOST_TOKENS for count in counts):
+        return TokenUsage()
+    audio_tokens = sum(count or 0 for count in audio)
+    return TokenUsage(input_tokens=prompt or 0, output_tokens=spoken or audio_tokens, audio_tokens=audio_tokens)
 
 
 def _name(value: Any) -> str | None:
@@ -211,14 +219,6 @@ def _finish_reason(candidate: Any) -> str | None:
     if name is None:
         return None if reason is None else "STOP"
     return _identifier(name) or "UNKNOWN"
-
-
-def _finish_message(body: bytes) -> str:
-    try:
-        # Of a stream, the last event.
-        return str(json.loads(body.rpartition(b"data: ")[2])["candidates"][0]["finishMessage"])
-    except (ValueError, LookupError, TypeError):
-        return ""
 
 
 def _spoken_model(reply: Any) -> str | None:

@@ -13,13 +13,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import cache, partial
 from ipaddress import ip_address
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
-from audio_api.engines.gemini_body import Body
+from audio_api.audio.large_sounds import in_sound_thread
+from audio_api.engines.gemini_body import Body, Unpacked, unpacked
+from audio_api.engines.gemini_json import MOST_ERROR_BYTES, Events, reduce_error, reduce_reply, too_much
 from audio_api.engines.gemini_reply import Wire, current_wire
 from audio_api.errors import ConfigurationError, ErrorCode, TTSAudioError
 
@@ -31,8 +33,11 @@ MAX_REPLY_BYTES = 64 * 2**20
 _CONNECT_TIMEOUT_S = 10.0
 # As httpx keeps idle connections; servers close theirs later.
 _KEEP_ALIVE_S = 5.0
-# A reply of this size holds no speech, but may hold a reason that the SDK drops.
+# Reading this much JSON takes less than a millisecond.
 _SMALL_REPLY_BYTES = 2**16
+_STEP_BYTES = 2**14
+# The longest speech in blocks of 80 ms has 8,200.
+_MOST_EVENTS = 50_000
 
 
 class _Lanes:
@@ -96,15 +101,20 @@ class _SpeechTransport(httpx2.AsyncBaseTransport):
             call.push_async_callback(reply.aclose)
             if wire:
                 wire.status = reply.status_code
-            stream = _BoundedStream(reply, wire, call)
+            stream = _BoundedStream(reply, call)
             headers = [(name, value) for name, value in reply.headers.raw if name.lower() not in _WIRE_ONLY]
             respond = partial(httpx2.Response, reply.status_code, headers=headers, extensions=reply.extensions)
-            if reply.status_code == 200 and request.url.path.endswith(_STREAM_METHOD):
-                return respond(stream=stream.detached())
+            method = request.url.path.rpartition(":")[2]
+            if wire and reply.status_code != _OK:
+                return respond(content=reduce_error(await stream.beginning(MOST_ERROR_BYTES + 1), reply.reason_phrase))
+            if wire and method == _STREAM:
+                return respond(stream=stream.detached(wire))
             with closing(Body()) as body:
                 async for part in stream:
                     await body.add(part)
-                return respond(content=await _content(body, wire))
+                if wire and method == _SPEECH:
+                    return respond(content=await _reduced(await _unpacked(body), wire))
+                return respond(content=await body.read())
 
     async def aclose(self) -> None:
         await self._lanes.aclose()
@@ -136,37 +146,53 @@ async def _send(lane: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> htt
 _SENDING = "http11.send_request_headers.started"
 
 
-async def _content(body: Body, wire: Wire | None) -> bytes:
-    """What the caller is given of a reply; only who knows the wire finds large sounds there."""
-    if wire is None:
-        return await body.read()
+async def _unpacked(body: Body) -> Unpacked:
     try:
-        unpacked = await body.unpack()
+        return await body.unpack()
     except ValueError as error:
         raise httpx2.DecodingError(str(error)) from None
-    wire.sounds = unpacked.sounds
-    return unpacked.json
 
 
-_STREAM_METHOD = ":streamGenerateContent"
+async def _reduced(unpacked: Unpacked, wire: Wire) -> bytes:
+    """What the SDK is given; the wire keeps the rest."""
+    reduce = partial(reduce_reply, unpacked.json, unpacked.sounds, wire.marks)
+    try:
+        reduced = await in_sound_thread(reduce) if len(unpacked.json) > _SMALL_REPLY_BYTES else reduce()
+    except (ValueError, RecursionError) as error:
+        raise httpx2.DecodingError(type(error).__name__) from None
+    wire.sounds |= reduced.sounds
+    wire.marks += len(reduced.sounds)
+    wire.finish_message = reduced.finish_message or wire.finish_message
+    return reduced.json
+
+
+_OK = 200
+_SPEECH, _STREAM = "generateContent", "streamGenerateContent"
 # These describe the bytes on the wire, not the decoded body.
 _WIRE_ONLY = {b"content-encoding", b"content-length", b"transfer-encoding"}
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
-    """The decoded body of a reply as it comes in; a small one is kept for the engine."""
+    """The decoded body of a reply as it comes in."""
 
-    def __init__(self, reply: httpx2.Response, wire: Wire | None, call: AsyncExitStack) -> None:
+    def __init__(self, reply: httpx2.Response, call: AsyncExitStack) -> None:
         self._reply = reply
-        self._wire = wire
         self._call = call
 
-    def detached(self) -> Self:
+    def detached(self, wire: Wire) -> _Speech:
         """The stream as owner of the call, which ends with it, or when the engine says so."""
         self._call = self._call.pop_all()
-        if self._wire:
-            self._wire.call.push_async_callback(self.aclose)
-        return self
+        wire.call.push_async_callback(self.aclose)
+        return _Speech(self, wire)
+
+    async def beginning(self, most_bytes: int) -> bytes:
+        """The first bytes; the others stay where they are."""
+        content = bytearray()
+        async for part in self._reply.aiter_bytes():
+            content += part
+            if len(content) >= most_bytes:
+                break
+        return bytes(content[:most_bytes])
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         announced = self._reply.headers.get("content-length", "")
@@ -177,12 +203,47 @@ class _BoundedStream(httpx2.AsyncByteStream):
             size += len(part)
             if size > MAX_REPLY_BYTES:
                 raise _too_large()
-            if self._wire:
-                self._wire.body = self._wire.body + part if size <= _SMALL_REPLY_BYTES else b""
             yield part
 
     async def aclose(self) -> None:
         await self._call.aclose()
+
+
+class _Speech(httpx2.AsyncByteStream):
+    """The events of a stream as they come in, each as the SDK is given it."""
+
+    def __init__(self, stream: _BoundedStream, wire: Wire) -> None:
+        self._stream = stream
+        self._wire = wire
+        self._events = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        events = Events()
+        async for part in self._stream:
+            for at in range(0, len(part), _STEP_BYTES):
+                # It may hold thousands of lines.
+                await asyncio.sleep(0)
+                for event in events.feed(part[at : at + _STEP_BYTES]):
+                    yield await self._reduced(event)
+        if event := events.end():
+            yield await self._reduced(event)
+
+    async def _reduced(self, event: bytearray) -> bytes:
+        self._events += 1
+        if self._events > _MOST_EVENTS:
+            raise too_much()
+        # Thousands of events may come at once.
+        await asyncio.sleep(0)
+        try:
+            found = (
+                await in_sound_thread(unpacked, event) if len(event) > _SMALL_REPLY_BYTES else Unpacked(bytes(event))
+            )
+        except ValueError as error:
+            raise httpx2.DecodingError(str(error)) from None
+        return b"data: " + await _reduced(found, self._wire) + b"\n\n"
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 def _too_large() -> TTSAudioError:
