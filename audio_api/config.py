@@ -305,7 +305,7 @@ class AudioConfig(BaseSettings):
     min_audio_size: int = Field(default=1_000, ge=0, description="Bytes of sound below which an answer is no audio.")
     audio_checks: Literal["strict", "standard", "off"] = Field(
         default="standard",
-        description="strict: doubtful audio fails. standard: it is asked for again, then accepted with a warning. "
+        description="strict: doubtful audio fails. standard: it is asked for again, then marked in `doubtful`. "
         "off: only completeness is checked.",
     )
     model_fallback: bool = Field(

@@ -99,7 +99,7 @@ async def test_the_file_holds_nothing_but_sound_and_known_notes(tmp_path: Path) 
     """The text, its speakers and its style have no place in it."""
     await PieceCache(tmp_path, PLENTY_BYTES).put(KEY, made())
     notes = json.loads(file_of(tmp_path).read_bytes()[44 + 10_000 + 8 : -32])
-    assert set(notes) == {"model", "finish_reason", "usage", "warnings", "made_at"}
+    assert set(notes) == {"model", "finish_reason", "usage", "warnings", "doubtful", "made_at"}
     with pytest.raises(ValidationError):
         CachedPiece.model_validate({**made().model_dump(), "pcm": b"", "text": "secret"})
 
@@ -311,7 +311,7 @@ async def test_a_bound_that_shrank_is_kept_from_the_first_piece_on(tmp_path: Pat
 async def test_a_piece_larger_than_the_cache_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It would push out all others and itself."""
     assert not await PieceCache(tmp_path, 9_000).put(KEY, made())
-    assert warnings_in(caplog) == ["a piece has 10,288 bytes; all pieces together may have 9,000"]
+    assert warnings_in(caplog) == ["a piece has 10,304 bytes; all pieces together may have 9,000"]
 
 
 async def test_only_files_of_the_cache_are_evicted(tmp_path: Path) -> None:

@@ -104,13 +104,17 @@ def part(sound: bytes, share: float) -> bytes:
 
 
 def test_no_natural_sentence_is_a_false_alarm(takes: list[Spoken]) -> None:
-    """Five sentences in each language the offline engine speaks are accepted, also with the language left out."""
+    """Five sentences in each language the offline engine speaks are accepted; a second take settles a language unsaid.
+
+    French and Vietnamese are quicker than the alphabets that an unknown language counts as.
+    """
     assert len(SENTENCES) >= 22
     assert min(map(len, SENTENCES.values())) >= 5
     for take in takes:
-        for language in (take.language, ""):
-            verdict = judge(Take(take.pcm, RATE, text=take.text, language=language))
-            assert (verdict.outcome, verdict.code, verdict.detail) == ("accept", None, ""), (take.text, verdict)
+        verdict = take.judge(take.pcm)
+        assert (verdict.outcome, verdict.code, verdict.detail) == ("accept", None, ""), (take.text, verdict)
+        unsaid = judge(Take(take.pcm, RATE, text=take.text))
+        assert unsaid.outcome == "accept" or unsaid.plausible, (take.text, unsaid)
 
 
 def test_no_voice_style_or_speed_is_a_false_alarm() -> None:
@@ -368,19 +372,19 @@ def test_slow_speech_may_last_longer(speech: bytes, take: Spoken) -> None:
 
 def test_fast_speech_may_be_shorter(speech: bytes, take: Spoken) -> None:
     """A fast style or a speed above 1.1 widens the lower limits, in proportion to a very high speed."""
+    usual_s = len(take.pcm) / 2 / RATE
 
-    def outcome(pace: float, style: str = "", speed: float = 1.0) -> str:
-        seconds = sum(map(str.isalpha, take.text)) / 15.7 / pace
-        sound = speech[7_200 : 7_200 + round(seconds * RATE) * 2] + quiet(0.25)
+    def outcome(share: float, style: str = "", speed: float = 1.0) -> str:
+        sound = speech[7_200 : 7_200 + round(usual_s * share * RATE) * 2] + quiet(0.25)
         return judge(Take(sound, RATE, text=take.text, language="en-US", style=style, speed=speed)).outcome
 
-    assert [outcome(pace) for pace in (1.2, 1.6, 2.2)] == ["accept", "suspect", "reject"]
+    assert [outcome(share) for share in (0.9, 0.6, 0.3)] == ["accept", "suspect", "reject"]
     for fast in ({"style": "fast"}, {"speed": 1.2}):
-        assert [outcome(pace, **fast) for pace in (1.6, 2.2, 2.8)] == ["accept", "suspect", "reject"]
-    assert [outcome(pace, speed=2.0) for pace in (2.5, 3.3, 4.4)] == ["accept", "suspect", "reject"]
+        assert [outcome(share, **fast) for share in (0.7, 0.45, 0.24)] == ["accept", "suspect", "reject"]
+    assert [outcome(share, speed=2.0) for share in (0.45, 0.28, 0.14)] == ["accept", "suspect", "reject"]
 
 
-def test_the_better_of_two_takes_has_more_speech(take: Spoken) -> None:
+def test_silence_around_speech_counts_for_nothing(take: Spoken) -> None:
     """``speech_s`` counts from the first to the last audible frame, so silence does not make a take look longer."""
     whole, cut = take.judge(take.pcm + quiet(1)), take.judge(part(take.pcm, 0.45) + quiet(1))
     assert cut.outcome == "suspect"
@@ -412,21 +416,25 @@ SCRIPTS = {
 }
 
 
+# The rates were measured at 175 words a minute; the offline voice speaks 145.
+PACE_OF_TABLE = 145 / 175
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_each_script_has_a_rate_of_its_own(script: str, speech: bytes) -> None:
-    """Letters for eight seconds at the script's rate take as long at 0.67 to 1.2 times it, not at 1.6, 2.2 or 0.2."""
+    """Letters for eight seconds at the script's rate may take 0.9 to 1.25 times as long, not 0.55, 0.2 or 4 times."""
     letters, per_s, language = SCRIPTS[script]
-    text = letters * round(8 * per_s / len(letters))
+    text = f"{letters} " * round(8 * per_s * PACE_OF_TABLE / len(letters))
 
-    def verdict(pace: float) -> Verdict:
-        sound = speech[7_200 : 7_200 + round(8 / pace * RATE) * 2] + quiet(0.25)
+    def verdict(share: float) -> Verdict:
+        sound = speech[7_200 : 7_200 + round(8 * share * RATE) * 2] + quiet(0.25)
         return judge(Take(sound, RATE, text=text, language=language))
 
-    assert [verdict(pace).outcome for pace in (0.67, 0.96, 1.2)] == ["accept"] * 3
-    assert verdict(1.6).outcome == "suspect"
-    assert verdict(2.2).outcome == "reject"
-    assert verdict(1.6).code is verdict(2.2).code is ErrorCode.AUDIO_TOO_SHORT
-    assert verdict(0.2).code is ErrorCode.AUDIO_TOO_LONG
+    assert [verdict(share).outcome for share in (0.9, 1.0, 1.25)] == ["accept"] * 3
+    assert verdict(0.55).outcome == "suspect"
+    assert verdict(0.2).outcome == "reject"
+    assert verdict(0.55).code is verdict(0.2).code is ErrorCode.AUDIO_TOO_SHORT
+    assert verdict(4).code is ErrorCode.AUDIO_TOO_LONG
 
 
 def test_tags_and_accents_are_not_counted(speech: bytes) -> None:

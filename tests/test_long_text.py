@@ -48,6 +48,7 @@ from audio_api.services.narration import Narration
 from audio_api.services.planning import PlannedPiece
 from audio_api.services.synthesis import Bill, Synthesis
 from audio_api.services.tts_service import TTSService
+from audio_api.services.voice_paces import VoicePaces
 
 TEXT = book(4_500)
 REQUEST = AudioRequest(text=TEXT, output_filename="book")
@@ -194,7 +195,7 @@ async def test_a_piece_that_waits_for_its_next_attempt_takes_no_memory(tmp_path:
 
     config = AudioConfig(output_dir=tmp_path, tts_engine="offline")
     clock = replace(CLOCK, sleep=sleep)
-    synthesis = Synthesis(Loading([silence]), config, clock, Bill(config, clock))
+    synthesis = Synthesis(Loading([silence]), config, clock, Bill(config, clock), VoicePaces(None))
     with few_at_once(permits):
         await synthesis.run(PIECES[0].utterance)
         locked.append(permits.locked())
@@ -502,6 +503,15 @@ def _always(engine: ScriptedEngine, take: SpeechAudio) -> Any:
     return synthesize
 
 
+async def test_pieces_of_another_sample_rate_are_joined(tts: TTSService, gemini_emulator: Emulator) -> None:
+    """One piece of 16,000 Hz changes nothing about the book but a warning."""
+    plain = (await tts.generate_audio(REQUEST)).raise_for_error()
+    gemini_emulator.faults = lambda call: Fault.RATE_16000 if call.text == PIECES[1].utterance.text else None
+    mixed = (await tts.generate_audio(REQUEST.model_copy(update={"cache": False, "overwrite": True}))).raise_for_error()
+    assert mixed.duration == pytest.approx(plain.duration, abs=0.02)
+    assert any("16,000" in warning for warning in mixed.warnings)
+
+
 async def test_a_successor_takes_over_in_the_middle(tts: TTSService, gemini_emulator: Emulator) -> None:
     """When the API stops to know the model between two pieces the others are spoken by its successor; it is said."""
 
@@ -629,17 +639,20 @@ async def test_what_was_kept_is_checked_again(gemini_emulator: Emulator, folder:
 async def test_a_doubtful_take_from_the_cache_is_called_doubtful(folder: Path) -> None:
     """Every time; where the settings are strict it is made anew instead."""
 
-    def slow(utterance: Any) -> SpeechAudio:
-        pcm = synthesize(utterance.text, "kore", "en-US")
-        return speech(utterance, pcm=pcm[: int(len(pcm) * 0.52) // 2 * 2] + bytes(12_000), usage=USAGE)
+    def cut(share: float) -> Callable[[Any], SpeechAudio]:
+        def take(utterance: Any) -> SpeechAudio:
+            pcm = synthesize(utterance.text, "kore", "en-US")
+            return speech(utterance, pcm=pcm[: int(len(pcm) * share) // 2 * 2] + bytes(12_000), usage=USAGE)
+
+        return take
 
     config = settings("http://127.0.0.1:1", folder)
     request = AudioRequest(text=PIECES[0].utterance.text)
-    async with TTSService(config, engine=ScriptedEngine([slow] * 3), clock=CLOCK) as tts:
+    async with TTSService(config, engine=ScriptedEngine(map(cut, (0.52, 0.6, 0.55))), clock=CLOCK) as tts:
         made, kept = [(await tts.generate_audio(request)).raise_for_error() for _ in range(2)]
     assert (made.attempts, kept.attempts, kept.cached_pieces) == (3, 0, 1)
     assert "3 doubtful takes" in made.warnings[0]
-    assert kept.warnings[0].startswith("a kept take is doubtful: ")
+    assert made.doubtful == kept.doubtful == (ErrorCode.AUDIO_TOO_SHORT,)
     strict = config.model_copy(update={"audio_checks": "strict"})
     async with TTSService(strict, engine=ScriptedEngine(), clock=CLOCK) as tts:
         again = (await tts.generate_audio(request)).raise_for_error()

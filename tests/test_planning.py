@@ -166,7 +166,7 @@ def test_a_stream_begins_with_its_first_sentence() -> None:
     assert sizes[0] == len(SENTENCE.strip())
     assert all(size <= 100 * 2**number for number, size in enumerate(sizes))
     assert all(one < other for one, other in pairwise(sizes[:4]))
-    assert 400 < max(sizes) < 40 * 17
+    assert 400 < max(sizes) < 40 * 19
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from audio_api.audio.durable import real_folder
 from audio_api.audio.file_threads import file_threads, in_file_thread
 from audio_api.audio.large_sounds import take_permit
 from audio_api.audio.wav import HEADER_BYTES, decode_wav, save_wav, wav_header
-from audio_api.errors import TTSOutputError
+from audio_api.errors import ErrorCode, TTSOutputError
 from audio_api.models.audio_request import TokenUsage
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class CachedPiece(BaseModel):
         finish_reason: The API's reason for stopping; ``None`` when it named none.
         usage: Tokens billed when the piece was made.
         warnings: What was noticed then.
+        doubtful: Why it may not be the whole text; ``None`` when it was kept by a version that did not say so.
         made_at: When it was made.
     """
 
@@ -66,6 +67,7 @@ class CachedPiece(BaseModel):
     finish_reason: str | None
     usage: TokenUsage
     warnings: tuple[str, ...] = ()
+    doubtful: tuple[ErrorCode, ...] | None = None
     made_at: AwareDatetime
 
 
@@ -147,6 +149,19 @@ class PieceCache:
             ValueError: The key is none, or the sound no WAV can hold.
         """
         return await in_file_thread(self._write, key, self._path(key), piece)
+
+    async def forget(self, key: str) -> None:
+        """Remove a piece, so that it is made again the next time.
+
+        Args:
+            key: As ``get``.
+
+        Raises:
+            ValueError: The key is none.
+        """
+        path = self._path(key)
+        with suppress(OSError):
+            await in_file_thread(path.unlink)
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):

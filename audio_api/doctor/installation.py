@@ -24,7 +24,7 @@ from audio_api.queues.redis_client import ping
 
 PACKAGES = ("audio-api", "google-genai")
 EXTRAS = {
-    "offline": ("espeakng_loader", "soxr"),
+    "offline": ("espeakng_loader",),
     "emulator": ("starlette", "uvicorn"),
     "redis": ("redis",),
 }

