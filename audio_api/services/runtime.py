@@ -214,9 +214,9 @@ class Runtime:
         return audio
 
     async def judge(self, utterance: Utterance, audio: SpeechAudio) -> Verdict:
-        """Whether a sound is speech, and all of the utterance, by the pace that its voice had so far."""
+        """Whether a sound that is not asked for again is speech, and all of the utterance, by its voice's own pace."""
         own_pace = await self._paces.of(voice_key(utterance, self.engine.name))
-        return await judge_audio(utterance, audio, self.config, own_pace)
+        return await judge_audio(utterance, audio, self.config, own_pace, repeatable=False)
 
     async def keep(self, utterance: Utterance, audio: SpeechAudio) -> None:
         """Keep a finished piece that was paid for."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Doubtful audio is asked for again, at most twice. Two takes of about the same length are believed: words that a model
 # leaves out differ from take to take. The same text was spoken in 4.93 to 6.33 s, so two whole takes differ by 8 %.
 _MOST_TAKES = 3
-_AGREEMENT = 0.05
+AGREEMENT = 0.05
 # After these nobody knows whether the server finished, and billed, the call.
 _PERHAPS_BILLED = {ErrorCode.TIMEOUT, ErrorCode.CONNECTION_BROKEN, ErrorCode.UNREADABLE_REPLY}
 
@@ -198,7 +198,8 @@ class Synthesis:
 
     async def _verify(self, utterance: Utterance, audio: SpeechAudio) -> SpeechAudio:
         key = voice_key(utterance, self._engine.name)
-        verdict = await judge_audio(utterance, audio, self._config, await self._paces.of(key))
+        own_pace, repeatable = await self._paces.of(key), self._engine.is_billed
+        verdict = await judge_audio(utterance, audio, self._config, own_pace, repeatable=repeatable)
         is_certain = verdict.outcome == "accept"
         is_same = any(audio.pcm == earlier.pcm for earlier, _ in self._doubtful)
         if verdict.outcome == "suspect":
@@ -218,7 +219,7 @@ class Synthesis:
     def _is_confirmed(self, verdict: Verdict) -> bool:
         """Whether an earlier doubtful take is about as long, and a voice may speak that fast or slowly."""
         return verdict.plausible and any(
-            other.plausible and abs(other.speech_s / verdict.speech_s - 1) <= _AGREEMENT for _, other in self._doubtful
+            other.plausible and abs(other.speech_s / verdict.speech_s - 1) <= AGREEMENT for _, other in self._doubtful
         )
 
     def _best_doubtful(self) -> SpeechAudio:
@@ -230,8 +231,10 @@ class Synthesis:
         return replace(audio, doubtful=codes, warnings=(*audio.warnings, warning))
 
 
-async def judge_audio(utterance: Utterance, audio: SpeechAudio, config: AudioConfig, own_pace: OwnPace) -> Verdict:
-    """Whether this is speech, and all of it, by a voice of this pace."""
+async def judge_audio(
+    utterance: Utterance, audio: SpeechAudio, config: AudioConfig, own_pace: OwnPace, *, repeatable: bool
+) -> Verdict:
+    """Whether this is speech, and all of it, by a voice of this pace; a doubt costs a call where it is repeatable."""
     from audio_api.audio.checks import Take, check_speech  # numpy takes 0.1 s to import
 
     speeds = [turn.voice.speed or 1.0 for turn in utterance.turns]
@@ -245,6 +248,7 @@ async def judge_audio(utterance: Utterance, audio: SpeechAudio, config: AudioCon
         finish_reason=audio.finish_reason,
         audio_tokens=audio.usage.audio_tokens,
         own_pace=own_pace,
+        repeatable=repeatable,
     )
     return await check_speech(take, min_bytes=config.min_audio_size, signal=config.audio_checks != "off")
 

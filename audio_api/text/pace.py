@@ -18,7 +18,7 @@ from audio_api.text.sizes import SizeOf
 # Seconds of a letter and, on top, of a word, by language; "" for English and every other language with an alphabet.
 _ALPHABETS_S = {
     "": (0.078, 0.02), "cs": (0.071, 0.08), "de": (0.075, 0.0), "es": (0.088, 0.0),
-    "fr": (0.067, 0.0), "id": (0.077, 0.07), "it": (0.08, 0.0), "nl": (0.077, 0.02), "pl": (0.083, 0.05),
+    "fr": (0.065, 0.0), "id": (0.077, 0.07), "it": (0.08, 0.0), "nl": (0.077, 0.02), "pl": (0.083, 0.05),
     "pt": (0.086, 0.01), "ro": (0.083, 0.02), "ru": (0.067, 0.0), "tr": (0.074, 0.13), "uk": (0.077, 0.1),
     "vi": (0.05, 0.08),
 }  # fmt: skip
