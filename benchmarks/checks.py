@@ -185,8 +185,7 @@ async def count_verdicts(each: int) -> None:
 
 
 def main() -> None:
-    """Print the tables of verdicts, then one line of costs per length."""
-    asyncio.run(count_verdicts(int(sys.argv[1]) if len(sys.argv) > 1 else 6))
+    """Print one line of costs per length."""
     print(f"{'clip':>6} {'checks ms/s':>12} {'RMS ms/s':>9} {'ratio':>6} {'checks MB':>10} {'RMS MB':>7} {'PCM MB':>7}")
     for seconds in CLIPS_S:
         pcm, text = speech_like(seconds), words(seconds)
@@ -205,4 +204,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    asyncio.run(count_verdicts(int(sys.argv[1]) if len(sys.argv) > 1 else 6))
     main()

@@ -27,7 +27,7 @@ from measuring import heading, interleaved, row
 from audio_api import AudioConfig, AudioRequest, TTSService
 from audio_api.audio.wav import decode_wav, encode_wav
 from audio_api.engines.base import Utterance
-from audio_api.engines.gemini_request import build_request
+from audio_api.engines.gemini_request import Manner, build_request
 
 # Five seconds at the emulator's pace.
 TEXT = "The quick brown fox jumps over the lazy dog, and then it rests for a while in the sun."
@@ -75,7 +75,7 @@ class Clients:
         """Open the clients."""
         self._numbers = count()
         utterance = Utterance.from_request(AudioRequest(text=TEXT), MODEL)
-        contents, config = build_request(utterance)
+        contents, config = build_request(utterance, Manner("verbatim", names_language=True, store=False))
         self._arguments: dict[str, Any] = {"model": MODEL, "contents": contents, "config": config}
         options = types.HttpOptions(base_url=self.url, api_version="v1beta", httpx_async_client=unlimited_http())
         self._sdk = Client(api_key=KEY, http_options=options)

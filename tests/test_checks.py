@@ -104,7 +104,7 @@ def part(sound: bytes, share: float) -> bytes:
 
 
 def test_no_natural_sentence_is_a_false_alarm(takes: list[Spoken]) -> None:
-    """Five sentences in each language the offline engine speaks are accepted; a second take settles a language unsaid.
+    """Five sentences in each language the offline engine speaks are accepted; with the language unsaid none is refused.
 
     French and Vietnamese are quicker than the alphabets that an unknown language counts as.
     """
@@ -114,7 +114,7 @@ def test_no_natural_sentence_is_a_false_alarm(takes: list[Spoken]) -> None:
         verdict = take.judge(take.pcm)
         assert (verdict.outcome, verdict.code, verdict.detail) == ("accept", None, ""), (take.text, verdict)
         unsaid = judge(Take(take.pcm, RATE, text=take.text))
-        assert unsaid.outcome == "accept" or unsaid.plausible, (take.text, unsaid)
+        assert unsaid.outcome != "reject", (take.text, unsaid)
 
 
 def test_no_voice_style_or_speed_is_a_false_alarm() -> None:

@@ -326,7 +326,7 @@ async def test_every_observable_fact_holds_on_the_emulator(gemini_emulator: Emul
     assert report.cost_usd == pytest.approx(await asyncio.to_thread(asked_again, gemini_emulator))
     assert 0 < report.cost_usd < estimated_cost_usd(TODAY.date())
     assert "JUNK 6062" in observed(report, 13)
-    assert "the last of 859 chunks: no sound, STOP" in observed(report, 5)
+    assert "the last of 1042 chunks: no sound, STOP" in observed(report, 5)
 
 
 def test_the_estimate_is_below_ten_cents() -> None:

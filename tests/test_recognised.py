@@ -17,7 +17,7 @@ from audio_api.engines.offline import OfflineEngine
 from audio_api.models.audio_request import VoiceConfig
 from audio_api.services.narration import Narration
 from audio_api.services.planning import PlannedPiece, plan_pieces
-from audio_api.services.recording import record
+from audio_api.services.recording import Target, record
 
 pocketsphinx = pytest.importorskip("pocketsphinx", reason="it has wheels for Python 3.11 and 3.13")
 pytestmark = pytest.mark.slow
@@ -98,7 +98,7 @@ async def understood_whole(
 
     async with (
         Narration(list(takes), take, at_once=1) as narration,
-        record(narration, folder, name, overwrite=False, on_piece=ignore) as draft,
+        record(narration, Target(folder / name, overwrite=False, real=folder), ignore) as draft,
     ):
         recording = await draft.publish()
     return recogniser.words(read_wav(recording.path))

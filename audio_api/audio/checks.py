@@ -60,20 +60,18 @@ _SHARES_FROM_S = 1.0
 _ABRUPT_DBFS = -35.0
 
 _RATED_FROM_S = 1.5  # 20 letters of English; shorter texts vary too much for a rate
-# Times the usual length of the text, by an unknown voice: below, words are probably missing; above, something was said
-# twice or added. Of whole texts spoken by the offline voice 0.2 % are below, of those cut at 70 % nine tenths.
-_UNKNOWN_SHORT, _UNKNOWN_LONG = 0.83, 1.6
+# Times the short, or the long, reading of the text, by an unknown voice: below, words are probably missing; above,
+# something was said twice or added. Of whole texts spoken by the offline voice 0.3 % are outside, of those cut at 70 %
+# nine tenths.
+_UNKNOWN_SHORT, _UNKNOWN_LONG = 0.84, 1.6
 # The same for a voice whose own pace is known, times that pace. Where another take can settle the doubt, one doubt too
 # many costs a call; where none can, it marks right sound.
-_KNOWN_SHORT, _KNOWN_LONG = 0.90, 1.5
+_KNOWN_SHORT, _KNOWN_LONG = 0.92, 1.5
 _KNOWN_SHORT_ONCE, _KNOWN_LONG_ONCE = 0.855, 1.6
 # Short texts vary by more than their share: a word more or less, a breath.
 _UNSURE_S = 0.3
 # Takes after which half of the judgement comes from the voice's own pace.
 _HALF_KNOWN_TAKES = 1.5
-# How far the usual length moves towards the least, or the most, before a take is doubtful: a voice is never at all of
-# the extremes at once.
-_LEANING = 0.3
 # Times the limits above: a suspect take within them is believed when another one is about as long. Of texts cut at
 # 60 %, 19 of 20 are outside.
 _PLAUSIBLY_SHORT, _PLAUSIBLY_LONG = 0.87, 1.1
@@ -101,7 +99,7 @@ class Verdict:
         code: The reason; ``None`` when accepted.
         detail: One sentence with the measured value and its limit, never the text; empty when accepted.
         speech_s: Seconds from the first audible frame to the last; 0 when the sound was not looked at.
-        pace: ``speech_s`` over the usual length of the text; 0 when the text is too short to tell.
+        pace: ``speech_s`` over the usual length of the text; 0 when the text cannot tell.
         plausible: Whether a voice may speak the text in this time, so that a second take of about the same length makes
             a suspect one believable.
     """
@@ -334,8 +332,8 @@ class _Script:
         return self.length.usual_s >= _RATED_FROM_S
 
     def pace_of(self, sound: _Sound) -> float:
-        """Seconds of speech over the usual length of the text."""
-        return sound.speech_s / self.length.usual_s if self.is_rated else 0.0
+        """Seconds of speech over the usual length of the text; 0 where voices differ in how they read it."""
+        return sound.speech_s / self.length.usual_s if self.is_rated and self.length.is_sure else 0.0
 
 
 def _read(take: Take) -> _Script:
@@ -350,16 +348,14 @@ def _read(take: Take) -> _Script:
     own, trust = take.own_pace.ratio, take.own_pace.trust
     known_short = _KNOWN_SHORT if take.repeatable else _KNOWN_SHORT_ONCE
     known_long = _KNOWN_LONG if take.repeatable else _KNOWN_LONG_ONCE
-    shortish_s = length.usual_s - _LEANING * (length.usual_s - length.least_s)
-    longish_s = length.usual_s + _LEANING * (length.most_s - length.usual_s)
     longest_s = length.most_s * _LONG_FACTOR * slow + (_SLOW_EXTRA_S if unhurried else _LONG_EXTRA_S)
     # Where slow speech or silence is asked for, only the voice itself can tell what is too much of it.
-    unknown_long_s = longest_s if unhurried else longish_s * _UNKNOWN_LONG
+    unknown_long_s = longest_s if unhurried else length.long_s * _UNKNOWN_LONG
     return _Script(
         length=length,
         impossible_s=length.least_s * fast * _IMPOSSIBLY_SHORT,
-        short_s=shortish_s * (trust * own * known_short + (1 - trust) * fast * _UNKNOWN_SHORT) - _UNSURE_S,
-        long_s=trust * longish_s * own * known_long + (1 - trust) * unknown_long_s + _UNSURE_S,
+        short_s=length.short_s * (trust * own * known_short + (1 - trust) * fast * _UNKNOWN_SHORT) - _UNSURE_S,
+        long_s=trust * length.long_s * own * known_long + (1 - trust) * unknown_long_s + _UNSURE_S,
         longest_s=longest_s,
         pauses=pauses,
         pause_first=len(pieces) > 1 and not _has_words(pieces[0]),

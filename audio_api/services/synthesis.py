@@ -224,7 +224,7 @@ class Synthesis:
 
     def _best_doubtful(self) -> SpeechAudio:
         """The take whose length is nearest to what its text usually takes."""
-        audio, verdict = min(self._doubtful, key=lambda take: abs(math.log(max(take[1].pace, 0.001))))
+        audio, verdict = min(self._doubtful, key=lambda take: (abs(math.log(take[1].pace or 1)), -take[1].speech_s))
         takes = len(self._doubtful)
         warning = f"{'a doubtful take' if takes == 1 else f'the best of {takes} doubtful takes'}: {verdict.detail}"
         codes = (verdict.code,) if verdict.code else ()

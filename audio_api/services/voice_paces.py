@@ -94,7 +94,7 @@ class VoicePaces:
 
         Args:
             key: From ``voice_key``.
-            ratio: Seconds of its speech over the usual length of its text; 0 when the text was too short to tell.
+            ratio: Seconds of its speech over the usual length of its text; 0 when the text cannot tell.
         """
         if ratio <= 0:
             return
@@ -118,9 +118,9 @@ def outliers(spoken: Sequence[tuple[Utterance, float]]) -> list[tuple[int, float
     """
     paces: dict[str, list[tuple[int, float]]] = {}
     for index, (utterance, seconds) in enumerate(spoken):
-        usual_s = spoken_length(utterance.text, utterance.language).usual_s
-        if usual_s >= _COMPARED_FROM_S:
-            paces.setdefault(voice_key(utterance, ""), []).append((index, seconds / usual_s))
+        length = spoken_length(utterance.text, utterance.language)
+        if length.usual_s >= _COMPARED_FROM_S and length.is_sure:
+            paces.setdefault(voice_key(utterance, ""), []).append((index, seconds / length.usual_s))
     return [
         (index, pace / middle)
         for of_voice in paces.values()

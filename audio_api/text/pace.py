@@ -18,7 +18,7 @@ from audio_api.text.sizes import SizeOf
 # Seconds of a letter and, on top, of a word, by language; "" for English and every other language with an alphabet.
 _ALPHABETS_S = {
     "": (0.078, 0.02), "cs": (0.071, 0.08), "de": (0.075, 0.0), "es": (0.088, 0.0),
-    "fr": (0.065, 0.0), "id": (0.077, 0.07), "it": (0.08, 0.0), "nl": (0.077, 0.02), "pl": (0.083, 0.05),
+    "fr": (0.063, 0.0), "id": (0.077, 0.07), "it": (0.08, 0.0), "nl": (0.077, 0.02), "pl": (0.083, 0.05),
     "pt": (0.086, 0.01), "ro": (0.083, 0.02), "ru": (0.067, 0.0), "tr": (0.074, 0.13), "uk": (0.077, 0.1),
     "vi": (0.05, 0.08),
 }  # fmt: skip
@@ -33,7 +33,6 @@ _SCRIPTS_S = {
     "hangul": (0.177, 0.15),
 }
 _LATIN, _ALPHABET = "latin", "alphabet"
-_WRITTEN_IN = {_LATIN, _ALPHABET, *_SCRIPTS_S}
 # The first code point of each run of scripts. Vowel signs of Indic scripts count as letters.
 _RUNS = (
     (0x0000, _LATIN), (0x0370, _ALPHABET), (0x0590, "arabic"), (0x0900, "devanagari"), (0x0980, "bengali"),
@@ -62,6 +61,12 @@ _COSTS_S = {
     "pause": (0.0, 0.3, 4.0),
     "stretched": (0.0, 0.05, 0.2),  # "Nooooo" is one syllable, or a long one
 }
+# A voice reads them or does not, in the whole text. Of pauses and numbers it has some longer and some shorter ones, so
+# that their sum moves only this part of the way to its extremes.
+_READ_OR_NOT = {"symbol", "tag", "pause", "stretched"}
+_LEANING = 0.3
+# Of the usual length. The short and the long reading of sentences differ by a tenth of it, those of symbols by more.
+_SURE = 0.35
 _WRITTEN_IN = {_LATIN, _ALPHABET, "kana", "han", *_SCRIPTS_S}
 _SILENT_MARKS = frozenset(".,;:!?…'\"()[]{}-–—،؛؟।。、，；：！？“”‘’«»‹›·¿¡「」『』（）【】`")
 
@@ -84,13 +89,22 @@ class SpokenLength:
 
     Attributes:
         least_s: With short pauses, and with everything left out that a voice may leave out.
+        short_s: As ``least_s``, but for pauses and readings that are a little shorter than usual.
         usual_s: What most voices take.
+        long_s: As ``most_s``, but for pauses and readings that are a little longer than usual.
         most_s: With long pauses, amounts read in full and abbreviations letter by letter.
     """
 
     least_s: float
+    short_s: float
     usual_s: float
+    long_s: float
     most_s: float
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether voices differ so little in how they read the text that its length tells their pace."""
+        return self.long_s - self.short_s <= _SURE * self.usual_s
 
 
 def spoken_length(text: str, language: str = "") -> SpokenLength:
@@ -100,10 +114,12 @@ def spoken_length(text: str, language: str = "") -> SpokenLength:
         text: Any text.
         language: A BCP-47 code; ``""`` when unknown. It refines the pace of alphabets, no more.
     """
-    lengths = [0.0, 0.0, 0.0]
+    lengths = [0.0] * 5
     for what, count in tally(text).items():
-        cost = _COSTS_S.get(what) or (_letters_s(what, language),) * 3
-        for index, seconds in enumerate(cost):
+        least_s, usual_s, most_s = _COSTS_S.get(what) or (_letters_s(what, language),) * 3
+        leaning = 1.0 if what in _READ_OR_NOT else _LEANING
+        short_s, long_s = usual_s - leaning * (usual_s - least_s), usual_s + leaning * (most_s - usual_s)
+        for index, seconds in enumerate((least_s, short_s, usual_s, long_s, most_s)):
             lengths[index] += count * seconds
     return SpokenLength(*lengths)
 
