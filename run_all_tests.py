@@ -23,7 +23,7 @@ GATES = {
 }
 # More processes than the two cores of a small machine, because some tests wait. A file stays in one process, with what
 # its tests share; files with slow tests come first.
-PROCESSES = ["--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder"]
+PROCESSES = ["--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder"]
 PYTEST_SUMMARY = re.compile(r"^.*\b(?:passed|failed|errors?|skipped|no tests ran)\b.* in \d[\d.]*s\b.*$", re.MULTILINE)
 
 

@@ -125,6 +125,14 @@ async def test_an_abrupt_end_is_not_confirmed_by_another(tmp_path: Path) -> None
     assert response.doubtful == (ErrorCode.AUDIO_CUT_OFF,)
 
 
+def test_a_sound_that_is_both_short_and_torn_off_is_refused() -> None:
+    """Each alone leaves a doubt; together they do not."""
+    whole = Utterance((Turn(TEXT, VoiceConfig()),), MODEL, "en-US")
+    verdicts = [judge(Take(take(whole).pcm, RATE, TEXT, "en-US")) for take in (cut(0.55), torn(0.88), torn(0.5))]
+    assert [verdict.outcome for verdict in verdicts] == ["suspect", "suspect", "reject"]
+    assert [verdict.code for verdict in verdicts[1:]] == [ErrorCode.AUDIO_CUT_OFF] * 2
+
+
 async def test_a_text_said_twice_is_doubtful(tmp_path: Path) -> None:
     """The take nearest to the usual length is kept."""
     twice = [lambda u, n=n: speech(u, pcm=speech(u).pcm * n, usage=USAGE) for n in (2, 3, 2)]

@@ -25,6 +25,11 @@ URL = f"https://{HOST}"
 PATIENCE_S = 30.0
 """What a call may take; nothing here waits for it."""
 SOON_S = 5.0
+# The proxies of the tests leave a connection that their end cuts before its handler has begun to asyncio, which warns.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:unclosed <StreamWriter:ResourceWarning",
+    "ignore:Exception ignored in. <function StreamWriter:pytest.PytestUnraisableExceptionWarning",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -377,9 +377,10 @@ async def test_a_redis_that_is_named_by_host_name_comes_back(
         server.stop()
 
 
-def remount(disk: Path, options: str) -> None:
-    """Change a mounted file system."""
-    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+async def remount(disk: Path, options: str) -> None:
+    """Change a mounted file system, as soon as no file of it is open for writing."""
+    command = ["mount", "-o", f"remount,{options}", str(disk)]
+    await until(lambda: subprocess.run(command, capture_output=True).returncode == 0)
 
 
 @pytest.mark.parametrize(("trouble", "cache_max_bytes"), [("full", 0), ("read-only", 10**9)])
@@ -400,7 +401,7 @@ async def test_a_disk_that_takes_no_files_costs_no_money(
         ids = await place.enqueue(jobs)
         if trouble == "read-only":
             await until(lambda: len(gemini_emulator.calls) > 10)
-            remount(disk, "ro")
+            await remount(disk, "ro")
         await until(lambda: "takes no tasks: it cannot write" in place.logs())
         async with QueueService(config=place.config) as queue:
             async with asyncio.timeout(20):
@@ -412,7 +413,7 @@ async def test_a_disk_that_takes_no_files_costs_no_money(
         calls = len(place.texts())
         await asyncio.sleep(2)  # a worker that went on calling would be seen
         assert len(place.texts()) == calls
-        remount(disk, "rw,size=64m")
+        await remount(disk, "rw,size=64m")
         results = await place.results(ids)
         check_files(results)
         assert {result.deliveries for result in results} == {1}

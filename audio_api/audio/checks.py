@@ -480,8 +480,10 @@ def _pace_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
     if sound.speech_s < script.impossible_s:
         yield _reject(ErrorCode.AUDIO_TOO_SHORT, f"{found}; no voice is below {script.impossible_s:.1f} s")
     if sound.last_frame_dbfs > _ABRUPT_DBFS:
+        # Too short by itself and torn off as well is no doubt any more.
+        is_torn = sound.speech_s < script.short_s * _PLAUSIBLY_SHORT
         yield Verdict(
-            "suspect",
+            "reject" if is_torn else "suspect",
             ErrorCode.AUDIO_CUT_OFF,
             f"the last 20 ms are at {sound.last_frame_dbfs:.0f} dBFS; speech fades below {_ABRUPT_DBFS:.0f}",
         )
