@@ -15,8 +15,7 @@ from redis.asyncio import Redis
 from scripted import ScriptedEngine
 
 from audio_api.config import AudioConfig
-from audio_api.engines.base import Turn as SpokenTurn
-from audio_api.engines.base import Utterance
+from audio_api.engines.base import Turn, Utterance
 from audio_api.errors import (
     AudioAPIError,
     ErrorCode,
@@ -29,7 +28,7 @@ from audio_api.errors import (
 )
 from audio_api.models.audio_request import VoiceConfig
 from audio_api.queues.base import QueueBackend
-from audio_api.queues.limits import CallLimits, MemoryLimits, Rates, Turn
+from audio_api.queues.limits import Admission, CallLimits, MemoryLimits, Rates
 from audio_api.queues.memory import MemoryBackend
 from audio_api.queues.redis_streams import RedisBackend
 from audio_api.retry import Clock
@@ -101,20 +100,20 @@ async def test_calls_are_counted_together(shared: Shared) -> None:
     """Three calls of one process leave none for the other, which learns when to come again; another model is free."""
     one, other = shared
     rates = per_window(3)
-    assert [await one.take(MODEL, rates) for _ in range(3)] == [Turn()] * 3
+    assert [await one.take(MODEL, rates) for _ in range(3)] == [Admission()] * 3
     assert 59 < (await other.take(MODEL, rates)).wait_s <= 60
-    assert await other.take("another-model", rates) == Turn()
+    assert await other.take("another-model", rates) == Admission()
 
 
 async def test_a_window_slides(shared: Shared) -> None:
     """A place is free exactly one window after the call that took it, not at the next full minute."""
     one, other = shared
     rates = per_window(1, 1.0)
-    assert await one.take(MODEL, rates) == Turn()
+    assert await one.take(MODEL, rates) == Admission()
     wait_s = (await other.take(MODEL, rates)).wait_s
     assert 0 < wait_s <= 1
     await asyncio.sleep(wait_s + MOMENT_S)
-    assert await other.take(MODEL, rates) == Turn()
+    assert await other.take(MODEL, rates) == Admission()
     assert (await one.take(MODEL, rates)).wait_s > 0
 
 
@@ -128,12 +127,12 @@ async def test_a_day_ends_for_all(shared: Shared) -> None:
         return ends[0] if now < ends[0] else now + 100
 
     rates = Rates(None, 60, 2, day_end)
-    assert await one.take(MODEL, rates) == Turn()
-    assert await other.take(MODEL, rates) == Turn()
+    assert await one.take(MODEL, rates) == Admission()
+    assert await other.take(MODEL, rates) == Admission()
     wait_s = (await one.take(MODEL, rates)).wait_s
     assert 0 < wait_s <= 1
     await asyncio.sleep(wait_s + MOMENT_S)
-    assert await one.take(MODEL, rates) == Turn()
+    assert await one.take(MODEL, rates) == Admission()
     minute_too = Rates(1, 60, 10, day_end)
     await other.take(MODEL, minute_too)
     for _ in range(5):
@@ -148,7 +147,7 @@ async def test_a_closed_gate_holds_everybody(shared: Shared) -> None:
     wait_s = (await other.take(MODEL, FREE)).wait_s
     assert 0.1 < wait_s <= 1
     await asyncio.sleep(wait_s + MOMENT_S)
-    assert await other.take(MODEL, FREE) == await other.take(MODEL, FREE) == Turn()
+    assert await other.take(MODEL, FREE) == await other.take(MODEL, FREE) == Admission()
 
 
 async def test_a_gate_with_probes_lets_one_through(shared: Shared) -> None:
@@ -156,10 +155,10 @@ async def test_a_gate_with_probes_lets_one_through(shared: Shared) -> None:
     one, other = shared
     await one.close_gate(MODEL, 0.5, 30)
     await asyncio.sleep((await one.take(MODEL, FREE)).wait_s + MOMENT_S)
-    assert await other.take(MODEL, FREE) == Turn(probe=True)
+    assert await other.take(MODEL, FREE) == Admission(probe=True)
     assert 29 < (await one.take(MODEL, FREE)).wait_s <= 30
     await other.open_gate(MODEL)
-    assert await one.take(MODEL, FREE) == Turn()
+    assert await one.take(MODEL, FREE) == Admission()
 
 
 async def test_a_gate_is_not_forgotten_while_calls_look_behind_it(redis_url: str) -> None:
@@ -169,7 +168,7 @@ async def test_a_gate_is_not_forgotten_while_calls_look_behind_it(redis_url: str
     await backend.limits.close_gate(MODEL, 0, 30)
     async with Redis.from_url(redis_url) as client:
         await client.pexpire(f"audio_api:{{{name}}}:gate:{MODEL}", 500)  # the hour is nearly over
-    assert await backend.limits.take(MODEL, FREE) == Turn(probe=True)
+    assert await backend.limits.take(MODEL, FREE) == Admission(probe=True)
     await asyncio.sleep(0.5 + MOMENT_S)
     assert 29 < (await backend.limits.take(MODEL, FREE)).wait_s <= 30
     await backend.close()
@@ -197,7 +196,7 @@ def test_no_window_holds_too_many(gaps: list[float], count: int, window_s: float
             assert len([moment for moment in through if moment > now - window_s - 1e-6]) >= count
 
 
-UTTERANCE = Utterance((SpokenTurn("Hello there, my friend.", VoiceConfig()),), MODEL, "en-US")
+UTTERANCE = Utterance((Turn("Hello there, my friend.", VoiceConfig()),), MODEL, "en-US")
 
 
 def paced(engine: ScriptedEngine, limits: CallLimits, time_: Time, **settings: Any) -> PacedEngine:
@@ -407,7 +406,7 @@ async def test_a_paced_engine_is_the_engine_otherwise(limits: MemoryLimits, time
 class Unknown(CallLimits):
     """A place that does not answer."""
 
-    async def take(self, model: str, rates: Rates) -> Turn:
+    async def take(self, model: str, rates: Rates) -> Admission:
         """Fail."""
         raise QueueUnavailableError("down")
 
@@ -456,8 +455,8 @@ async def test_a_failing_open_is_no_failure_of_the_call(time_: Time, monkeypatch
     """The probe succeeded, but the place that holds the gate is gone by then."""
     unknown = Unknown()
 
-    async def probe(*_: object) -> Turn:
-        return Turn(probe=True)
+    async def probe(*_: object) -> Admission:
+        return Admission(probe=True)
 
     monkeypatch.setattr(unknown, "take", probe)
     assert await outcome(paced(ScriptedEngine(), unknown, time_)) is None

@@ -19,12 +19,11 @@ from test_pacing import FREE, MODEL, MOMENT_S, Shared, Time, limits, shared, tim
 
 from audio_api import AudioConfig, AudioRequest, AudioResponse, ErrorCode, TTSRateLimitError, TTSService
 from audio_api.emulator.speech import synthesize
-from audio_api.engines.base import Turn as SpokenTurn
-from audio_api.engines.base import Utterance
+from audio_api.engines.base import Turn, Utterance
 from audio_api.errors import AudioAPIError, TTSAudioError
 from audio_api.models.audio_request import TokenUsage, VoiceConfig
 from audio_api.models.speech_models import VoiceModel, model_spec
-from audio_api.queues.limits import MemoryLimits, Turn
+from audio_api.queues.limits import Admission, MemoryLimits
 from audio_api.retry import Clock
 from audio_api.services.pacing import PacedEngine, Pacer
 
@@ -186,12 +185,12 @@ async def test_an_account_is_paused_for_every_process(shared: Shared) -> None:  
     for model in (MODEL, LITE):
         assert 0 < (await other.take(model, FREE)).wait_s <= 0.2
     await asyncio.sleep((await other.take(MODEL, FREE)).wait_s + MOMENT_S)
-    assert await other.take(MODEL, FREE) == Turn(of_account=True)
+    assert await other.take(MODEL, FREE) == Admission(of_account=True)
     assert 29 < (await one.take(LITE, FREE)).wait_s <= 30
     await other.pause_all(0.2, 0.3, 30)
     await other.pause_all(0.1, 0.3, 30)  # another call that was under way
     await one.resume_all()
-    assert await one.take(LITE, FREE) == await other.take(MODEL, FREE) == Turn()
+    assert await one.take(LITE, FREE) == await other.take(MODEL, FREE) == Admission()
 
 
 async def test_doubling_goes_up_to_the_limit_and_starts_again_after_it_helped(time_: Time) -> None:  # noqa: F811
@@ -209,7 +208,7 @@ async def test_doubling_goes_up_to_the_limit_and_starts_again_after_it_helped(ti
 
 
 def _utterance(model: str) -> Utterance:
-    return Utterance((SpokenTurn(TEXT, VoiceConfig()),), model, "en-US")
+    return Utterance((Turn(TEXT, VoiceConfig()),), model, "en-US")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +233,7 @@ async def test_one_call_finds_out_whether_workers_may_go_on(
     else:
         await paced.synthesize(_utterance(LITE))
     assert time_.slept == [60]
-    assert (await limits_.take(MODEL, FREE) == Turn()) is goes_on
+    assert (await limits_.take(MODEL, FREE) == Admission()) is goes_on
 
 
 @pytest.mark.parametrize(

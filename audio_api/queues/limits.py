@@ -1,13 +1,12 @@
 """How often the API may be called by all workers of a queue together: one state, wherever the queue's jobs are.
 
 Why not a library: ``limits`` asks the clock of each machine rather than the server's, so that its windows are as exact
-as the clocks agree; it counts minute and day in two steps, where a refusal by one still uses up the other; and neither
-it nor any other has a gate that one worker's 429 closes for all.
+as the clocks agree; it counts minute and day in two steps, where a refusal by one still uses up the other; and no
+library has a gate that one worker's 429 closes for all.
 """
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
@@ -39,8 +38,8 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """The answer to whoever wants to call.
+class Admission:
+    """The answer to a worker that wants to call.
 
     Attributes:
         wait_s: 0: go ahead, the call is counted. Otherwise seconds after which to ask again; nothing was counted.
@@ -54,28 +53,24 @@ class Turn:
 
 
 class CallLimits(ABC):
-    """Counts calls; holds a gate for each model, and one for all. Every step is atomic, by the clock of the place."""
+    """Counts calls; holds a gate for each model, and one for all. Every step is atomic, by the clock of the place.
+
+    Every call raises ``QueueUnavailableError`` when the place does not answer; then nothing is known.
+    """
 
     @abstractmethod
-    async def take(self, model: str, rates: Rates) -> Turn:
-        """Ask for one call, and count it if it may be made now.
-
-        Raises:
-            QueueUnavailableError: The place does not answer; nothing is known.
-        """
+    async def take(self, model: str, rates: Rates) -> Admission:
+        """Ask for one call, and count it if it may be made now."""
 
     @abstractmethod
     async def close_gate(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
-        """Let nobody call this model for a time; a gate that is closed for longer stays so.
+        """Let no worker call this model for a time; a gate that is closed for longer stays so.
 
         Args:
             model: The model's id.
             wait_s: For how many seconds.
             probe_s: After that time one call is let through, and another every so many seconds, until ``open_gate``;
                 0: the gate opens by itself.
-
-        Raises:
-            QueueUnavailableError: The place does not answer.
         """
 
     async def learn(self, model: str, per_window: int, retry_after_s: float) -> None:  # noqa: B027 - a place may do without
@@ -88,39 +83,25 @@ class CallLimits(ABC):
             per_window: Most calls in a window.
             retry_after_s: When the API takes calls again. With the time since the oldest call that is known it tells
                 the length of the window, unless the one that ``take`` is told is shorter.
-
-        Raises:
-            QueueUnavailableError: The place does not answer.
         """
 
     @abstractmethod
     async def open_gate(self, model: str) -> None:
-        """Let everybody call this model again.
-
-        Raises:
-            QueueUnavailableError: The place does not answer.
-        """
+        """Let every worker call this model again."""
 
     @abstractmethod
     async def pause_all(self, least_s: float, most_s: float, probe_s: float) -> None:
-        """Let nobody call any model for a time, which doubles as long as pauses do not help.
+        """Let no worker call any model for a time, which doubles as long as pauses do not help.
 
         Args:
             least_s: The seconds of a first pause, and the least of any.
             most_s: The seconds that doubling does not exceed.
             probe_s: Afterwards one call is let through, and another every so many seconds, until ``resume_all``.
-
-        Raises:
-            QueueUnavailableError: The place does not answer.
         """
 
     @abstractmethod
     async def resume_all(self) -> None:
-        """Let everybody call again, and forget how long the pause was.
-
-        Raises:
-            QueueUnavailableError: The place does not answer.
-        """
+        """Let every worker call again, and forget how long the pause was."""
 
 
 @dataclass(slots=True)
@@ -174,7 +155,7 @@ class _Model:
 
 
 class MemoryLimits(CallLimits):
-    """The limits of a queue in this process. May be used from several threads and event loops.
+    """The limits of a queue in this process; for one thread. It always answers.
 
     Args:
         clock: Unix time in seconds that never goes back.
@@ -182,196 +163,75 @@ class MemoryLimits(CallLimits):
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
         self._models: defaultdict[str, _Model] = defaultdict(_Model)
         self._account = _Account()
 
-    async def take(self, model: str, rates: Rates) -> Turn:
-        """As ``CallLimits.take``; it always answers."""
-        with self._lock:
-            known, account, now = self._models[model], self._account, self._clock()
-            wait_s = max(known.wait_s(now, rates), account.ends - now, account.held_until - now)
-            if wait_s > 0:
-                return Turn(wait_s)
-            if account.probe_s:
-                account.held_until = now + account.probe_s
-            return Turn(probe=known.count(now, rates.window_s), of_account=account.probe_s > 0)
+    async def take(self, model: str, rates: Rates) -> Admission:
+        known, account, now = self._models[model], self._account, self._clock()
+        wait_s = max(known.wait_s(now, rates), account.ends - now, account.held_until - now)
+        if wait_s > 0:
+            return Admission(wait_s)
+        if account.probe_s:
+            account.held_until = now + account.probe_s
+        return Admission(probe=known.count(now, rates.window_s), of_account=account.probe_s > 0)
 
     async def close_gate(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
-        """As ``CallLimits.close_gate``; it always answers."""
-        with self._lock:
-            known = self._models[model]
-            known.closed_until = max(known.closed_until, self._clock() + wait_s)
-            known.probe_s = max(known.probe_s, probe_s)
+        known = self._models[model]
+        known.closed_until = max(known.closed_until, self._clock() + wait_s)
+        known.probe_s = max(known.probe_s, probe_s)
 
     async def learn(self, model: str, per_window: int, retry_after_s: float) -> None:
-        """As ``CallLimits.learn``; it always answers."""
-        with self._lock:
-            known = self._models[model]
-            now = self._clock()
-            window_s = (now - known.calls[0] if known.calls else 0.0) + retry_after_s
-            if now >= known.learned_until or window_s * _MARGIN < known.learned_window_s:
-                known.learned_window_s = window_s * _MARGIN
-            known.learned, known.learned_until = per_window, now + LEARNED_S
+        known, now = self._models[model], self._clock()
+        window_s = _MARGIN * ((now - known.calls[0] if known.calls else 0.0) + retry_after_s)
+        if now >= known.learned_until or window_s < known.learned_window_s:
+            known.learned_window_s = window_s
+        known.learned, known.learned_until = per_window, now + LEARNED_S
 
     async def open_gate(self, model: str) -> None:
-        """As ``CallLimits.open_gate``; it always answers."""
-        with self._lock:
-            known = self._models[model]
-            known.closed_until, known.probe_s = -inf, 0.0
+        known = self._models[model]
+        known.closed_until, known.probe_s = -inf, 0.0
 
     async def pause_all(self, least_s: float, most_s: float, probe_s: float) -> None:
-        """As ``CallLimits.pause_all``; it always answers."""
-        with self._lock:
-            self._account.pause(self._clock(), least_s, most_s)
-            self._account.probe_s = probe_s
+        self._account.pause(self._clock(), least_s, most_s)
+        self._account.probe_s = probe_s
 
     async def resume_all(self) -> None:
-        """As ``CallLimits.resume_all``; it always answers."""
-        with self._lock:
-            self._account = _Account()
-
-
-# Steps for ``queues.scripts.script``, which gives them ``q``, the queue's key, ``call`` and ``now`` in milliseconds.
-TAKE = """
-local model, most, window_ms, most_today, day_end = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]),
-  tonumber(ARGV[4]), tonumber(ARGV[5])
-local gate, calls, today = q .. ':gate:' .. model, q .. ':calls:' .. model, q .. ':today:' .. model
-if most_today and now >= day_end then return {'which day', now, ''} end
-check_gate(gate)
-if not whole(read('GET', today) or '0') then call('DEL', today) end
--- Calls of the future are those of a clock that went back.
-local newest, last = read('LINDEX', calls, 0), read('LINDEX', calls, -1)
-if newest and not (whole(newest, 0, now + 1000) and whole(last)) then call('DEL', calls) end
-local closed = call('HMGET', gate, 'until', 'probe')
-local pause = call('HMGET', q .. ':gate:*', 'ends', 'held', 'probe')
-local free = math.max(tonumber(closed[1] or 0), tonumber(pause[1] or 0), tonumber(pause[2] or 0))
-if most_today and tonumber(call('GET', today) or 0) >= most_today then free = math.max(free, day_end) end
-local oldest = most and call('LINDEX', calls, most - 1)
-if oldest then free = math.max(free, oldest + window_ms) end
-local learned = read('HMGET', q .. ':limit:' .. model, 'most', 'window')
-oldest = whole(learned[1], 1) and call('LINDEX', calls, learned[1] - 1)
-if oldest then free = math.max(free, oldest + math.min(window_ms, whole(learned[2]) or window_ms)) end
-if free > now then return {'wait', free - now, ''} end
--- Without a limit, too: the API may name one at any call.
-call('LPUSH', calls, now)
-call('LTRIM', calls, 0, (most or 1000) - 1)
-call('PEXPIRE', calls, window_ms)
-if most_today then
-  call('INCR', today)
-  call('PEXPIRE', today, day_end - now)
-end
-local probe_ms = tonumber(closed[2] or 0)
-if probe_ms > 0 then
-  call('HSET', gate, 'until', now + probe_ms)
-  call('PEXPIRE', gate, probe_ms + 3600000)
-end
-local hold_ms = tonumber(pause[3] or 0)
-if hold_ms > 0 then
-  call('HSET', q .. ':gate:*', 'held', now + hold_ms)
-  call('PEXPIRE', q .. ':gate:*', hold_ms + 3600000)
-end
-return {'go', 0, (probe_ms > 0 and 'probe' or '') .. (hold_ms > 0 and ' account' or '')}
-"""
-
-# A gate is forgotten when for an hour nobody wanted to pass it.
-CLOSE_GATE = """
-local gate, wait_ms, probe_ms = q .. ':gate:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-check_gate(gate)
-local known = call('HMGET', gate, 'until', 'probe')
-local free, probe = math.max(now + wait_ms, tonumber(known[1] or 0)), math.max(probe_ms, tonumber(known[2] or 0))
-call('HSET', gate, 'until', free, 'probe', probe)
-call('PEXPIRE', gate, free - now + (probe > 0 and 3600000 or 0))
-return 1
-"""
-
-LEARN = f"""
-local limit, oldest = q .. ':limit:' .. ARGV[1], whole(call('LINDEX', q .. ':calls:' .. ARGV[1], -1)) or now
-local window = math.ceil({_MARGIN} * (now - oldest + ARGV[3]))
-local known = whole(read('HGET', limit, 'window'))
-call('HSET', limit, 'most', ARGV[2], 'window', string.format('%d', math.min(window, known or window)))
-call('PEXPIRE', limit, {round(LEARNED_S * 1_000)})
-return 1
-"""
-
-OPEN_GATE = """
-return call('DEL', q .. ':gate:' .. ARGV[1])
-"""
-
-# No model has this name. A call that was under way when the pause began is refused, too: it tells nothing new.
-PAUSE_ALL = """
-local gate, least_ms, most_ms, probe_ms = q .. ':gate:*', tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local known = call('HMGET', gate, 'ends', 'length')
-local ends, length = tonumber(known[1] or 0), tonumber(known[2] or 0)
-if now >= ends then
-  length = math.max(least_ms, math.min(2 * length, most_ms))
-  ends = now + length
-end
-ends = math.max(ends, now + least_ms)
-call('HSET', gate, 'ends', ends, 'length', length, 'probe', probe_ms)
-call('PEXPIRE', gate, ends - now + 3600000)
-return 1
-"""
-
-RESUME_ALL = """
-return call('DEL', q .. ':gate:*')
-"""
-
-STEPS = {
-    "take": TAKE,
-    "close_gate": CLOSE_GATE,
-    "learn": LEARN,
-    "open_gate": OPEN_GATE,
-    "pause_all": PAUSE_ALL,
-    "resume_all": RESUME_ALL,
-}
-
-RunStep = Callable[..., Awaitable[Any]]
+        self._account = _Account()
 
 
 class RedisLimits(CallLimits):
     """The limits of a queue in Redis, shared by all machines.
 
     Args:
-        run: Runs one of ``STEPS`` atomically, by its name, with its arguments, on the queue's server.
+        run: Runs a step of ``lua/limits.lua`` atomically, by its name, with its arguments, on the queue's server.
     """
 
-    def __init__(self, run: RunStep) -> None:
+    def __init__(self, run: Callable[..., Awaitable[Any]]) -> None:
         self._run = run
         # The last end of a day that the server's clock gave; until then it need not be asked for the time.
         self._day_end = 0.0
 
-    async def take(self, model: str, rates: Rates) -> Turn:
-        """As ``CallLimits.take``."""
+    async def take(self, model: str, rates: Rates) -> Admission:
         while True:
+            most, most_today = rates.per_window or "", rates.per_day or ""
             verdict, value, probe = await self._run(
-                "take",
-                model,
-                rates.per_window or "",
-                round(rates.window_s * 1_000),
-                rates.per_day or "",
-                round(self._day_end * 1_000),
+                "take", model, most, round(rates.window_s * 1_000), most_today, round(self._day_end * 1_000)
             )
             if verdict != b"which day":
-                return Turn(float(value) / 1_000, probe.startswith(b"probe"), probe.endswith(b" account"))
+                return Admission(float(value) / 1_000, probe.startswith(b"probe"), probe.endswith(b" account"))
             self._day_end = rates.day_end(float(value) / 1_000)
 
     async def close_gate(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
-        """As ``CallLimits.close_gate``."""
         await self._run("close_gate", model, round(wait_s * 1_000), round(probe_s * 1_000))
 
     async def learn(self, model: str, per_window: int, retry_after_s: float) -> None:
-        """As ``CallLimits.learn``."""
-        await self._run("learn", model, per_window, round(retry_after_s * 1_000))
+        await self._run("learn", model, per_window, round(retry_after_s * 1_000), _MARGIN, round(LEARNED_S * 1_000))
 
     async def open_gate(self, model: str) -> None:
-        """As ``CallLimits.open_gate``."""
         await self._run("open_gate", model)
 
     async def pause_all(self, least_s: float, most_s: float, probe_s: float) -> None:
-        """As ``CallLimits.pause_all``."""
         await self._run("pause_all", *(round(seconds * 1_000) for seconds in (least_s, most_s, probe_s)))
 
     async def resume_all(self) -> None:
-        """As ``CallLimits.resume_all``."""
         await self._run("resume_all")

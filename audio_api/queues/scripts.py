@@ -27,7 +27,8 @@ queue, so that the entries of all streams have one order.
 
 from __future__ import annotations
 
-from audio_api.queues import limits
+import pkgutil
+
 from audio_api.queues.base import FAIR_TURN, MAX_DELIVERIES, NEVER_FINISHED
 
 CLOCK = """
@@ -197,14 +198,6 @@ local function bury(id, reason, batch, ttl)
   call('HSET', job_key(id), 'state', 'dead', 'reason', reason, 'finished', now, 'entry', '')
   call('ZADD', dead, now, id)
   settle(id, 'dead', batch, ttl)
-end
-
--- Forgets a gate that cannot be right: its fields are moments or lengths of time in milliseconds.
-local function check_gate(key)
-  for i, value in ipairs(read('HGETALL', key)) do
-    local found = tonumber(value)
-    if i % 2 == 0 and not (found and found >= 0 and found <= now + {_FARTHEST_MS}) then call('DEL', key) end
-  end
 end
 
 -- Puts aside what is not of this queue, or not any more, with what is known of it.
@@ -872,6 +865,9 @@ call('HSET', meta, 'checked', now)
 return 1
 """
 
+_LIMITS = (pkgutil.get_data("audio_api.queues", "lua/limits.lua") or b"").decode()
+_STEPS_OF_LIMITS = ("take", "close_gate", "learn", "open_gate", "pause_all", "resume_all")
+
 STEPS = {
     "enqueue": ENQUEUE,
     "stage": STAGE,
@@ -894,7 +890,7 @@ STEPS = {
     "stats": STATS,
     "list_dead": LIST_DEAD,
     "check": CHECK,
-    **limits.STEPS,
+    **{step: f"local steps = {{}}\n{_LIMITS}\nreturn steps.{step}(unpack(ARGV))" for step in _STEPS_OF_LIMITS},
 }
 
 

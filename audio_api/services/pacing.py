@@ -29,7 +29,7 @@ from audio_api.errors import (
     TTSRateLimitError,
     TTSUnavailableError,
 )
-from audio_api.queues.limits import CallLimits, MemoryLimits, Rates, Turn
+from audio_api.queues.limits import Admission, CallLimits, MemoryLimits, Rates
 from audio_api.retry import Clock
 from audio_api.services.time_limit import uncounted
 
@@ -74,7 +74,7 @@ class Gatekeeper(Protocol):
         """Raise when calls are in vain now."""
 
 
-async def _settle_account(limits: CallLimits, turn: Turn, error: AudioAPIError | None) -> None:
+async def _settle_account(limits: CallLimits, turn: Admission, error: AudioAPIError | None) -> None:
     """Pause every model when the account has spent too much, and go on when a call gets through."""
     if error is not None and error.code is ErrorCode.SPEND_LIMITED:
         logger.warning("the account has spent too much in ten minutes; no model is called", extra={"error": str(error)})
@@ -114,7 +114,7 @@ class AccountPause:
     def check(self, model: str) -> None:
         """Let every question pass: it costs nothing."""
 
-    async def _turn(self, model: str) -> Turn:
+    async def _turn(self, model: str) -> Admission:
         while (turn := await self._limits.take(model, _NO_RATES)).wait_s:
             if turn.wait_s > self._longest_s:
                 raise TTSRateLimitError(
@@ -198,7 +198,7 @@ class Pacer:
     def _like_an_outage(self) -> int:
         return max(_FEWEST_LIKE_AN_OUTAGE, min(_FAILURES_LIKE_AN_OUTAGE, self._settings().retry_attempts))
 
-    async def _turn(self, model: str) -> Turn:
+    async def _turn(self, model: str) -> Admission:
         waited_s = 0.0
         while True:
             turn = await self._take(model)
@@ -210,7 +210,7 @@ class Pacer:
             with uncounted():
                 await self._clock.sleep(turn.wait_s)
 
-    async def _take(self, model: str) -> Turn:
+    async def _take(self, model: str) -> Admission:
         settings = self._settings()
         per_window, per_day = settings.rate_limit_rpm, settings.rate_limit_rpd
         try:
@@ -229,7 +229,7 @@ class Pacer:
             self._blind = True
             logger.warning("the shared pace is unknown; calling at a tenth of it", extra={"error": str(error)})
 
-    async def _is_everybodys(self, error: AudioAPIError, model: str, turn: Turn) -> bool:
+    async def _is_everybodys(self, error: AudioAPIError, model: str, turn: Admission) -> bool:
         """Close the gate when the failure concerns every call, and tell whether it is an outage."""
         if isinstance(error, TTSRateLimitError) and error.code is not ErrorCode.SPEND_LIMITED:
             await self._learn(model, error)
@@ -250,7 +250,7 @@ class Pacer:
     def _note_answer(self, model: str) -> None:
         self._failures[model] = self._refusals[model] = 0
 
-    async def _is_outage(self, model: str, turn: Turn) -> bool:
+    async def _is_outage(self, model: str, turn: Admission) -> bool:
         self._failures[model] += 1
         if turn.probe:
             return True
@@ -262,7 +262,7 @@ class Pacer:
             await self._close(model, _FIRST_PROBE_S, _PROBE_S)
         return True
 
-    async def _settle(self, turn: Turn, error: AudioAPIError | None) -> None:
+    async def _settle(self, turn: Admission, error: AudioAPIError | None) -> None:
         try:
             await _settle_account(self._limits, turn, error)
         except QueueServiceError as unknown:
