@@ -14,7 +14,7 @@ from unittest import mock
 
 from measuring import heading, interleaved, row, timed_s
 
-from audio_api.audio.wav import WavWriter, write_wav
+from audio_api.audio.wav_file import WavWriter, write_wav
 
 RATE = 24_000
 CLIP = os.urandom(5 * 2 * RATE)

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from audio_api import AudioConfig, AudioRequest, ErrorCode, TTSService
-from audio_api.audio import wav
-from audio_api.audio.wav import WavWriter, check_target
+from audio_api.audio import wav_file
+from audio_api.audio.durable import check_target
+from audio_api.audio.wav import encode_wav
+from audio_api.audio.wav_file import WavWriter
 from audio_api.emulator import Emulator
 from audio_api.errors import TTSOutputError
 from audio_api.services import recording
@@ -130,7 +132,7 @@ async def test_folders_that_are_made_are_for_their_owner_alone(
 KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from audio_api.audio.wav import WavWriter
+from audio_api.audio.wav_file import WavWriter
 
 async def main():
     async with WavWriter(Path("out"), sys.argv[1], growing=True) as writer:
@@ -147,12 +149,12 @@ async def test_growing_files_of_killed_processes_are_collected(monkeypatch: pyte
         await asyncio.to_thread(subprocess.run, [sys.executable, "-c", KILLED, f"book-{number}"], check=False)
     folder = Path("out")
     assert len(list(folder.iterdir())) == 1  # each process has collected its predecessor's
-    (folder / "mine.part.wav").write_bytes(wav.encode_wav(bytes(100)))
+    (folder / "mine.part.wav").write_bytes(encode_wav(bytes(100)))
     (folder / "notes.part.wav").write_text("RIFF of my own")
     (folder / "empty.part.wav").touch()
     async with WavWriter(folder, "live", growing=True):
-        monkeypatch.setattr(wav, "_tidied", set())
-        await wav.write_wav(folder, "next", bytes(100))
+        monkeypatch.setattr(wav_file, "_tidied", set())
+        await wav_file.write_wav(folder, "next", bytes(100))
         assert {path.name for path in folder.iterdir()} == {
             "mine.part.wav", "notes.part.wav", "empty.part.wav", "live.part.wav", "next.wav",
         }  # fmt: skip

@@ -169,7 +169,7 @@ async def test_subtitles_that_cannot_be_written_do_not_lose_the_sound(
     async with TTSService(settings(gemini_emulator, folder, **changes), clock=CLOCK) as tts:
         response = await tts.generate_audio(request)
         assert response.error_code is ErrorCode.OUTPUT_FAILED
-        assert str(response.error).endswith("No space left on device; the sound is complete in book.wav")
+        assert str(response.error).endswith("No space left on device (ENOSPC); the sound is complete in book.wav")
         assert visible_files(folder) == ["book.wav"]
         assert len(read_wav(folder / "book.wav")) == sound_of(pieces_of(REQUEST))[1][-1].end
         (folder / "book.wav").unlink()

@@ -26,19 +26,18 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from audio_api.audio import wav
+from audio_api.audio import durable, wav_file
+from audio_api.audio.durable import check_target
 from audio_api.audio.wav import (
+    MAX_DATA_BYTES,
     SoundFormat,
     UnknownCodecError,
     WavData,
-    WavWriter,
-    check_target,
     decode_wav,
     encode_wav,
-    save_wav,
     wav_header,
-    write_wav,
 )
+from audio_api.audio.wav_file import WavWriter, save_wav, write_wav
 from audio_api.errors import ErrorCode, TTSOutputError, TTSValidationError
 
 EXTENSIBLE_PCM = struct.pack("<HHIIHHHHI", 0xFFFE, 1, 24_000, 48_000, 2, 16, 22, 16, 4) + bytes.fromhex(
@@ -113,7 +112,7 @@ def test_an_impossible_header_is_refused(data_bytes: int, sample_rate: int, comp
 
 def test_the_largest_header_fits_its_fields() -> None:
     """The largest size that is allowed is written unchanged."""
-    assert struct.unpack_from("<I", wav_header(wav.MAX_DATA_BYTES), 40)[0] == wav.MAX_DATA_BYTES == 2**32 - 46
+    assert struct.unpack_from("<I", wav_header(MAX_DATA_BYTES), 40)[0] == MAX_DATA_BYTES == 2**32 - 46
 
 
 other_chunks = st.lists(
@@ -261,7 +260,7 @@ def test_chunks_may_follow_the_sound(tmp_path: Path) -> None:
     with wave.open(str(path)) as file:
         assert file.readframes(file.getnframes()) == SOUND
     with pytest.raises(ValueError, match="4 GiB"):
-        wav_header(wav.MAX_DATA_BYTES, trailer_bytes=2)
+        wav_header(MAX_DATA_BYTES, trailer_bytes=2)
 
 
 async def test_a_relative_folder_gives_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -700,7 +699,7 @@ async def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
 CHILD = """
 import asyncio, resource, sys
 from pathlib import Path
-from audio_api.audio.wav import WavWriter
+from audio_api.audio.wav_file import WavWriter
 
 async def main(folder, megabytes):
     async with WavWriter(Path(folder), "book", overwrite=True) as writer:
@@ -734,7 +733,7 @@ def test_a_killed_process_leaves_the_old_file_and_its_draft_is_collected(tmp_pat
         assert str(process.pid) in draft
         process.send_signal(signal.SIGKILL)
     assert frames(old) == SOUND
-    long_ago = time.time() - 2 * wav._FORGOTTEN_AFTER_S
+    long_ago = time.time() - 2 * durable._FORGOTTEN_AFTER_S
     strange = [
         tmp_path / ".book.wav.notapid.0123456789abcdef.tmp",
         tmp_path / f".alive.{os.getppid()}.0123456789abcdef.tmp",
@@ -747,7 +746,7 @@ def test_a_killed_process_leaves_the_old_file_and_its_draft_is_collected(tmp_pat
     os.utime(own_number, (long_ago, long_ago))
     tmp_path.joinpath(f".folder.{process.pid}.0123456789abcdef.tmp").mkdir()
 
-    wav._tidied.clear()
+    wav_file._tidied.clear()
     asyncio.run(write_wav(tmp_path, "young", SOUND))
     assert draft in names(tmp_path)
 
@@ -755,7 +754,7 @@ def test_a_killed_process_leaves_the_old_file_and_its_draft_is_collected(tmp_pat
     asyncio.run(write_wav(tmp_path, "again", SOUND))
     assert draft in names(tmp_path), "the folder is listed once per process"
 
-    wav._tidied.clear()
+    wav_file._tidied.clear()
     asyncio.run(write_wav(tmp_path, "old", SOUND))
     assert draft not in names(tmp_path)
     assert not own_number.exists()

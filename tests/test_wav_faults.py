@@ -19,7 +19,9 @@ from pathlib import Path
 import pytest
 from project import variables_without
 
-from audio_api.audio.wav import check_target, encode_wav, write_wav
+from audio_api.audio.durable import check_target
+from audio_api.audio.wav import encode_wav
+from audio_api.audio.wav_file import write_wav
 from audio_api.errors import TTSOutputError
 
 OLD = encode_wav(b"\1\0" * 2_000)
@@ -42,7 +44,8 @@ with_strace = pytest.mark.skipif(not strace_works(), reason="strace is not insta
 CHILD = """
 import asyncio, json, os, resource, secrets, sys
 from pathlib import Path
-from audio_api.audio.wav import WavWriter, check_target, write_wav
+from audio_api.audio.durable import check_target
+from audio_api.audio.wav_file import WavWriter, write_wav
 from audio_api.errors import TTSError
 
 folder, mode, overwrite, *limit = sys.argv[1:]

@@ -27,7 +27,8 @@ from audio_api.audio.conversion import STANDARD
 from audio_api.audio.durable import real_folder
 from audio_api.audio.file_threads import file_threads, in_file_thread
 from audio_api.audio.large_sounds import take_permit
-from audio_api.audio.wav import HEADER_BYTES, decode_wav, save_wav, wav_header
+from audio_api.audio.wav import HEADER_BYTES, decode_wav, wav_header
+from audio_api.audio.wav_file import save_wav
 from audio_api.errors import ErrorCode, TTSOutputError
 from audio_api.models.audio_request import TokenUsage
 

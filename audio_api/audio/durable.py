@@ -1,21 +1,33 @@
-"""Files that appear whole, on disk, and where they were meant to be, or not at all. Blocking; for threads."""
+"""Files that appear whole, on disk, and where they were meant to be, or not at all. Most of it blocks; for threads."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
+import stat
+import tempfile
+import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from audio_api.errors import ErrorCode, TTSOutputError
-from audio_api.models.filenames import MAX_NAME_BYTES
+from audio_api.audio.file_threads import in_file_thread
+from audio_api.errors import ErrorCode, TTSOutputError, TTSValidationError
+from audio_api.models.filenames import MAX_NAME_BYTES, safe_filename
 
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY
 # Enough for a folder that one may enter, but not list; not every system has it.
 _PASS_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 _REPLACED = "a link took the place of its folder"
+# Silence after which the draft of a dead process counts as forgotten. A process of another container may look dead,
+# so this is longer than any pause between two pieces of a book.
+_FORGOTTEN_AFTER_S = 3600
+_DRAFT_NAME = re.compile(r"\..+\.([1-9][0-9]{0,6})\.[0-9a-f]{16}\.tmp", re.DOTALL)
 # What linkat(2) answers on FAT, exFAT and some network and FUSE file systems.
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 
@@ -28,6 +40,18 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         kind = errno.errorcode.get(error.errno or 0, type(error).__name__)
         raise TTSOutputError(f"cannot write {str(path)!r}: {error.strerror or error} ({kind})") from error
+
+
+def checked_name(name: str) -> str:
+    """A file's name, as ``safe_filename`` makes it.
+
+    Raises:
+        TTSValidationError: It is no safe file name.
+    """
+    try:
+        return safe_filename(name)
+    except ValueError as error:
+        raise TTSValidationError(str(error)) from None
 
 
 def taken(path: Path) -> TTSOutputError:
@@ -60,16 +84,102 @@ def real_folder(folder: Path) -> Path:
     return there.resolve(strict=True) / folder.relative_to(there)
 
 
-def open_folder(real: Path) -> int:
+async def check_target(directory: Path, name: str, *, overwrite: bool) -> Path:
+    """Find out, before anything is paid for, whether a file could be written. Leaves nothing behind.
+
+    Args:
+        directory: The output folder; it may be missing if it can be made.
+        name: The file's name, as ``safe_filename`` takes it.
+        overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        Where the folder is, after all links.
+
+    Raises:
+        TTSValidationError: The name is no safe file name.
+        TTSOutputError: The folder takes no files, or the name is taken (code ``OUTPUT_EXISTS``).
+    """
+    return await in_file_thread(_check_target, directory, checked_name(name), overwrite)
+
+
+def _check_target(directory: Path, name: str, overwrite: bool) -> Path:
+    with explained(directory / name):
+        real = real_folder(directory)
+        path = absolute(directory) / name
+        folder = next(folder for folder in path.parents if os.path.lexists(folder))
+        os.close(os.open(folder, _FOLDER_FLAGS))
+        # Making a file, which tells the reason of a refusal, takes a hundred times the CPU of asking for one.
+        if not (os.access(folder, os.W_OK | os.X_OK, effective_ids=True) and os.statvfs(folder).f_favail):
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            _refuse_look_alike(path)
+            return real
+        if not overwrite:
+            raise taken(path)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return real
+
+
+def check_folder(directory: Path, size_bytes: int) -> None:
+    """Find out, blocking, whether a folder takes a file of this size. Leaves nothing behind.
+
+    Args:
+        directory: The folder; it may be missing if it can be made.
+        size_bytes: The size of the file; it is written.
+
+    Raises:
+        TTSOutputError: It does not; the text says why.
+    """
+    with explained(directory):
+        path = absolute(directory)
+        folder = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        os.close(os.open(folder, _FOLDER_FLAGS))
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(max(1, size_bytes)))
+            file.flush()
+            if size_bytes:
+                os.fsync(file.fileno())
+
+
+def _refuse_look_alike(path: Path) -> None:
+    """Refuse a name of which a file exists whose accents are characters of their own: both would look the same."""
+    if os.path.lexists(path.with_name(unicodedata.normalize("NFD", path.name))):
+        raise TTSOutputError(
+            f"{str(path)!r} exists already, with decomposed accents in its name (Unicode NFD): rename or remove that "
+            "file, or choose another name",
+            code=ErrorCode.OUTPUT_EXISTS,
+        )
+
+
+@contextmanager
+def folder_at(real: Path) -> Iterator[int]:
     """Open a folder by its real path and follow no link on the way; make it, and what it lies in, when missing.
 
     What was made is for its owner alone (mode 0700).
 
+    Args:
+        real: As ``real_folder`` gives it.
+
+    Yields:
+        Its file descriptor.
+
     Raises:
         OSError: The system says no, or a link took the place of a folder since the path was found out.
     """
+    descriptor = _open_folder(real)
     try:
-        descriptor = os.open(real, FOLDER_FLAGS | os.O_NOFOLLOW)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open_folder(real: Path) -> int:
+    try:
+        descriptor = os.open(real, _FOLDER_FLAGS | os.O_NOFOLLOW)
     except FileNotFoundError:
         return _make_folder(real)
     except OSError:
@@ -88,12 +198,93 @@ def _make_folder(real: Path) -> int:
         try:
             with suppress(FileExistsError):
                 os.mkdir(part, 0o700, dir_fd=descriptor)
-            flags = FOLDER_FLAGS if part is real.parts[-1] else _PASS_FLAGS
+            flags = _FOLDER_FLAGS if part is real.parts[-1] else _PASS_FLAGS
             below = os.open(part, flags | os.O_NOFOLLOW, dir_fd=descriptor)
         finally:
             os.close(descriptor)
         descriptor = below
     return descriptor
+
+
+class DurableFile:
+    """A file that gets its name only when it is whole and on disk. Its methods block; they run one after the other.
+
+    Use it as a context manager; leaving it before ``publish`` has succeeded removes every trace. Where the system says
+    no, every method raises ``OSError``.
+
+    Args:
+        folder_fd: Its folder, as ``folder_at`` opens it.
+        path: Its path.
+        overwrite: Whether it may replace an existing file.
+        draft: Its name until it is published; ``None``: a hidden one that tells whose it is.
+    """
+
+    def __init__(self, folder_fd: int, path: Path, *, overwrite: bool, draft: str | None = None) -> None:
+        self._folder_fd = folder_fd
+        self._path = path
+        self._overwrite = overwrite
+        self._draft = draft or draft_name(path.name)
+        self._fd = -1
+        self._is_draft = False
+
+    def __enter__(self) -> Self:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        self._fd = os.open(self._draft, flags, 0o666, dir_fd=self._folder_fd)
+        self._is_draft = True
+        return self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be written."""
+        return self._fd >= 0
+
+    def fileno(self) -> int:
+        """Its file descriptor; -1 when it is not open."""
+        return self._fd
+
+    def write(self, content: bytes | bytearray | memoryview) -> None:
+        """Write every byte, from where the descriptor stands."""
+        view = memoryview(content).cast("B")
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def close(self) -> None:
+        """Close it; it keeps its draft's name until it is published."""
+        # Forgotten first: after a failed close the number may already belong to another file.
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def publish(self) -> None:
+        """Give it its name. Its content must be on disk.
+
+        A link that stands at the name is replaced, never followed. Where the file system has no hard links, a name that
+        must not be overwritten is first reserved by an empty file.
+
+        Raises:
+            TTSOutputError: The name is taken (code ``OUTPUT_EXISTS``).
+            OSError: The system says no, or the folder is not where its path leads any more.
+        """
+        self.close()
+        # The path must still lead here, or a success would name a file that is elsewhere.
+        if not os.path.samestat(os.fstat(self._folder_fd), self._path.parent.stat()):
+            raise OSError(errno.ESTALE, "its folder was replaced while it was written")
+        give_name = _replace if self._overwrite else _claim
+        try:
+            give_name(self._folder_fd, self._draft, self._path.name)
+        except FileExistsError:
+            raise taken(self._path) from None
+        self._is_draft = False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            self.close()
+        if self._is_draft:
+            self._is_draft = False
+            with suppress(OSError):
+                os.unlink(self._draft, dir_fd=self._folder_fd)
 
 
 def draft_name(name: str) -> str:
@@ -102,13 +293,7 @@ def draft_name(name: str) -> str:
     return f".{name.encode()[: MAX_NAME_BYTES - 1 - len(tail)].decode(errors='ignore')}{tail}"
 
 
-def write_all(descriptor: int, view: memoryview) -> None:
-    """Write every byte."""
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def sync_folder(folder_fd: int) -> None:
+def _sync_folder(folder_fd: int) -> None:
     """Put the names of a folder's files on disk."""
     try:
         os.fsync(folder_fd)
@@ -118,13 +303,13 @@ def sync_folder(folder_fd: int) -> None:
             raise
 
 
-def replace_durably(folder_fd: int, draft: str, name: str) -> None:
+def _replace(folder_fd: int, draft: str, name: str) -> None:
     """Give a draft, which is on disk, its name, whatever has it now."""
     os.rename(draft, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
-    sync_folder(folder_fd)
+    _sync_folder(folder_fd)
 
 
-def claim_durably(folder_fd: int, draft: str, name: str) -> None:
+def _claim(folder_fd: int, draft: str, name: str) -> None:
     """Give a draft, which is on disk, its name if that is free, and take it back if that cannot be made durable.
 
     Raises:
@@ -144,7 +329,7 @@ def claim_durably(folder_fd: int, draft: str, name: str) -> None:
     with _given_back(folder_fd, name):
         with suppress(OSError):
             os.unlink(draft, dir_fd=folder_fd)
-        sync_folder(folder_fd)
+        _sync_folder(folder_fd)
 
 
 @contextmanager
@@ -155,3 +340,25 @@ def _given_back(folder_fd: int, name: str) -> Iterator[None]:
         with suppress(OSError):
             os.unlink(name, dir_fd=folder_fd)
         raise
+
+
+def is_forgotten(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a draft that a process left behind when it died."""
+    match = _DRAFT_NAME.fullmatch(entry.name)
+    if match is None or not entry.is_file(follow_symlinks=False):
+        return False
+    silent_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
+    return silent_s > _FORGOTTEN_AFTER_S and not _is_another_process(int(match[1]))
+
+
+def _is_another_process(pid: int) -> bool:
+    # A container's first process has the same number in every life: an old draft with our own number is not ours.
+    if pid == os.getpid():
+        return False
+    try:
+        # PermissionError: somebody else's, but alive.
+        with suppress(PermissionError):
+            os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

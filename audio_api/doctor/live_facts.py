@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from audio_api.audio.wav import riff_chunks
 from audio_api.config import AudioConfig
 from audio_api.doctor.live_calls import CALLS, LONG_PAUSES_S, NotObservableError, Session, api_client, one_line
 from audio_api.models.speech_models import model_spec
@@ -130,13 +130,12 @@ def _wav_chunks(session: Session) -> Judgement:
 
 def _riff_chunks(data: bytes) -> list[tuple[str, bytes]]:
     """Name and content of every chunk; none when it is no RIFF file."""
-    chunks = []
-    offset = 12 if data[:4] == b"RIFF" else len(data)
-    while offset + 8 <= len(data):
-        name, size = struct.unpack_from("<4sI", data, offset)
-        chunks.append((ascii(name.decode("latin-1").strip())[1:-1], data[offset + 8 : offset + 8 + size]))
-        offset += 8 + size + size % 2
-    return chunks
+    if not data.startswith(b"RIFF"):
+        return []
+    return [
+        (ascii(chunk.name.decode("latin-1").strip())[1:-1], data[chunk.start : chunk.start + chunk.size])
+        for chunk in riff_chunks(data)
+    ]
 
 
 def _described(name: str, body: bytes) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import struct
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from audio_api.audio.conversion import STANDARD, Converter
-from audio_api.audio.wav import SAMPLE_RATE, SoundFormat, UnknownCodecError, decode_wav
+from audio_api.audio.wav import FIRST_CHUNK, SAMPLE_RATE, SoundFormat, UnknownCodecError, decode_wav, riff_chunks
 from audio_api.errors import ErrorCode, TTSAudioError
 
 _WAV_TYPES = {"audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"}
@@ -20,8 +19,6 @@ _PCM_TYPES = {"audio/l16", "audio/pcm"}
 _MOST_MIME_CHARS = 200
 _AROUND_VALUES = '" \t\r\n'
 _NUMBER = re.compile("[1-9][0-9]{0,5}")
-# Behind the file's own id, size and type.
-_FIRST_CHUNK = 12
 # Those of Gemini have 6 KB.
 _MOST_HEAD_BYTES = 2**20
 # Sizes that writers put into a header before they know better.
@@ -62,7 +59,7 @@ class Unwrapper:
         self._format = STANDARD
         self._mime: str | None = None
         self._head: bytearray | None = None
-        self._next_chunk = _FIRST_CHUNK
+        self._next_chunk = FIRST_CHUNK
         self._left_bytes = sys.maxsize
 
     @property
@@ -109,7 +106,7 @@ class Unwrapper:
         self._left_bytes = sys.maxsize
         # A header beats the type.
         if data.startswith(b"RIFF") or mime.partition(";")[0].strip() in _WAV_TYPES:
-            self._head, self._next_chunk = bytearray(), _FIRST_CHUNK
+            self._head, self._next_chunk = bytearray(), FIRST_CHUNK
         else:
             self._format = _pcm_format(mime)
 
@@ -121,16 +118,13 @@ class Unwrapper:
         """The sound behind a WAV's header; nothing as long as the header is not complete."""
         known = len(head)
         head += data[:_MOST_HEAD_BYTES]
-        while self._next_chunk + 8 <= len(head):
-            chunk_id, size = struct.unpack_from("<4sI", head, self._next_chunk)
-            start = self._next_chunk + 8
-            if chunk_id == b"data":
-                self._format = _wav_format(bytes(head[:start]))
-                self._left_bytes = sys.maxsize if size in _UNKNOWN_SIZES else size
+        for chunk in riff_chunks(head, self._next_chunk):
+            if chunk.name == b"data":
+                self._format = _wav_format(bytes(head[: chunk.start]))
+                self._left_bytes = sys.maxsize if chunk.size in _UNKNOWN_SIZES else chunk.size
                 self._head = None
-                return data[start - known :]
-            # A chunk of odd size is followed by one byte of padding.
-            self._next_chunk = start + size + size % 2
+                return data[chunk.start - known :]
+            self._next_chunk = chunk.end
         if len(head) >= _MOST_HEAD_BYTES:
             raise _damaged(f"no sound within its first {_MOST_HEAD_BYTES:,} bytes")
         return b""

@@ -8,8 +8,8 @@ import time
 from math import inf
 from pathlib import Path
 
+from audio_api.audio.durable import check_folder
 from audio_api.audio.file_threads import in_file_thread
-from audio_api.audio.wav import check_folder
 from audio_api.errors import TTSOutputError
 from audio_api.models.audio_request import AudioResponse
 

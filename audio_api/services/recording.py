@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audio_api.audio.large_sounds import in_sound_thread
-from audio_api.audio.wav import MOST_UNSAVED_BYTES, SAMPLE_RATE, WavWriter, encode_wav
+from audio_api.audio.wav import SAMPLE_RATE, encode_wav
+from audio_api.audio.wav_file import MOST_UNSAVED_BYTES, WavWriter
 from audio_api.engines.base import SpeechAudio, Utterance, WordTime
 from audio_api.errors import AudioAPIError, TTSOutputError
 from audio_api.models.audio_request import AudioRequest

@@ -5,21 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from audio_api.audio.durable import (
-    claim_durably,
-    draft_name,
-    open_folder,
-    real_folder,
-    replace_durably,
-    taken,
-    write_all,
-)
+from audio_api.audio.durable import DurableFile, explained, folder_at, real_folder, taken
 from audio_api.audio.file_threads import in_file_thread
-from audio_api.errors import ErrorCode, TTSOutputError
+from audio_api.errors import TTSOutputError
 from audio_api.models.audio_request import AudioRequest
 from audio_api.services.recording import Line, Recording, may_replace
 from audio_api.text.pace import spoken_s
@@ -43,9 +34,13 @@ def _check_all(paths: Iterable[Path], overwrite: bool) -> None:
     for path in paths:
         if not overwrite and os.path.lexists(path):
             raise taken(path)
-        # A link to a folder is replaced like any other file.
-        if os.path.isdir(path) and not path.is_symlink():  # noqa: PTH112 - pathlib's raises if the name is too long
-            raise TTSOutputError(f"{path.name} is a folder; choose another name")
+        _refuse_folder(path)
+
+
+def _refuse_folder(path: Path) -> None:
+    # A link to a folder is replaced like any other file.
+    if os.path.isdir(path) and not path.is_symlink():  # noqa: PTH112 - pathlib's raises if the name is too long
+        raise TTSOutputError(f"{path.name} is a folder; choose another name")
 
 
 async def write_subtitles(recording: Recording, request: AudioRequest, identity: os.stat_result) -> tuple[Path, ...]:
@@ -71,36 +66,22 @@ def _write_all(recording: Recording, request: AudioRequest, identity: os.stat_re
         path = recording.path.with_suffix(f".{kind}")
         try:
             _write(path, _WRITERS[kind](cues).encode(), may_replace(request), recording.path.name, identity)
-        except FileExistsError:
-            raise TTSOutputError(f"{taken(path)}; {kept}", code=ErrorCode.OUTPUT_EXISTS) from None
-        except OSError as error:
-            raise TTSOutputError(f"cannot write {str(path)!r}: {error.strerror}; {kept}") from None
+        except TTSOutputError as error:
+            raise TTSOutputError(f"{error}; {kept}", code=error.code) from None
         paths.append(path)
     return tuple(paths)
 
 
 def _write(path: Path, content: bytes, overwrite: bool, recording: str, identity: os.stat_result) -> None:
-    folder_fd = open_folder(real_folder(path.parent))
-    draft = draft_name(path.name)
-    try:
+    with explained(path), folder_at(real_folder(path.parent)) as folder_fd:
         beside = os.stat(recording, dir_fd=folder_fd, follow_symlinks=False)
         if not os.path.samestat(beside, identity):
             raise FileNotFoundError(errno.ENOENT, "the sound is not there any more")
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=folder_fd)
-        try:
-            write_all(fd, memoryview(content))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        (replace_durably if overwrite else claim_durably)(folder_fd, draft, path.name)
-    except FileExistsError:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
-        raise
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(draft, dir_fd=folder_fd)
-        os.close(folder_fd)
+        _refuse_folder(path)
+        with DurableFile(folder_fd, path, overwrite=overwrite) as file:
+            file.write(content)
+            os.fsync(file.fileno())
+            file.publish()
 
 
 def _with_line_end(line: Line) -> Iterator[Spoken]:

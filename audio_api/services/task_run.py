@@ -20,7 +20,7 @@ from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 from audio_api.audio.file_threads import in_file_thread
-from audio_api.audio.wav import TooLateError
+from audio_api.audio.wav_file import TooLateError
 from audio_api.config import AudioConfig
 from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError, WorkerServiceError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress

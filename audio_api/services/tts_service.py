@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from audio_api.audio.wav import MAX_DATA_BYTES, SAMPLE_RATE, check_target, decode_wav
+from audio_api.audio.durable import check_target
+from audio_api.audio.wav import MAX_DATA_BYTES, SAMPLE_RATE, decode_wav
 from audio_api.config import AudioConfig, get_config
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import (

@@ -1,0 +1,399 @@
+"""A WAV file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from math import inf
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from audio_api.audio.durable import (
+    DurableFile,
+    absolute,
+    checked_name,
+    explained,
+    folder_at,
+    is_forgotten,
+    real_folder,
+)
+from audio_api.audio.file_threads import run_in_file_thread
+from audio_api.audio.wav import (
+    HEADER_BYTES,
+    MAX_DATA_BYTES,
+    SAMPLE_RATE,
+    growing_header,
+    is_growing_header,
+    wav_header,
+)
+from audio_api.errors import ErrorCode, TTSOutputError
+
+MOST_UNSAVED_BYTES = 64 * 2**20
+"""The most sound, of 23 minutes, that is handed over in memory when its file could not be written."""
+
+Pcm = bytes | bytearray | memoryview
+_GROWING = ".part.wav"
+_T = TypeVar("_T")
+
+
+class TooLateError(Exception):
+    """A finished file did not get its name, because the moment before which it might have it is over."""
+
+
+async def write_wav(
+    directory: Path, name: str, pcm: Pcm, *, sample_rate: int = SAMPLE_RATE, overwrite: bool = False
+) -> Path:
+    """Write a WAV that is in memory, whole and durably, in one trip to a thread. Returns its absolute path.
+
+    Cancelled, it leaves no file, or the complete one when it was already there; never a part. A link that stands at
+    the name is replaced, never followed.
+
+    Args:
+        directory: The output folder; made with mode 0700 when missing.
+        name: The file's name, as ``safe_filename`` takes it.
+        pcm: Signed 16-bit little-endian samples of one channel.
+        sample_rate: Samples per second.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        TTSValidationError: The name is no safe file name.
+        TTSOutputError: As ``WavWriter.commit``.
+        ValueError: The sound ends inside a sample, or no WAV has this sample rate.
+    """
+    draft = _WavDraft(directory, name, sample_rate, overwrite)
+    return await draft.in_thread(draft.save, pcm)
+
+
+def save_wav(
+    directory: Path,
+    name: str,
+    pcm: Pcm,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    overwrite: bool = False,
+    trailer: bytes = b"",
+    real: Path | None = None,
+) -> Path:
+    """Do what ``write_wav`` does, blocking, for work that runs in a thread anyway; it raises the same errors.
+
+    Args:
+        directory: As ``write_wav``.
+        name: As ``write_wav``.
+        pcm: As ``write_wav``.
+        sample_rate: As ``write_wav``.
+        overwrite: As ``write_wav``.
+        trailer: Chunks that follow the sound, complete with ids, sizes and padding; players ignore unknown ones.
+        real: As ``WavWriter``.
+    """
+    return _WavDraft(directory, name, sample_rate, overwrite, real=real).save(pcm, trailer)
+
+
+class WavWriter:
+    """A WAV file that grows piece by piece and appears under its name only when it is complete and on disk.
+
+    Use it as ``async with WavWriter(folder, "book.wav") as writer``; leaving without ``commit()``, for whatever
+    reason, removes every trace. Calls are made one after the other.
+
+    Args:
+        directory: The output folder; made with mode 0700 when missing.
+        name: The file's name, as ``safe_filename`` takes it.
+        sample_rate: Samples per second.
+        overwrite: Whether ``commit`` may replace an existing file.
+        growing: Whether players may open the file before it is complete, as ``NAME.part.wav`` beside it: its header
+            then says that the size is not known, and ``commit`` renames it.
+        real: What ``check_target`` returned: if a link has taken its place since, nothing is written. ``None``: where
+            the folder is when the file is opened.
+
+    Raises:
+        TTSValidationError: The name is no safe file name.
+        ValueError: No WAV has this sample rate.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        overwrite: bool = False,
+        growing: bool = False,
+        real: Path | None = None,
+    ) -> None:
+        self._draft = _WavDraft(directory, name, sample_rate, overwrite, growing=growing, real=real)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._draft.in_thread(self._draft.__enter__)
+        except asyncio.CancelledError:
+            await self._draft.in_thread(self._draft.discard)
+            raise
+        return self
+
+    async def write(self, pcm: Pcm) -> None:
+        """Append sound. A write that fails or is cancelled ends the file: it cannot be committed any more.
+
+        Args:
+            pcm: Signed 16-bit little-endian samples of one channel; a sample may be split over two writes.
+
+        Raises:
+            TTSOutputError: As ``commit``.
+            RuntimeError: The file was committed, discarded, or never opened with ``async with``.
+        """
+        await self._draft.in_thread(self._draft.write, pcm)
+
+    async def prepare(self, pcm: Pcm = b"") -> os.stat_result:
+        """Append the end of the sound, and complete the file on disk; only its name is still missing.
+
+        Args:
+            pcm: As ``write``.
+
+        Returns:
+            What the file is. The name that it gets changes neither its inode nor its size nor its time.
+
+        Raises:
+            TTSOutputError: As ``commit``.
+            ValueError: The sound ends inside a sample.
+            RuntimeError: The file was committed, discarded, or never opened with ``async with``.
+        """
+        return await self._draft.in_thread(self._draft.prepare, pcm)
+
+    @property
+    def unsaved(self) -> bytes | None:
+        """What was written before the file was given up; ``None``: above ``MOST_UNSAVED_BYTES``, or unreadable."""
+        return self._draft.unsaved
+
+    async def commit(self, before: float = inf) -> Path:
+        """Give the complete file its name, on disk before this returns. Returns its absolute path.
+
+        A link that stands at the name is replaced, never followed. Cancelled, the file is there wholly or not at all.
+        Where the file system has no hard links, a name that must not be overwritten is first reserved by an empty
+        file; a reader may see that for a moment.
+
+        Args:
+            before: The moment, in seconds of ``time.monotonic``, from which on the file may not get its name any more.
+
+        Raises:
+            TooLateError: That moment is over; the file may be committed again with a later one.
+            TTSOutputError: The name is taken (code ``OUTPUT_EXISTS``), or the system said no; the text names the file
+                and the reason. An older file is untouched, unless replacing it worked and only syncing the folder
+                failed: then the new file is complete, but might not survive a power failure.
+            ValueError: The sound ends inside a sample.
+            RuntimeError: The file was committed, discarded, or never opened with ``async with``.
+        """
+        return await self._draft.in_thread(self._draft.publish, before)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._draft.is_open:
+            await self._draft.in_thread(self._draft.discard)
+
+
+class _WavDraft:
+    """A WAV under a temporary name. Its methods block; they run in threads, one at a time."""
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        sample_rate: int,
+        overwrite: bool,
+        *,
+        growing: bool = False,
+        real: Path | None = None,
+    ) -> None:
+        wav_header(0, sample_rate)
+        self._real = real
+        self._path = directory / checked_name(name)
+        self._growing_name = checked_name(f"{self._path.name.removesuffix('.wav')}{_GROWING}") if growing else None
+        self._sample_rate = sample_rate
+        self._overwrite = overwrite
+        self._data_bytes = 0
+        self.unsaved: bytes | None = None
+        self._file: DurableFile | None = None
+        self._prepared = False
+        self._cancelled = False
+        self._undo = ExitStack()
+
+    @property
+    def is_open(self) -> bool:
+        return self._file is not None and self._file.is_open
+
+    async def in_thread(self, work: Callable[..., _T], *args: object) -> _T:
+        """Run blocking work. A thread cannot be stopped: when cancelled, tell it, and wait until it is done."""
+        # A plain future: unlike a task it is not cancelled, and so lost sight of, when the loop shuts down.
+        running = run_in_file_thread(work, *args)
+        cancellation: asyncio.CancelledError | None = None
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError as error:
+                self._cancelled = True
+                cancellation = error
+        if cancellation is None:
+            return running.result()
+        running.exception()
+        raise cancellation
+
+    def __enter__(self) -> Self:
+        with explained(self._path), ExitStack() as undo:
+            self._path = absolute(self._path)
+            folder_fd = undo.enter_context(folder_at(self._real or real_folder(self._path.parent)))
+            _remove_stale_drafts(folder_fd)
+            if self._growing_name:
+                _remove_part_of_the_dead(self._path.with_name(self._growing_name), folder_fd)
+            self._file = DurableFile(folder_fd, self._path, overwrite=self._overwrite, draft=self._growing_name)
+            undo.enter_context(self._file)
+            if self._growing_name:
+                # Another process may look for a moment whether the file was left behind.
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+                self._file.write(growing_header(self._sample_rate))
+            os.lseek(self._file.fileno(), HEADER_BYTES, os.SEEK_SET)
+            self._undo = undo.pop_all()
+        return self
+
+    def save(self, pcm: Pcm, trailer: bytes = b"") -> Path:
+        with self:
+            self.prepare(pcm, trailer)
+            return self.publish()
+
+    def write(self, pcm: Pcm) -> None:
+        with self._writing() as file:
+            size_bytes = memoryview(pcm).nbytes
+            if self._data_bytes + size_bytes > MAX_DATA_BYTES:
+                raise OSError(errno.EFBIG, "a WAV holds less than 4 GiB")
+            file.write(pcm)
+            self._data_bytes += size_bytes
+
+    def prepare(self, pcm: Pcm = b"", trailer: bytes = b"") -> os.stat_result:
+        self.write(pcm)
+        with self._writing() as file:
+            header = wav_header(self._data_bytes, self._sample_rate, trailer_bytes=len(trailer))
+            file.write(trailer)
+            os.lseek(file.fileno(), 0, os.SEEK_SET)
+            file.write(header)
+            os.fsync(file.fileno())
+            self._prepared = True
+            return os.fstat(file.fileno())
+
+    @contextmanager
+    def _writing(self) -> Iterator[DurableFile]:
+        file = self._opened()
+        try:
+            with explained(self._path):
+                yield file
+        except (TTSOutputError, ValueError):
+            self._read_back(file.fileno())
+            self.discard()
+            raise
+
+    def _read_back(self, fd: int) -> None:
+        with suppress(OSError):
+            if self._data_bytes <= MOST_UNSAVED_BYTES:
+                self.unsaved = b"".join(_content(fd, self._data_bytes))
+
+    def publish(self, before: float = inf) -> Path:
+        if not self._prepared:
+            self.prepare()
+        file = self._opened()
+        # Here, in the thread: it may have waited, or been frozen, since it was told to publish.
+        if time.monotonic() >= before:
+            raise TooLateError
+        # The descriptor that reads the sound back outlives the file's own.
+        fd = os.dup(file.fileno())
+        try:
+            with explained(self._path), self._undo:
+                file.close()
+                if self._cancelled:
+                    raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+                file.publish()
+        except TTSOutputError:
+            self._read_back(fd)
+            raise
+        finally:
+            os.close(fd)
+        return self._path
+
+    def discard(self) -> None:
+        self._undo.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    def _opened(self) -> DurableFile:
+        if self._file is None or not self._file.is_open or self._cancelled:
+            raise RuntimeError(f"{str(self._path)!r} is not open for writing: it was committed, discarded or cancelled")
+        return self._file
+
+
+def _content(fd: int, data_bytes: int) -> Iterator[bytes]:
+    """The sound of a file that has a header."""
+    at, end = HEADER_BYTES, HEADER_BYTES + data_bytes
+    while at < end and (block := os.pread(fd, end - at, at)):
+        yield block
+        at += len(block)
+
+
+_tidied: set[tuple[int, int]] = set()
+
+
+def _remove_stale_drafts(folder_fd: int) -> None:
+    """Remove what crashed processes left behind; once per folder and process, because it lists the whole folder."""
+    folder = os.fstat(folder_fd)
+    if (folder.st_dev, folder.st_ino) in _tidied:
+        return
+    _tidied.add((folder.st_dev, folder.st_ino))
+    with os.scandir(folder_fd) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                if is_forgotten(entry) or _is_part_of_the_dead(entry, folder_fd):
+                    os.unlink(entry.name, dir_fd=folder_fd)
+
+
+def _is_part_of_the_dead(entry: os.DirEntry[str], folder_fd: int) -> bool:
+    if not (entry.name.endswith(_GROWING) and entry.is_file(follow_symlinks=False)):
+        return False
+    fd = os.open(entry.name, os.O_RDWR | os.O_NOFOLLOW, dir_fd=folder_fd)
+    try:
+        return _is_left_behind(fd, begun=True)
+    finally:
+        os.close(fd)
+
+
+def _remove_part_of_the_dead(part: Path, folder_fd: int) -> None:
+    """Take the name of a growing file whose writer was killed: its lock ended with it."""
+    try:
+        fd = os.open(part.name, os.O_RDWR | os.O_NOFOLLOW, dir_fd=folder_fd)
+    except FileNotFoundError:
+        return
+    try:
+        if not _is_left_behind(fd, begun=False):
+            raise TTSOutputError(
+                f"{str(part)!r} is still being written, or a file of its own: choose another name",
+                code=ErrorCode.OUTPUT_EXISTS,
+            )
+        os.unlink(part.name, dir_fd=folder_fd)
+    finally:
+        os.close(fd)
+
+
+def _is_left_behind(fd: int, *, begun: bool) -> bool:
+    """Whether no process writes a file any more whose header says that it grows; a complete file is the user's own.
+
+    Args:
+        fd: The file.
+        begun: Whether its header must be there.
+    """
+    with suppress(BlockingIOError):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        header = os.pread(fd, HEADER_BYTES, 0)
+        return is_growing_header(header) and not (begun and len(header) < HEADER_BYTES)
+    return False
