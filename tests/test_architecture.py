@@ -53,7 +53,7 @@ ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "aiofiles": ("audio.cache", "services.one_liner"),
     "markdown_it": "text.markdown",
     "mdit_py_plugins": "text.markdown",
-    "numpy": ("audio.checks", "audio.conversion", "audio.joining", "engines.espeak_process", "emulator"),
+    "numpy": ("audio.conversion", "audio.joining", "audio.levels", "engines.espeak_process", "emulator"),
 }
 
 

@@ -16,27 +16,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from audio_api.audio.large_sounds import in_sound_thread
+from audio_api.audio.levels import NOISE_WINDOW_S, VOICED_DBFS, SoundMeasures, measure
 from audio_api.errors import ErrorCode
 from audio_api.text.pace import SpokenLength, spoken_length
 
 _THREAD_ABOVE_S = 60.0
-_FRAME_S = 0.02
-_BLOCK_FRAMES = 200  # 4 s: a block and its float copy stay in the CPU's cache
-
-_FULL_SCALE = 32_768.0
-_CLIPPED = 32_767
 _LOWEST_RATE_HZ = 8_000  # telephone; what is measured below means nothing for less
 _SHORTEST_S = 0.15
 _LONGEST_S = 660.0  # 16,384 audio tokens, the most one call returns, are 655 s at 25 a second
 _TOKENS_PER_S = 32  # seen: 25 and 32; the larger one never calls complete audio incomplete
 _TOKEN_TOLERANCE = 0.97
-
-VOICED_DBFS = -50.0
-"""The level that 20 ms of sound must exceed to count as speech; quieter ones are silence."""
 
 # In comments: the worst that good speech measured.
 _SILENT_RMS_DBFS = -60.0  # -33.3
@@ -44,9 +34,6 @@ _SILENT_PEAK_DBFS = -50.0  # -5.1
 _LEAST_VOICED_SHARE = 0.20  # 0.63; single words 0.17, hence only above a second
 _LEAST_CORRELATION = 0.5  # 0.909; whispered 0.69, the hoarsest eSpeak voice 0.68; noise and swapped bytes 0.1
 # Static in the midst of good speech. Two seconds of hissing sounds and little else reached 0.49.
-_NOISE_WINDOW_S = 2.0
-_NOISE_WINDOW_DBFS = -40.0
-_NOISE_WINDOW_FILLED = 0.9
 _LEAST_WINDOW_CORRELATION = 0.25
 _LEAST_DYNAMICS_DB = 6.0  # 15.9; the flattest eSpeak voice 10.9
 _MOST_CLIPPED_SHARE = 0.02  # 0
@@ -181,125 +168,11 @@ def judge(take: Take, *, min_bytes: int = 1_000, signal: bool = True) -> Verdict
         return fault or accepted
     if fault := next(_length_faults(take), None):
         return fault
-    sound, script = _listen(take.pcm, take.sample_rate), _read(take)
+    sound, script = measure(take.pcm, take.sample_rate), _read(take)
     for faults in (_signal_faults, _silence_faults, _pace_faults):
         if fault := next(faults(sound, script), None):
             return replace(fault, speech_s=sound.speech_s, pace=script.pace_of(sound))
     return replace(accepted, speech_s=sound.speech_s, pace=script.pace_of(sound))
-
-
-@dataclass(frozen=True, slots=True)
-class _Sound:
-    """A clip's measures; levels and correlation are those of frames without their offset."""
-
-    duration_s: float
-    offset: float
-    clipped_share: float
-    peak_dbfs: float
-    rms_dbfs: float
-    correlation: float
-    worst_correlation: float
-    last_frame_dbfs: float
-    frame_s: float
-    frames_dbfs: NDArray[np.float64]
-    voiced: NDArray[np.intp]
-
-    @property
-    def voiced_share(self) -> float:
-        return self.voiced.size / self.frames_dbfs.size
-
-    @property
-    def leading_s(self) -> float:
-        return float(self.voiced[0]) * self.frame_s if self.voiced.size else self.duration_s
-
-    @property
-    def trailing_s(self) -> float:
-        return self.duration_s - float(self.voiced[-1] + 1) * self.frame_s if self.voiced.size else 0.0
-
-    @property
-    def speech_s(self) -> float:
-        return self.duration_s - self.leading_s - self.trailing_s
-
-    @property
-    def gap_s(self) -> float:
-        return float(np.diff(self.voiced).max(initial=1) - 1) * self.frame_s
-
-    @property
-    def dynamics_db(self) -> float:
-        """How far loud frames stand above quiet ones; of audible frames, else a tone before silence seems to vary."""
-        if not self.voiced.size:
-            return 0.0
-        levels = np.sort(self.frames_dbfs[self.voiced])
-        quiet, loud = levels[(np.array([0.10, 0.95]) * (levels.size - 1)).astype(int)]
-        return float(loud - quiet)
-
-
-def _dbfs(power: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean squares of samples as decibels below full scale; silence is -120."""
-    return 10 * np.log10(power / _FULL_SCALE**2 + 1e-12)
-
-
-def _listen(pcm: bytes, sample_rate: int) -> _Sound:
-    """Measure a clip of at least one frame."""
-    samples = np.frombuffer(pcm, "<i2", count=len(pcm) // 2)
-    frame = round(sample_rate * _FRAME_S)
-    whole = samples[: samples.size // frame * frame].reshape(-1, frame)
-    means, energy, product = _measure(whole)
-    offset, lowest, highest = float(means.mean()), int(samples.min()), int(samples.max())
-    tail = samples[-frame:] - samples[-frame:].mean()
-    peak = max(highest - offset, offset - lowest)
-    last_dbfs, peak_dbfs, rms_dbfs = _dbfs(np.array([tail @ tail / frame, peak**2, energy.mean() / frame])).tolist()
-    frames_dbfs = _dbfs(energy / frame)
-    return _Sound(
-        duration_s=samples.size / sample_rate,
-        offset=abs(offset) / _FULL_SCALE,
-        clipped_share=_clipped(whole) / whole.size if max(highest, -lowest) >= _CLIPPED else 0.0,
-        peak_dbfs=peak_dbfs,
-        rms_dbfs=rms_dbfs,
-        correlation=float(product.sum()) / max(float(energy.sum()), 1.0),
-        worst_correlation=_worst_correlation(energy / frame, product / frame),
-        last_frame_dbfs=last_dbfs,
-        frame_s=frame / sample_rate,
-        frames_dbfs=frames_dbfs,
-        voiced=np.flatnonzero(frames_dbfs > VOICED_DBFS),
-    )
-
-
-def _clipped(frames: NDArray[np.int16]) -> int:
-    """How many samples are at full scale; in blocks, as below."""
-    blocks = (frames[start : start + _BLOCK_FRAMES] for start in range(0, len(frames), _BLOCK_FRAMES))
-    return sum(int(np.count_nonzero(block >= _CLIPPED) + np.count_nonzero(block <= -_CLIPPED)) for block in blocks)
-
-
-def _measure(frames: NDArray[np.int16]) -> NDArray[np.float64]:
-    """Three rows: the mean of each frame, its energy, and the sum of the products of its neighbours.
-
-    Each frame loses its own offset: that of the whole clip would turn the silence between offset words into sound.
-    In blocks: the float copy of ten minutes would be 58 MB.
-    """
-    measures = np.empty((3, len(frames)))
-    # A dot product takes a third of the time of a mean.
-    weights = np.full(frames.shape[1], 1 / frames.shape[1], np.float32)
-    for start in range(0, len(frames), _BLOCK_FRAMES):
-        block = slice(start, start + _BLOCK_FRAMES)
-        centred = frames[block].astype(np.float32)
-        means = np.vecdot(centred, weights)
-        centred -= means[:, np.newaxis]
-        energies, products = np.vecdot(centred, centred), np.vecdot(centred[:, :-1], centred[:, 1:])
-        measures[:, block] = means, energies, products
-    return measures
-
-
-def _worst_correlation(power: NDArray[np.float64], product: NDArray[np.float64]) -> float:
-    """The least correlation of neighbouring samples in any two seconds of steady sound; 1 when no sound is steady."""
-    width = min(round(_NOISE_WINDOW_S / _FRAME_S), power.size)
-    loud = power > _FULL_SCALE**2 * 10 ** (_NOISE_WINDOW_DBFS / 10)
-    sums = np.zeros((3, power.size + 1))
-    np.cumsum([power, product, loud], axis=1, out=sums[:, 1:])
-    powers, products, loud_frames = sums[:, width:] - sums[:, :-width]
-    # A hiss before a long pause fills two seconds with nothing else either, but it is not steady.
-    steady = loud_frames >= _NOISE_WINDOW_FILLED * width
-    return float((products[steady] / powers[steady]).min(initial=1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +204,7 @@ class _Script:
         """Whether the text is long enough for a pace."""
         return self.length.usual_s >= _RATED_FROM_S
 
-    def pace_of(self, sound: _Sound) -> float:
+    def pace_of(self, sound: SoundMeasures) -> float:
         """Seconds of speech over the usual length of the text; 0 where voices differ in how they read it."""
         return sound.speech_s / self.length.usual_s if self.is_rated and self.length.is_sure else 0.0
 
@@ -400,7 +273,7 @@ def _length_faults(take: Take) -> Iterator[Verdict]:
         )
 
 
-def _signal_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
+def _signal_faults(sound: SoundMeasures, script: _Script) -> Iterator[Verdict]:
     audible = sound.peak_dbfs >= _SILENT_PEAK_DBFS and sound.rms_dbfs >= _SILENT_RMS_DBFS
     long = sound.duration_s > _SHARES_FROM_S
     least_share = _LEAST_VOICED_SHARE if long and not script.pauses else 0.0
@@ -416,7 +289,7 @@ def _signal_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
             audible and sound.worst_correlation < _LEAST_WINDOW_CORRELATION,
             ErrorCode.AUDIO_NOISE,
             lambda: (
-                f"neighbouring samples correlate by {sound.worst_correlation:.2f} for {_NOISE_WINDOW_S:.0f} s; "
+                f"neighbouring samples correlate by {sound.worst_correlation:.2f} for {NOISE_WINDOW_S:.0f} s; "
                 f"speech is above {_LEAST_WINDOW_CORRELATION}"
             ),
         ),
@@ -457,7 +330,7 @@ def _signal_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
     return (_reject(code, describe()) for failed, code, describe in gates if failed)
 
 
-def _silence_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
+def _silence_faults(sound: SoundMeasures, script: _Script) -> Iterator[Verdict]:
     end_s = sound.duration_s * _SILENT_END_SHARE
     gaps = (
         ("the clip ends with", sound.trailing_s, max(_LONGEST_TRAILING_S, end_s), script.pause_last),
@@ -470,7 +343,7 @@ def _silence_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
             yield _reject(ErrorCode.AUDIO_GAP, detail)
 
 
-def _pace_faults(sound: _Sound, script: _Script) -> Iterator[Verdict]:
+def _pace_faults(sound: SoundMeasures, script: _Script) -> Iterator[Verdict]:
     if sound.duration_s > script.longest_s:
         detail = f"{sound.duration_s:.1f} s of sound; the text takes {script.longest_s:.1f} s at most"
         yield _reject(ErrorCode.AUDIO_TOO_LONG, detail)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from audio_api.audio.checks import VOICED_DBFS
+from audio_api.audio.levels import FRAME_S, VOICED_DBFS, frame_levels_dbfs
 from audio_api.audio.wav import SAMPLE_RATE
 
 PAUSE_S: Mapping[str, float] = MappingProxyType(
@@ -21,21 +21,17 @@ PAUSE_S: Mapping[str, float] = MappingProxyType(
 )
 """Seconds of silence after a piece, by the kind of boundary behind it, beside the 80 ms of quiet a join keeps."""
 
-# Also the grid on which quiet is cut away: what was cut once is not cut again.
-_FRAME_S = 0.02
 # Kept at both sides of a join: an unvoiced consonant may fade below what counts as speech.
 _KEPT_FRAMES = 2
 _FADE_S = 0.008
 # Nobody hears a quarter of a decibel; pieces that differ by less stay bit for bit as they are.
 _TOLERANCE_DB = 0.25
 _ROUNDS = 6
-_FULL_SCALE = 32_768.0
 # -1 dBFS, the most that EBU R 128 allows: players that resample overshoot the samples.
 _CEILING = 29_204.0
 _LIMITER_S = 0.001
 _LIMITER_REACH = 5
 # 4 s: a block and its float copy stay in the CPU's cache.
-_BLOCK_FRAMES = 200
 _BLOCK_TICKS = 4_000
 
 _Samples = NDArray[np.int16]
@@ -76,7 +72,8 @@ class Joiner:
     def __init__(self, sample_rate: int = SAMPLE_RATE) -> None:
         self.spans: list[Span] = []
         self._rate = sample_rate
-        self._frame = max(1, round(sample_rate * _FRAME_S))
+        # Also the grid on which quiet is cut away: what was cut once is not cut again.
+        self._frame = max(1, round(sample_rate * FRAME_S))
         self._fade = round(sample_rate * _FADE_S)
         self._loudness_dbfs: float | None = None
         self._held: _Samples = np.empty(0, "<i2")
@@ -127,7 +124,7 @@ class Joiner:
 
     def _levelled(self, samples: _Samples) -> tuple[_Samples, NDArray[np.float64]]:
         """A piece in the loudness of the first one, and the level of its frames."""
-        levels = _levels_dbfs(samples, self._frame)
+        levels = frame_levels_dbfs(samples, self._frame)
         measured_dbfs = _loudness_dbfs(levels)
         if measured_dbfs is None:
             return samples, levels
@@ -141,7 +138,7 @@ class Joiner:
                 break
             gain_db += missing_db
             made = _amplified(samples, 10 ** (gain_db / 20), self._rate)
-            levels = _levels_dbfs(made, self._frame)
+            levels = frame_levels_dbfs(made, self._frame)
             # None: turned down to just below what counts as speech, because the first piece is hardly above.
             measured_dbfs = _loudness_dbfs(levels) or VOICED_DBFS
         return made, levels
@@ -167,32 +164,16 @@ def safe_end(pcm: bytes | bytearray, start: int, sample_rate: int) -> int:
     Returns:
         Bytes: all before the first speech, and then until shortly before the end of the last speech.
     """
-    frame = max(1, round(sample_rate * _FRAME_S))
+    frame = max(1, round(sample_rate * FRAME_S))
     # On the grid of the whole piece, on which add() will look for quiet.
     skipped = start // 2 // frame * frame
     samples = np.frombuffer(pcm, "<i2", offset=2 * skipped)
-    voiced = np.flatnonzero(_levels_dbfs(samples, frame) > VOICED_DBFS)
+    voiced = np.flatnonzero(frame_levels_dbfs(samples, frame) > VOICED_DBFS)
     if not voiced.size:
         return len(pcm) if start == 0 else start
     # A frame that is not complete yet may turn out to be quiet; the fade takes less than the quiet that add() keeps.
     last = min(int(voiced[-1]) + 1, samples.size // frame) * frame
     return max(start, 2 * (skipped + last - round(sample_rate * _FADE_S)))
-
-
-def _levels_dbfs(samples: _Samples, frame: int) -> NDArray[np.float64]:
-    """The level of every frame without its own offset; the last one is what remains. In blocks, to save memory."""
-    step = frame * _BLOCK_FRAMES
-    energies = [_energies(samples[at : at + step], frame) for at in range(0, samples.size, step)]
-    power = np.concatenate([*energies, np.empty(0)], dtype=np.float64) / (frame * _FULL_SCALE**2)
-    return 10 * np.log10(power + 1e-12)
-
-
-def _energies(block: _Samples, frame: int) -> _Floats:
-    whole = block.size // frame * frame
-    frames, rest = block[:whole].reshape(-1, frame), block[whole:]
-    parts = (frames, rest[None]) if rest.size else (frames,)
-    centred = (part - part.mean(axis=1, dtype=np.float32, keepdims=True) for part in parts)
-    return np.concatenate([np.vecdot(part, part) for part in centred])
 
 
 def _loudness_dbfs(levels: NDArray[np.float64]) -> float | None:
