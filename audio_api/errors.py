@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from audio_api.models.usage import TokenUsage
+    from audio_api.models.audio_request import TokenUsage
 
 
 class ErrorCode(StrEnum):

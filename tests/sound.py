@@ -55,3 +55,19 @@ def split_at_longest_pause(samples: Samples) -> tuple[Samples, Samples]:
     gap = int(np.argmax(np.diff(loud)))
     middle = (loud[gap] + loud[gap + 1]) // 2 * 480
     return samples[:middle], samples[middle:]
+
+
+def voice(seconds: float, *, padding_s: float = 0.08) -> bytes:
+    """Samples of something like a voice: harmonics that rise and fall, syllables, breath; quiet before and behind it.
+
+    Args:
+        seconds: Their length, quiet included.
+        padding_s: How much of it is quiet, at either end.
+    """
+    noise = np.random.default_rng(7)
+    size, quiet = round(seconds * RATE), round(padding_s * RATE)
+    at_s = np.arange(size - 2 * quiet) / RATE
+    phase = 2 * np.pi * (140 * at_s + 4 * np.sin(2 * np.pi * 0.9 * at_s))
+    sound = sum(np.sin(n * phase) / n for n in range(1, 20)) * (0.55 - 0.45 * np.cos(2 * np.pi * 4.1 * at_s))
+    sound = 5_000 * sound + noise.normal(0, 60, at_s.size)
+    return np.pad(sound, quiet).clip(-32_000, 32_000).astype("<i2").tobytes()
