@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "engines": _SPEECH | {"config"},
     "queues": _PLAIN | {"config"},
     "services": _SPEECH | {"config", "engines", "queues", "retry"},
+    "books": _SPEECH | {"config"},
     "doctor": _SPEECH | {"config", "engines", "queues", "retry"},
     "emulator": {"models"},
 }

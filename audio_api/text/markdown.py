@@ -61,6 +61,20 @@ class Unmarked(NamedTuple):
     warnings: tuple[str, ...]
 
 
+class MarkedBlock(NamedTuple):
+    """A block of Markdown without its marks.
+
+    Attributes:
+        text: Its words; empty for a rule.
+        heading: The level of a heading, 1 to 6; 0: it is none.
+        is_rule: Whether it is a rule between two sections.
+    """
+
+    text: str
+    heading: int = 0
+    is_rule: bool = False
+
+
 def unmarked(text: str, keep: Collection[str] = ()) -> Unmarked:
     """Take the marks out of Markdown, and change no word.
 
@@ -77,11 +91,26 @@ def unmarked(text: str, keep: Collection[str] = ()) -> Unmarked:
     Raises:
         ValueError: Its quotes and lists are nested more than 98 levels deep.
     """
+    blocks, warnings = marked_blocks(text, keep)
+    return Unmarked("\n\n".join(block.text for block in blocks if block.text), warnings)
+
+
+def marked_blocks(text: str, keep: Collection[str] = ()) -> tuple[list[MarkedBlock], tuple[str, ...]]:
+    """What ``unmarked`` makes of Markdown, block by block; and its warnings.
+
+    Args:
+        text: As ``unmarked``.
+        keep: As ``unmarked``.
+
+    Raises:
+        ValueError: As ``unmarked``.
+    """
     reader = _Reader(_parser(has_front_matter=_FRONT_MATTER.match(text) is not None), frozenset(keep))
-    blocks = [stripped for block in reader.blocks(text) if (stripped := block.strip("\n"))]
+    stripped = (block._replace(text=block.text.strip("\n")) for block in reader.blocks(text))
+    blocks = [block for block in stripped if block.text or block.is_rule]
     counts = [f"{count} {_NAMES[kind][count > 1]}" for kind, count in sorted(reader.left_out.items())]
     warnings = (f"left out of the Markdown: {', '.join(counts)}",) if counts else ()
-    return Unmarked("\n\n".join(blocks), warnings)
+    return blocks, warnings
 
 
 @cache
@@ -114,27 +143,40 @@ class _Reader:
         self._item_number: str | None = None  # of the item that has no words yet
         self.left_out: Counter[str] = Counter()
 
-    def blocks(self, text: str) -> Iterator[str]:
-        """The words of each block that is spoken, perhaps none."""
+    def blocks(self, text: str) -> Iterator[MarkedBlock]:
+        """Each block that is spoken, perhaps without words, and each rule."""
+        heading = 0
         tokens = iter(self._parser.parse(text, self._env))
         for token in tokens:
-            if token.nesting == 1 and token.level >= _MOST_NESTED - 1:
-                raise ValueError(f"the Markdown is nested more than {_MOST_NESTED - 2} levels deep")
-            self._count_items(token)
-            match token.type:
-                case "inline":
-                    yield self._paragraph(token.content)
-                case "table_open":
-                    yield from self._table(tokens)
-                case "footnote_reference_open":
-                    self.left_out["footnotes"] += 1
-                    _skip(tokens, "footnote_reference_close")
-                case "fence" | "code_block":
-                    yield self._kept("code", token.content)
-                case "html_block":
-                    yield self._html(token.content)
-                case "front_matter":
-                    self.left_out["front matter"] = 1
+            if token.type == "heading_open":
+                heading = int(token.tag[1])
+            elif token.type == "heading_close":
+                heading = 0
+            elif token.type == "hr":
+                yield MarkedBlock("", is_rule=True)
+            else:
+                for words in self._spoken(token, tokens):
+                    yield MarkedBlock(words, heading)
+
+    def _spoken(self, token: Token, tokens: Iterator[Token]) -> Iterator[str]:
+        """The words that a token and those that belong to it stand for."""
+        if token.nesting == 1 and token.level >= _MOST_NESTED - 1:
+            raise ValueError(f"the Markdown is nested more than {_MOST_NESTED - 2} levels deep")
+        self._count_items(token)
+        match token.type:
+            case "inline":
+                yield self._paragraph(token.content)
+            case "table_open":
+                yield from self._table(tokens)
+            case "footnote_reference_open":
+                self.left_out["footnotes"] += 1
+                _skip(tokens, "footnote_reference_close")
+            case "fence" | "code_block":
+                yield self._kept("code", token.content)
+            case "html_block":
+                yield self._html(token.content)
+            case "front_matter":
+                self.left_out["front matter"] = 1
 
     def _count_items(self, token: Token) -> None:
         match token.type:

@@ -1,0 +1,257 @@
+"""The package of an EPUB: what the book is called, which documents it has in which order, and its cover."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+from xml.etree.ElementTree import Element, TreeBuilder
+
+from audio_api.books.archive import Archive
+from audio_api.books.book import Cover
+from audio_api.books.language import book_language
+from audio_api.books.xml_events import parse
+
+MOST_DOCUMENT_BYTES = 16_000_000
+"""The largest document that is read; a whole novel in one takes 2 MB."""
+
+_MOST_COVER_BYTES = 32_000_000
+_CONTAINER = "META-INF/container.xml"
+_ENCRYPTION = "META-INF/encryption.xml"
+# Fonts that are only made unusable elsewhere; text is never treated so.
+_OBFUSCATIONS = {"http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC"}
+_TEXT_TYPES = {"application/xhtml+xml", "text/html", "application/x-dtbook+xml", "text/x-oeb1-document"}
+_TEXT_NAME = re.compile(r"\.x?html?$", re.IGNORECASE)
+_MAGIC: dict[bytes, Literal["image/jpeg", "image/png"]] = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n": "image/png"}
+_MARKUP = re.compile(r"<[^<>]*>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """What the package document says.
+
+    Attributes:
+        title: The book's title; ``""``: none.
+        authors: As the book names them.
+        language: A BCP-47 code; ``None``: none that can be understood.
+        metadata: What else it says, each name once.
+        spine: Paths of the documents, in reading order.
+        navigation: Paths of what may be the table of contents of EPUB 3.
+        ncx: Paths of what may be that of EPUB 2.
+        covers: Paths of what may be the cover, the likeliest first.
+        warnings: What had to be guessed.
+    """
+
+    title: str
+    authors: tuple[str, ...]
+    language: str | None
+    metadata: Mapping[str, str]
+    spine: tuple[str, ...]
+    navigation: tuple[str, ...]
+    ncx: tuple[str, ...]
+    covers: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A file that the package names."""
+
+    path: str
+    media_type: str
+    properties: tuple[str, ...]
+
+    @property
+    def is_text(self) -> bool:
+        return self.media_type in _TEXT_TYPES or bool(_TEXT_NAME.search(self.path))
+
+    @property
+    def is_ncx(self) -> bool:
+        return "ncx" in self.media_type or self.path.lower().endswith(".ncx")
+
+    @property
+    def is_image(self) -> bool:
+        return self.media_type.startswith("image/") or bool(re.search(r"\.(jpe?g|png)$", self.path, re.IGNORECASE))
+
+
+def read_package(archive: Archive) -> Package:
+    """Find and read the package document.
+
+    Raises:
+        TTSValidationError: There is none, or the book is protected against being read.
+    """
+    path = _package_path(archive)
+    root = _tree(archive, path)
+    items = _items(archive, path, root)
+    warnings: list[str] = []
+    spine = [
+        items[idref].path
+        for itemref in root.iter("itemref")
+        if itemref.get("linear", "yes").lower() != "no" and (idref := itemref.get("idref", "")) in items
+    ]
+    if not spine:
+        spine = [item.path for item in items.values() if item.is_text and "nav" not in item.properties]
+        warnings.append("the book does not say in which order it is read; the order of its files is taken")
+    _refuse_protected(archive, spine)
+    stated = _stated(root)
+    language, language_warnings = book_language(stated.pop("language", [""])[0])
+    return Package(
+        title=stated.pop("title", [""])[0],
+        authors=tuple(stated.pop("creator", [])),
+        language=language,
+        metadata=MappingProxyType({name: values[0] for name, values in stated.items()}),
+        spine=tuple(spine),
+        navigation=tuple(item.path for item in items.values() if "nav" in item.properties),
+        ncx=tuple(item.path for item in items.values() if item.is_ncx),
+        covers=tuple(_covers(archive, path, root, items)),
+        warnings=(*warnings, *language_warnings),
+    )
+
+
+def _package_path(archive: Archive) -> str:
+    if _CONTAINER in archive:
+        for rootfile in _tree(archive, _CONTAINER).iter("rootfile"):
+            path = archive.resolve(rootfile.get("full-path", ""))
+            if path in archive:
+                return path
+    found = [path for path in archive.paths if path.lower().endswith(".opf")]
+    if not found:
+        archive.refuse("is no EPUB: it holds no package document (.opf)")
+    return found[0]
+
+
+def _tree(archive: Archive, path: str) -> Element:
+    content = archive.read(path, MOST_DOCUMENT_BYTES)
+    builder, is_well_formed = parse(content, _Tree, f"{path!r} in the book")
+    if not is_well_formed:
+        builder.end_all()
+    return builder.close()
+
+
+class _Tree:
+    """A tree of elements; ends that are missing or too many do not matter."""
+
+    def __init__(self) -> None:
+        self._builder = TreeBuilder()
+        self._builder.start("root", {})
+        self._open: list[str] = []
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._builder.start(tag, attributes)
+        self._open.append(tag)
+
+    def end(self, tag: str) -> None:
+        if self._open and self._open[-1] == tag:
+            self._builder.end(self._open.pop())
+
+    def data(self, text: str) -> None:
+        self._builder.data(text)
+
+    def end_all(self) -> None:
+        """End what is still open."""
+        while self._open:
+            self._builder.end(self._open.pop())
+
+    def close(self) -> Element:
+        """The root, above the document's own."""
+        self._builder.end("root")
+        return self._builder.close()
+
+
+def _items(archive: Archive, base: str, root: Element) -> dict[str, _Item]:
+    items = {}
+    for item in root.iter("item"):
+        href, media_type = item.get("href", ""), item.get("media-type", "").lower()
+        if href and "://" not in href:
+            path = archive.resolve(href.partition("#")[0], base)
+            items[item.get("id", "")] = _Item(path, media_type, tuple(item.get("properties", "").split()))
+    return items
+
+
+def _refuse_protected(archive: Archive, spine: list[str]) -> None:
+    if _ENCRYPTION not in archive:
+        return
+    texts = {archive.find(path) for path in spine}
+    for data in _tree(archive, _ENCRYPTION).iter("encrypteddata"):
+        method, reference = data.find(".//encryptionmethod"), data.find(".//cipherreference")
+        algorithm = method.get("algorithm", "") if method is not None else ""
+        target = reference.get("uri", "") if reference is not None else ""
+        if algorithm not in _OBFUSCATIONS and archive.find(archive.resolve(target)) in texts:
+            archive.refuse("is protected against copying (DRM), and cannot be read")
+
+
+def _stated(root: Element) -> dict[str, list[str]]:
+    """What the package says of the book, without markup, each value once."""
+    stated: dict[str, list[str]] = {}
+    for metadata in root.iter("metadata"):
+        for element in metadata.iter():
+            words = " ".join(_MARKUP.sub(" ", "".join(element.itertext())).split())
+            role = element.get("opf:role") or element.get("role") or "aut"
+            if element.tag in _STATED and words and (element.tag != "creator" or role == "aut"):
+                stated.setdefault(element.tag, [])
+                if words not in stated[element.tag]:
+                    stated[element.tag].append(words)
+    return stated
+
+
+_STATED_NAMES = "title creator language publisher date description rights identifier subject source contributor"
+_STATED = frozenset(_STATED_NAMES.split())
+
+
+def _covers(archive: Archive, base: str, root: Element, items: dict[str, _Item]) -> list[str]:
+    """By the properties of EPUB 3, by the metadata of EPUB 2, by the page of the guide, and by name."""
+    found = [item.path for item in items.values() if "cover-image" in item.properties]
+    for meta in root.iter("meta"):
+        named = items.get(meta.get("content", "")) if meta.get("name") == "cover" else None
+        found += [named.path] if named and named.is_image else _images_of(archive, named.path) if named else []
+    for reference in root.iter("reference"):
+        if reference.get("type") == "cover" and reference.get("href"):
+            path = archive.resolve(reference.get("href", "").partition("#")[0], base)
+            found += _images_of(archive, path)
+    found += [item.path for name, item in items.items() if item.is_image and "cover" in f"{name} {item.path}".lower()]
+    return found
+
+
+class _ImageReader:
+    """The images that a page shows."""
+
+    def __init__(self) -> None:
+        self.sources: list[str] = []
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag in {"img", "image"}:
+            self.sources.append(attributes.get("src") or attributes.get("xlink:href") or attributes.get("href") or "")
+
+    def end(self, tag: str) -> None:
+        pass
+
+    def data(self, text: str) -> None:
+        pass
+
+
+def _images_of(archive: Archive, path: str) -> list[str]:
+    if path not in archive:
+        return []
+    if _is_picture(archive, path):
+        return [path]
+    reader, _ = parse(archive.read(path, MOST_DOCUMENT_BYTES), _ImageReader, f"{path!r} in the book")
+    return [archive.resolve(source, path) for source in reader.sources if source and "://" not in source]
+
+
+def _is_picture(archive: Archive, path: str) -> bool:
+    return bool(re.search(r"\.(jpe?g|png|gif|webp|svg)$", path, re.IGNORECASE))
+
+
+def read_cover(archive: Archive, package: Package) -> tuple[Cover | None, list[str]]:
+    """The first picture that an audiobook can hold, by what the file is and not by what it is called."""
+    named = list(dict.fromkeys(path for path in package.covers if path in archive))
+    for path in named:
+        if archive.size(path) > _MOST_COVER_BYTES:
+            continue
+        data = archive.read(path, _MOST_COVER_BYTES)
+        for magic, media_type in _MAGIC.items():
+            if data.startswith(magic):
+                return Cover(data, media_type), []
+    return None, [f"the cover is left out: {named[0]!r} is no JPEG or PNG"] if named else []
