@@ -145,6 +145,17 @@ def print_counts(title: str, counts: dict[str, Counter[str]]) -> None:
         print(f"{kind:<34}{outcomes.total():>7}" + "".join(f"{share:>9.1%} " for share in shares))
 
 
+async def learned_paces(engine: OfflineEngine) -> dict[str, float]:
+    """The pace of the offline voice in each language, as twenty takes of other texts than the judged ones teach it."""
+    logs: dict[str, list[float]] = defaultdict(list)
+    for sample in samples(SEED + 2, each=3):
+        audio = await engine.synthesize(Utterance((Turn(sample.text, VoiceConfig()),), "any", sample.language))
+        pace = judge(Take(audio.pcm, RATE, sample.text, sample.language)).pace
+        if pace and len(logs[sample.language]) < RATED_TAKES:
+            logs[sample.language].append(math.log(pace))
+    return {language: math.exp(sum(paces) / len(paces)) for language, paces in logs.items()}
+
+
 async def count_verdicts(each: int) -> None:
     """Print the tables of verdicts."""
     engine, rng = OfflineEngine(), random.Random(SEED)
@@ -154,6 +165,7 @@ async def count_verdicts(each: int) -> None:
     known: dict[str, Counter[str]] = defaultdict(Counter)
     lengths: dict[str, Counter[str]] = defaultdict(Counter)
     languages: dict[str, Counter[str]] = defaultdict(Counter)
+    learned = await learned_paces(engine)
     voices = {voice: math.exp(rng.gauss(0, VOICE_SPREAD)) for voice in VoiceName}
     for sample in samples(SEED, each=each):
         voice = rng.choice(list(VoiceName))
@@ -168,12 +180,14 @@ async def count_verdicts(each: int) -> None:
         take = stretched(audio.pcm, voices[voice] * math.exp(rng.gauss(0, TAKE_SPREAD)))
         for kind, outcome in takes(sample, take, OwnPace(), rng):
             unknown[kind][outcome] += 1
-        own = OwnPace(voices[voice], RATED_TAKES)
+        own = OwnPace(voices[voice] * learned[sample.language], RATED_TAKES)
         for kind, outcome in takes(sample, take, own, rng):
             known[kind][outcome] += 1
         unknown["whole, once it is settled"][settled(sample, audio.pcm, voices[voice], OwnPace(), rng)] += 1
         known["whole, once it is settled"][settled(sample, audio.pcm, voices[voice], own, rng)] += 1
-        for kind, outcome in takes(sample, audio.pcm, OwnPace(1.0, RATED_TAKES), rng, repeatable=False):
+        for kind, outcome in takes(
+            sample, audio.pcm, OwnPace(learned[sample.language], RATED_TAKES), rng, repeatable=False
+        ):
             offline_known[kind][outcome] += 1
     await engine.close()
     print_counts("offline voice, first take", offline)

@@ -32,7 +32,8 @@ _TOKEN_TOLERANCE = 0.97
 _SILENT_RMS_DBFS = -60.0  # -33.3
 _SILENT_PEAK_DBFS = -50.0  # -5.1
 _LEAST_VOICED_SHARE = 0.20  # 0.63; single words 0.17, hence only above a second
-_LEAST_CORRELATION = 0.5  # 0.909; whispered 0.69, the hoarsest eSpeak voice 0.68; noise and swapped bytes 0.1
+# 0.909; the hoarsest eSpeak voice 0.68, and 0.32 in a short text of hissing sounds; noise and swapped bytes 0.1.
+_LEAST_CORRELATION = 0.25
 # Static in the midst of good speech. Two seconds of hissing sounds and little else reached 0.49.
 _LEAST_WINDOW_CORRELATION = 0.25
 _LEAST_DYNAMICS_DB = 6.0  # 15.9; the flattest eSpeak voice 10.9
@@ -48,15 +49,15 @@ _ABRUPT_DBFS = -35.0
 
 _RATED_FROM_S = 1.5  # 20 letters of English; shorter texts vary too much for a rate
 # Times the short, or the long, reading of the text, by an unknown voice: below, words are probably missing; above,
-# something was said twice or added. Of whole texts spoken by the offline voice 0.3 % are outside, of those cut at 70 %
+# something was said twice or added. Of whole texts spoken by the offline voice 0.1 % are outside, of those cut at 70 %
 # nine tenths.
-_UNKNOWN_SHORT, _UNKNOWN_LONG = 0.84, 1.6
+_UNKNOWN_SHORT, _UNKNOWN_SHORT_ONCE, _UNKNOWN_LONG = 0.86, 0.84, 1.6
 # The same for a voice whose own pace is known, times that pace. Where another take can settle the doubt, one doubt too
 # many costs a call; where none can, it marks right sound.
-_KNOWN_SHORT, _KNOWN_LONG = 0.92, 1.5
-_KNOWN_SHORT_ONCE, _KNOWN_LONG_ONCE = 0.855, 1.6
-# Short texts vary by more than their share: a word more or less, a breath.
-_UNSURE_S = 0.3
+_KNOWN_SHORT, _KNOWN_LONG = 0.925, 1.5
+_KNOWN_SHORT_ONCE, _KNOWN_LONG_ONCE = 0.875, 1.6
+# Short texts vary by more than their share: a word more or less, a breath; less so where every take is the same.
+_UNSURE_S, _UNSURE_ONCE_S = 0.3, 0.15
 # Takes after which half of the judgement comes from the voice's own pace.
 _HALF_KNOWN_TAKES = 1.5
 # Times the limits above: a suspect take within them is believed when another one is about as long. Of texts cut at
@@ -221,14 +222,16 @@ def _read(take: Take) -> _Script:
     own, trust = take.own_pace.ratio, take.own_pace.trust
     known_short = _KNOWN_SHORT if take.repeatable else _KNOWN_SHORT_ONCE
     known_long = _KNOWN_LONG if take.repeatable else _KNOWN_LONG_ONCE
+    unknown_short = _UNKNOWN_SHORT if take.repeatable else _UNKNOWN_SHORT_ONCE
+    unsure_s = _UNSURE_S if take.repeatable else _UNSURE_ONCE_S
     longest_s = length.most_s * _LONG_FACTOR * slow + (_SLOW_EXTRA_S if unhurried else _LONG_EXTRA_S)
     # Where slow speech or silence is asked for, only the voice itself can tell what is too much of it.
     unknown_long_s = longest_s if unhurried else length.long_s * _UNKNOWN_LONG
     return _Script(
         length=length,
         impossible_s=length.least_s * fast * _IMPOSSIBLY_SHORT,
-        short_s=length.short_s * (trust * own * known_short + (1 - trust) * fast * _UNKNOWN_SHORT) - _UNSURE_S,
-        long_s=trust * length.long_s * own * known_long + (1 - trust) * unknown_long_s + _UNSURE_S,
+        short_s=length.short_s * (trust * own * known_short + (1 - trust) * fast * unknown_short) - unsure_s,
+        long_s=trust * length.long_s * own * known_long + (1 - trust) * unknown_long_s + unsure_s,
         longest_s=longest_s,
         pauses=pauses,
         pause_first=len(pieces) > 1 and not _has_words(pieces[0]),

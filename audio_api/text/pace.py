@@ -27,7 +27,7 @@ _SCRIPTS_S = {
     "devanagari": (0.075, 0.1),
     "bengali": (0.073, 0.17),
     "tamil": (0.079, 0.03),
-    "telugu": (0.072, 0.19),
+    "telugu": (0.072, 0.18),
     "indic": (0.075, 0.12),
     "thai": (0.13, 0.0),
     "hangul": (0.177, 0.15),
@@ -51,7 +51,7 @@ _COSTS_S = {
     "comma": (0.2, 0.28, 0.5),
     "sentence": (0.28, 0.4, 0.8),
     "fragment": (0.0, 0.2, 0.8),  # a full stop before a small letter may be that of an abbreviation
-    "line": (0.0, 0.05, 0.8),
+    "line": (-0.06, -0.02, 0.8),  # a voice that runs on says the last word faster than that of a sentence
     "paragraph": (0.4, 0.8, 1.6),
     "digit": (0.06, 0.39, 0.6),  # "1984" as a year, "1,299.99" as an amount
     "symbol": (0.0, 0.6, 1.2),  # "*" is a word, or nothing
@@ -63,7 +63,7 @@ _COSTS_S = {
 }
 # A voice reads them or does not, in the whole text. Of pauses and numbers it has some longer and some shorter ones, so
 # that their sum moves only this part of the way to its extremes.
-_READ_OR_NOT = {"symbol", "tag", "pause", "stretched"}
+_READ_OR_NOT = {"symbol", "spelled", "tag", "pause", "stretched"}
 _LEANING = 0.3
 # Of the usual length. The short and the long reading of sentences differ by a tenth of it, those of symbols by more.
 _SURE = 0.35
