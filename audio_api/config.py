@@ -28,6 +28,7 @@ from audio_api.env_file import EnvFiles, read_env_files
 from audio_api.errors import ConfigurationError
 from audio_api.models.audio_request import ID_PATTERN, AudioFormat, Markup
 from audio_api.models.speech_models import DEFAULT_MODEL, ModelId
+from audio_api.models.store_url import parse_store_url
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 
@@ -243,6 +244,18 @@ class AudioConfig(BaseSettings):
     cache_max_bytes: int = Field(
         default=1_073_741_824, ge=0, description="Size of that folder, the least recently used go first; 0: no cache."
     )
+    output_url: str | None = Field(
+        default=None,
+        description="Where finished sound is put: s3://bucket/prefix, gs://, az:// or file:///folder; none: it stays "
+        "in OUTPUT_DIR.",
+    )
+    cache_url: str | None = Field(
+        default=None,
+        description="Where finished pieces are kept for other machines, too, as OUTPUT_URL; none: in CACHE_DIR alone.",
+    )
+    store_timeout: float = Field(
+        default=30.0, gt=0, le=3_600, description="Seconds one request to those two may take; it is made again thrice."
+    )
     use_redis: bool = Field(default=False, description="Keep queued jobs in Redis rather than in this process.")
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
@@ -394,6 +407,11 @@ class AudioConfig(BaseSettings):
             return SecretStr("")
         return SecretStr(_check_redis_url(plain))
 
+    @field_validator("output_url", "cache_url")
+    @classmethod
+    def _usable_store_url(cls, url: str | None) -> str | None:
+        return None if url is None else str(parse_store_url(url))
+
     @field_validator("output_dir", "cache_dir")
     @classmethod
     def _home_expanded(cls, folder: Path | None) -> Path | None:
@@ -467,12 +485,13 @@ class AudioConfig(BaseSettings):
             ) from None
 
 
+_URLS = {"gemini_base_url", "output_url", "cache_url"}
 _SECRETS = {name for name, field in AudioConfig.model_fields.items() if "SecretStr" in str(field.annotation)}
 
 
 def _shown(name: str, value: object) -> str:
     # A refused URL may hold a password, or a key in its query.
-    if name in _SECRETS or (name == "gemini_base_url" and re.search("[@?#]", str(value))):
+    if name in _SECRETS or (name in _URLS and re.search("[@?#]", str(value))):
         return ""
     return f"={str(value)[:80]!r}"
 

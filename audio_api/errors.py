@@ -16,6 +16,7 @@ The class says what to do; the text says what happened, to which value, and what
     │   │   └── TTSAudioError         an answer without audio, or audio that is not the whole text
     │   ├── TTSQuotaError             the day's quota or the credit is used up: stop until it resets
     │   └── TTSOutputError            the file could not be written
+    │       └── StoreError            the object store does not take or give the sound
     ├── QueueServiceError             the queue refuses the job: correct it
     │   ├── QueueUnavailableError     the queue's server does not answer or takes nothing now: try again
     │   ├── QueueClosedError          this queue object was closed
@@ -75,6 +76,9 @@ class ErrorCode(StrEnum):
     AUDIO_TOO_LARGE = "audio_too_large"
     OUTPUT_FAILED = "output_failed"
     OUTPUT_EXISTS = "output_exists"
+    STORE_UNAVAILABLE = "store_unavailable"
+    STORE_REFUSED = "store_refused"
+    STORE_OBJECT_MISSING = "store_object_missing"
     QUEUE_REFUSED = "queue_refused"
     TASK_CONFLICT = "task_conflict"
     QUEUE_UNAVAILABLE = "queue_unavailable"
@@ -210,6 +214,16 @@ class TTSOutputError(TTSError):
     model: str | None = None
 
 
+class StoreError(TTSOutputError):
+    """The object store does not take the sound, or does not give it back. Try again if it is ``retryable``.
+
+    Of a store that refuses (``store_refused``) the credentials, the rights or the bucket must be put right first.
+    """
+
+    default_code = ErrorCode.STORE_UNAVAILABLE
+    default_retryable = True
+
+
 class QueueServiceError(AudioAPIError):
     """The queue refuses the job: its id, its size or its priority is wrong, or its id is taken by another job."""
 
@@ -272,6 +286,9 @@ _CLASS_OF_CODE: dict[ErrorCode, type[AudioAPIError]] = {
     ErrorCode.CREDIT_EXHAUSTED: TTSQuotaError,
     ErrorCode.OUTPUT_FAILED: TTSOutputError,
     ErrorCode.OUTPUT_EXISTS: TTSOutputError,
+    ErrorCode.STORE_UNAVAILABLE: StoreError,
+    ErrorCode.STORE_REFUSED: StoreError,
+    ErrorCode.STORE_OBJECT_MISSING: StoreError,
     ErrorCode.QUEUE_REFUSED: QueueServiceError,
     ErrorCode.TASK_CONFLICT: QueueServiceError,
     ErrorCode.QUEUE_UNAVAILABLE: QueueUnavailableError,
@@ -285,6 +302,10 @@ _CLASS_OF_CODE: dict[ErrorCode, type[AudioAPIError]] = {
     ErrorCode.LEASE_LOST: WorkerServiceError,
     ErrorCode.WORKER_RUNNING: WorkerServiceError,
 }
+
+
+class TooLateError(Exception):
+    """A finished sound was not published, because the moment before which it might be is over."""
 
 
 def error_class(code: ErrorCode) -> type[AudioAPIError]:

@@ -32,9 +32,10 @@ MAY_IMPORT = {
     "retry": {"errors"},
     "engines": _SPEECH | {"config"},
     "queues": _PLAIN | {"config"},
-    "services": _SPEECH | {"config", "engines", "queues", "retry"},
+    "stores": _PLAIN | {"audio", "retry"},
+    "services": _SPEECH | {"config", "engines", "queues", "retry", "stores"},
     "books": _SPEECH | {"config"},
-    "doctor": _SPEECH | {"config", "engines", "queues", "retry"},
+    "doctor": _SPEECH | {"config", "engines", "queues", "retry", "stores"},
     "emulator": {"models"},
 }
 # The programs put the parts together.
@@ -53,7 +54,8 @@ ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "dotenv": "env_file",
     "av": "audio.aac",
     "soundfile": "audio.soundfile_encoder",
-    "aiofiles": ("audio.cache", "services.one_liner"),
+    "aiofiles": ("audio.cache", "services.one_liner", "stores.folder"),
+    "obstore": "stores.object_store",
     "markdown_it": "text.markdown",
     "mdit_py_plugins": "text.markdown",
     "numpy": ("audio.conversion", "audio.joining", "audio.levels", "engines.espeak_process", "emulator"),
@@ -157,4 +159,6 @@ def test_a_public_service_class_loads_no_engine() -> None:
     """Naming ``TTSService`` loads neither an SDK nor numpy; only making speech does."""
     code = "import sys; from audio_api import *; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"google.genai", "numpy", "redis", "starlette", "soxr", "markdown_it"} & set(done.stdout.split())
+    assert not {"google.genai", "numpy", "redis", "starlette", "soxr", "markdown_it", "obstore"} & set(
+        done.stdout.split()
+    )

@@ -49,6 +49,9 @@ SETTINGS: list[tuple[str, object, str, object]] = [
     ("PIECE_CONCURRENCY", 4, "8", 8),
     ("CACHE_DIR", None, "pieces", Path("pieces")),
     ("CACHE_MAX_BYTES", 2**30, "0", 0),
+    ("OUTPUT_URL", None, "s3://sounds/speech/", "s3://sounds/speech"),
+    ("CACHE_URL", None, " gs://pieces ", "gs://pieces"),
+    ("STORE_TIMEOUT", 30.0, "5", 5.0),
     ("USE_REDIS", False, "1", True),
     ("REDIS_POOL_SIZE", 10, "3", 3),
     ("NUM_WORKERS", 3, "8", 8),
@@ -743,3 +746,13 @@ def test_importing_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_known_models_are_members() -> None:
     """``DEFAULT_TTS_MODEL`` follows the rule of requests."""
     assert AudioConfig(default_tts_model="gemini-2.5-pro-preview-tts").default_tts_model is VoiceModel.GEMINI_TTS_PRO
+
+
+@pytest.mark.parametrize("name", ["output_url", "cache_url"])
+def test_the_url_of_a_store_holds_no_password(name: str) -> None:
+    """A URL with a user is refused, not shown, and the text says where credentials come from."""
+    text = refusal(**{name: f"s3://key:{PASSWORD}@bucket/prefix"})
+    assert text.startswith(f"{name.upper()}: must hold no user")
+    assert "AWS_ACCESS_KEY_ID" in text
+    assert PASSWORD not in text
+    assert refusal(**{name: "ftp://host/x"}).startswith(f"{name.upper()}='ftp://host/x': must be s3://bucket/prefix")

@@ -21,6 +21,7 @@ RETRYABLE = {
     "QueueUnavailableError",
     "QueueFullError",
     "WorkerServiceError",
+    "StoreError",
 }
 
 
@@ -73,7 +74,7 @@ def test_a_pickle_leaves_the_vendors_exception_behind(cls: type[AudioAPIError]) 
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_the_class_says_whether_another_try_makes_sense(cls: type[AudioAPIError], *, retryable: bool) -> None:
-    """Rate limits, unavailability, bad audio and full queues pass; nothing else does; its maker may know better."""
+    """What is limited, away, full or badly spoken passes; nothing else does; its maker may know better."""
     assert cls("x").retryable is retryable
     assert cls("x", retryable=not retryable).retryable is not retryable
 

@@ -33,6 +33,7 @@ from audio_api.audio.wav import (
     wav_header,
 )
 from audio_api.errors import ErrorCode, TTSOutputError
+from audio_api.errors import TooLateError as TooLateError  # the worker's run imports it from here
 
 MOST_UNSAVED_BYTES = 64 * 2**20
 """The most sound, of 23 minutes, that is handed over in memory when its file could not be written."""
@@ -40,10 +41,6 @@ MOST_UNSAVED_BYTES = 64 * 2**20
 Pcm = bytes | bytearray | memoryview
 _GROWING = ".part.wav"
 _T = TypeVar("_T")
-
-
-class TooLateError(Exception):
-    """A finished file did not get its name, because the moment before which it might have it is over."""
 
 
 async def write_wav(

@@ -27,6 +27,7 @@ EXTRAS = {
     "offline": ("espeakng_loader",),
     "emulator": ("starlette", "uvicorn"),
     "redis": ("redis",),
+    "store": ("obstore",),
 }
 """The optional parts of the package, and the modules that each needs."""
 

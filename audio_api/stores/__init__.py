@@ -1,0 +1,1 @@
+"""Where finished sound is kept: a folder, or an object store."""

@@ -1,0 +1,313 @@
+"""Real servers that speak S3, each a program of its own on loopback, and a proxy that loses what it carries.
+
+They live in an environment of their own, ``.venv/store-servers``, made once from ``store-servers.lock``: they bring
+packages, such as uvloop, that would change what the other tests test.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from enum import Enum, auto
+from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from threading import Event, Lock, Thread
+from typing import Any
+
+from project import ROOT, program
+from redis_server import free_port
+
+ACCESS_KEY, SECRET_KEY = "CANARYSTOREACCESS", "CANARY-store-secret"
+BUCKET = "sounds"
+_LOCK = Path(__file__).with_name("store-servers.lock")
+_START_S = 30.0
+_HEAD_END = b"\r\n\r\n"
+
+
+def environment() -> Path:
+    """The folder of the servers' programs; installs them at first, while the other processes of the tests wait."""
+    folder = ROOT / ".venv" / "store-servers"
+    folder.parent.mkdir(exist_ok=True)
+    stamp, wanted = folder / "installed", hashlib.sha256(_LOCK.read_bytes()).hexdigest()
+    with (folder.parent / "store-servers.making").open("w") as making:
+        fcntl.flock(making, fcntl.LOCK_EX)
+        if not (stamp.exists() and stamp.read_text() == wanted):
+            shutil.rmtree(folder, ignore_errors=True)
+            setup = program("setup")
+            python = setup.make_environment(folder)
+            setup.install(python, "--require-hashes", "--only-binary", ":all:", "-r", str(_LOCK))
+            stamp.write_text(wanted)
+    return folder / "bin"
+
+
+class StoreServer:
+    """A server with one bucket.
+
+    Args:
+        folder: Where its data and its log go.
+        kind: ``ministack``, which knows conditions and checks presigned links, or ``nanio``, which ignores
+            ``If-None-Match`` and checks every signature.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.kind = kind
+        self.port = free_port()
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def variables(self, port: int | None = None) -> dict[str, str]:
+        """What the environment of a client must hold.
+
+        Args:
+            port: That of a proxy; ``None``: the server's own.
+        """
+        return {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port or self.port}",
+            "AWS_ALLOW_HTTP": "true",
+        }
+
+    def start(self) -> None:
+        """Start it, and wait until it takes requests; it begins without any object."""
+        programs = environment()
+        paths = {"PATH": os.environ["PATH"], "HOME": str(self._folder), "TMPDIR": str(self._folder)}
+        if self.kind == "ministack":
+            command = [programs / "ministack"]
+            settings = {
+                "AUTH": "true",
+                "BIND_HOST": "127.0.0.1",
+                "GATEWAY_PORT": str(self.port),
+                "SERVICES": "s3,iam,sts",
+                "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+                "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            }
+        else:
+            data = self._folder / "data"
+            data.mkdir(exist_ok=True)
+            place = ["--host", "127.0.0.1", "--port", str(self.port), "--data-dir", str(data)]
+            command = [programs / "nanio", "serve", *place]
+            settings = {"NANIO_ACCESS_KEY": ACCESS_KEY, "NANIO_SECRET_KEY": SECRET_KEY}
+        with (self._folder / f"{self.kind}.log").open("ab") as log:
+            self._process = subprocess.Popen(command, env=paths | settings, cwd=self._folder, stdout=log, stderr=log)
+        self._await()
+        with suppress(urllib.error.HTTPError):  # it is there when the server kept its data
+            urllib.request.urlopen(urllib.request.Request(self._signed("PUT", ""), method="PUT"), timeout=10).close()
+
+    def _await(self) -> None:
+        assert self._process
+        give_up = time.monotonic() + _START_S
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            assert self._process.poll() is None, (self._folder / f"{self.kind}.log").read_text()
+            assert time.monotonic() < give_up, f"{self.kind} did not start"
+            time.sleep(0.02)
+
+    def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """End it and wait for that."""
+        if self._process:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(how)
+            self._process.wait()
+            self._process = None
+
+    def send_signal(self, how: signal.Signals) -> None:
+        """Freeze it, or let it go on."""
+        assert self._process
+        self._process.send_signal(how)
+
+    def client(self) -> Any:
+        """A client that asks the server itself, past the library."""
+        from obstore.store import S3Store
+
+        config: Any = {
+            "access_key_id": ACCESS_KEY,
+            "secret_access_key": SECRET_KEY,
+            "endpoint": f"http://127.0.0.1:{self.port}",
+            "region": "us-east-1",
+        }
+        return S3Store(BUCKET, config=config, client_options={"allow_http": True})
+
+    def _signed(self, method: Any, key: str) -> str:
+        import obstore
+
+        return obstore.sign(self.client(), method, key, timedelta(minutes=1))
+
+    def objects(self, prefix: str = "") -> dict[str, bytes]:
+        """Everything below a prefix, read again."""
+        import obstore
+
+        client = self.client()
+        found = [each["path"] for page in obstore.list(client, prefix=prefix) for each in page]
+        return {path: bytes(obstore.get(client, path).bytes()) for path in found}
+
+    def labels(self, key: str) -> dict[str, str]:
+        """The metadata of an object."""
+        import obstore
+
+        return dict(obstore.get(self.client(), key, options={"head": True}).attributes)
+
+
+@contextmanager
+def store_server(folder: Path, kind: str) -> Iterator[StoreServer]:
+    """A running server, which ends with the context."""
+    server = StoreServer(folder, kind)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Loss(Enum):
+    """What a proxy does with a request."""
+
+    CUT = auto()
+    """Takes all of it, passes nothing on, and cuts the connection."""
+    LOST_ANSWER = auto()
+    """Passes it on, swallows the answer, and cuts the connection."""
+    UNAVAILABLE = auto()
+    """Answers 503 itself."""
+    TORN = auto()
+    """Passes half of the answer on, and cuts the connection."""
+
+
+Plan = Callable[[str, str], Loss | None]
+"""Tells, from a request's method and path, what happens to it; ``None``: nothing."""
+
+
+class LossyProxy(ThreadingTCPServer):
+    """Stands before a server of HTTP.
+
+    Attributes:
+        plan: What happens to the next requests.
+        latency_s: How long each request is under way, in seconds.
+        seen: Method and path of every request.
+        held: Cleared, it holds every request back, before it passes it on.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Carrier)
+        self.target = port
+        self.port = int(self.server_address[1])
+        self.plan: Plan = lambda _method, _path: None
+        self.latency_s = 0.0
+        self.seen: list[tuple[str, str]] = []
+        self.held = Event()
+        self.held.set()
+        self.waiting = Event()
+        self.lock = Lock()
+
+    def methods(self, method: str, path: str = "") -> int:
+        """How many requests of a method there were whose path holds this."""
+        return sum(each == method and path in where for each, where in self.seen)
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing of clients that hang up."""
+
+
+class _Carrier(BaseRequestHandler):
+    server: LossyProxy
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):
+            while self._carry():
+                pass
+
+    def _carry(self) -> bool:
+        request = self._message(self.request)
+        if request is None:
+            return False
+        method, path = request.split(b" ", 2)[:2]
+        with self.server.lock:
+            self.server.seen.append((method.decode(), path.decode()))
+            loss = self.server.plan(method.decode(), path.decode())
+        self.server.waiting.set()
+        self.server.held.wait()
+        time.sleep(self.server.latency_s)
+        if loss is Loss.CUT:
+            return False
+        if loss is Loss.UNAVAILABLE:
+            self.request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+            return True
+        answer = self._passed_on(request)
+        if loss is Loss.LOST_ANSWER:
+            return False
+        if loss is Loss.TORN:
+            self.request.sendall(answer[: len(answer) // 2])
+            return False
+        self.request.sendall(answer)
+        return False
+
+    def _passed_on(self, request: bytes) -> bytes:
+        head, _, body = request.partition(_HEAD_END)
+        with socket.create_connection(("127.0.0.1", self.server.target), 10) as there:
+            # Each answer ends with its connection.
+            there.sendall(head + b"\r\nConnection: close" + _HEAD_END + body)
+            answer = bytearray()
+            while block := there.recv(65_536):
+                answer += block
+        return bytes(answer)
+
+    @staticmethod
+    def _message(connection: socket.socket) -> bytes | None:
+        """A request with its body; ``None``: the client has gone."""
+        message = bytearray()
+        while _HEAD_END not in message:
+            block = connection.recv(65_536)
+            if not block:
+                return None
+            message += block
+        head = message.index(_HEAD_END) + len(_HEAD_END)
+        length = re.search(rb"content-length: *(\d+)", bytes(message[:head]), re.IGNORECASE)
+        while len(message) < head + (int(length[1]) if length else 0):
+            block = connection.recv(1 << 20)
+            if not block:
+                return None
+            message += block
+        return bytes(message)
+
+
+@contextmanager
+def lossy_proxy(port: int) -> Iterator[LossyProxy]:
+    """A proxy before a port of loopback; it ends with the context."""
+    proxy = LossyProxy(port)
+    thread = Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.held.set()
+        proxy.shutdown()
+        proxy.server_close()
+        thread.join()
+
+
+def once(loss: Loss, method: str, path: str = "") -> Plan:
+    """A plan that strikes the first request of a method whose path holds this, and no other."""
+    struck = Event()
+
+    def plan(each: str, where: str) -> Loss | None:
+        if each == method and path in where and not struck.is_set():
+            struck.set()
+            return loss
+        return None
+
+    return plan
