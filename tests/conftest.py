@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from redis_server import ENV_URL, RedisServer
+from store_servers import StoreServer, store_server
 
 from audio_api.config import AudioConfig
 
@@ -78,3 +79,17 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.start()
     yield server.url
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
+    """A server of S3 that knows conditions, and checks who signed a link."""
+    with store_server(tmp_path_factory.mktemp("ministack"), "ministack") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nanio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
+    """A server of S3 that ignores conditions, and checks every signature."""
+    with store_server(tmp_path_factory.mktemp("nanio"), "nanio") as server:
+        yield server

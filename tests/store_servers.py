@@ -20,12 +20,13 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from enum import Enum, auto
+from enum import Enum
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Event, Lock, Thread
 from typing import Any
 
+import pytest
 from project import ROOT, program
 from redis_server import free_port
 
@@ -162,6 +163,12 @@ class StoreServer:
         return dict(obstore.get(self.client(), key, options={"head": True}).attributes)
 
 
+def enter(server: StoreServer, monkeypatch: pytest.MonkeyPatch, port: int | None = None) -> None:
+    """Let the environment lead to a server, or to a proxy before it."""
+    for name, value in server.variables(port).items():
+        monkeypatch.setenv(name, value)
+
+
 @contextmanager
 def store_server(folder: Path, kind: str) -> Iterator[StoreServer]:
     """A running server, which ends with the context."""
@@ -176,13 +183,17 @@ def store_server(folder: Path, kind: str) -> Iterator[StoreServer]:
 class Loss(Enum):
     """What a proxy does with a request."""
 
-    CUT = auto()
+    CUT = "cut"
     """Takes all of it, passes nothing on, and cuts the connection."""
-    LOST_ANSWER = auto()
+    LOST_ANSWER = "lost answer"
     """Passes it on, swallows the answer, and cuts the connection."""
-    UNAVAILABLE = auto()
+    UNAVAILABLE = "503 Service Unavailable"
     """Answers 503 itself."""
-    TORN = auto()
+    FORBIDDEN = "403 Forbidden"
+    """Answers as S3 does when a right is missing."""
+    NOT_FOUND = "404 Not Found"
+    """Answers as if nothing were there."""
+    TORN = "torn"
     """Passes half of the answer on, and cuts the connection."""
 
 
@@ -244,8 +255,10 @@ class _Carrier(BaseRequestHandler):
         time.sleep(self.server.latency_s)
         if loss is Loss.CUT:
             return False
-        if loss is Loss.UNAVAILABLE:
-            self.request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+        if loss in {Loss.UNAVAILABLE, Loss.FORBIDDEN, Loss.NOT_FOUND}:
+            body = b"<Error><Code>AccessDenied</Code></Error>" if loss is Loss.FORBIDDEN else b""
+            head = f"HTTP/1.1 {loss.value}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            self.request.sendall(head + (b"" if method == b"HEAD" else body))
             return True
         answer = self._passed_on(request)
         if loss is Loss.LOST_ANSWER:

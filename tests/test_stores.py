@@ -29,9 +29,9 @@ from store_servers import (
     Loss,
     LossyProxy,
     StoreServer,
+    enter,
     lossy_proxy,
     once,
-    store_server,
 )
 
 from audio_api.errors import ConfigurationError, ErrorCode, StoreError, TooLateError, TTSOutputError
@@ -47,23 +47,16 @@ SERVERS = ("ministack", "nanio")
 CONTENT = os.urandom(3 * BLOCK_BYTES + 17)
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, StoreServer]]:
+@pytest.fixture
+def servers(ministack: StoreServer, nanio: StoreServer) -> dict[str, StoreServer]:
     """Both servers."""
-    with ExitStack() as opened:
-        yield {kind: opened.enter_context(store_server(tmp_path_factory.mktemp(kind), kind)) for kind in SERVERS}
+    return {"ministack": ministack, "nanio": nanio}
 
 
 @pytest.fixture(params=["folder", *SERVERS])
 def kind(request: pytest.FixtureRequest) -> str:
     """Which store a test of the contract is about."""
     return str(request.param)
-
-
-def enter(server: StoreServer, monkeypatch: pytest.MonkeyPatch, port: int | None = None) -> None:
-    """Let the environment lead to a server, or to a proxy before it."""
-    for name, value in server.variables(port).items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from audio_api.config import AudioConfig
+from audio_api.doctor.checks import Check as Check  # programs import it from here
 from audio_api.doctor.live_calls import api_client, error_text, one_line
+from audio_api.doctor.storage import check_store
 from audio_api.engines.base import Turn, Utterance
 from audio_api.engines.gemini_errors import classify
 from audio_api.errors import AudioAPIError, ConfigurationError
@@ -36,14 +37,6 @@ _LITTLE_SPACE_BYTES = 100 * 2**20
 _API_LIMIT_S = 10.0
 
 
-class Check(NamedTuple):
-    """One thing looked at: fine, worth knowing, or broken; the text says what to do."""
-
-    level: Literal["ok", "warn", "fail"]
-    title: str
-    text: str
-
-
 async def check_installation() -> AsyncIterator[Check]:
     """Look at everything, and tell it as it is known. Settings come from the environment and ``.env``."""
     yield Check("ok", "Python", f"{platform.python_version()} in {sys.prefix}")
@@ -60,6 +53,9 @@ async def check_installation() -> AsyncIterator[Check]:
     yield Check("ok", "settings", f"engine {config.tts_engine}, model {config.default_tts_model}")
     yield _check_key(config)
     yield _check_output(config)
+    for name in ("output_url", "cache_url"):
+        if url := getattr(config, name):
+            yield await check_store(name.upper(), url, config.store_timeout)
     yield await _check_offline_speech(config)
     yield await _check_redis(config)
     yield await _check_api(config)

@@ -196,6 +196,17 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def is_conditional(self) -> bool:
+        """Whether the store itself refuses to create what is there; found out once.
+
+        Some servers that speak S3 ignore the condition, and replace. Then the name is looked up first, and of two
+        programs that write it at the same moment the later one wins.
+
+        Raises:
+            StoreError: The store takes nothing now.
+        """
+
+    @abstractmethod
     async def check(self) -> None:
         """Make sure that the store takes objects now, by writing a marker.
 

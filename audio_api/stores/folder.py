@@ -129,6 +129,9 @@ class FolderStore(Store):
         checked_expiry(expires_s)
         return self.url.of(checked_key(key))
 
+    async def is_conditional(self) -> bool:  # noqa: D102 - as above
+        return True
+
     async def check(self) -> None:  # noqa: D102 - as above
         await self._do("write into", self._write, ".audio-api-marker", (), True)
 

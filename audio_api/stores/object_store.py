@@ -129,7 +129,7 @@ class ObjectStore(Store):
         checked_key(key)
         size_bytes = (await self._in_thread(file.stat)).st_size
         at_once = size_bytes <= MOST_AT_ONCE_BYTES
-        create = not overwrite and at_once and await self._is_conditional()
+        create = not overwrite and at_once and await self.is_conditional()
         if not overwrite and not create and (found := await self.find(key)):
             return self._taken_over(key, label, found)
         put = self._put_whole if at_once else self._put_in_parts
@@ -191,11 +191,7 @@ class ObjectStore(Store):
                 raise TooLateError
             yield part
 
-    async def _is_conditional(self) -> bool:
-        """Whether the store refuses to create what is there, found out once.
-
-        Some servers that speak S3 ignore the condition, and replace.
-        """
+    async def is_conditional(self) -> bool:  # noqa: D102 - as above
         async with self._probing:
             if self._refuses_twice is None:
                 # The second time it is there, if an earlier process has not put it before.
