@@ -44,11 +44,11 @@ if TYPE_CHECKING:
         SpeakerConfig,
         SpeakerMode,
         SpeechProgress,
-        TokenUsage,
         VoiceConfig,
     )
     from audio_api.models.languages import Language
     from audio_api.models.speech_models import VoiceModel
+    from audio_api.models.usage import TokenUsage
     from audio_api.models.voices import VoiceName
     from audio_api.services.one_liner import asay, say
     from audio_api.services.queue_service import QueueService
@@ -94,11 +94,11 @@ _HOME = {
         "SpeakerConfig",
         "SpeakerMode",
         "SpeechProgress",
-        "TokenUsage",
         "VoiceConfig",
     ),
     "audio_api.models.languages": ("Language",),
     "audio_api.models.speech_models": ("VoiceModel",),
+    "audio_api.models.usage": ("TokenUsage",),
     "audio_api.models.voices": ("VoiceName",),
     "audio_api.services.one_liner": ("asay", "say"),
     "audio_api.services.queue_service": ("QueueService",),

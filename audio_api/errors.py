@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from audio_api.models.audio_request import TokenUsage
+    from audio_api.models.usage import TokenUsage
 
 
 class ErrorCode(StrEnum):

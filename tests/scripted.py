@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import AudioAPIError
-from audio_api.models.audio_request import TokenUsage
+from audio_api.models.usage import TokenUsage
 
 USAGE = TokenUsage(input_tokens=10, output_tokens=100, audio_tokens=100)
 

@@ -28,7 +28,7 @@ from audio_api.audio import cache as cache_module
 from audio_api.audio.cache import CachedPiece, PieceCache
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.audio.large_sounds import few_at_once
-from audio_api.models.audio_request import TokenUsage
+from audio_api.models.usage import TokenUsage
 
 KEY, OTHER_KEY = "0f" * 32, "1e" * 32
 MADE_AT = datetime(2026, 11, 22, 17, tzinfo=UTC)
@@ -420,7 +420,7 @@ from pathlib import Path
 from audio_api.audio.cache import CachedPiece, PieceCache
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.audio.large_sounds import few_at_once
-from audio_api.models.audio_request import TokenUsage
+from audio_api.models.usage import TokenUsage
 
 folder, max_bytes, seed, rounds, keys, repeats = sys.argv[1], *map(int, sys.argv[2:])
 

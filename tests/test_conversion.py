@@ -29,7 +29,8 @@ from audio_api.audio.wav import SoundFormat, encode_wav
 from audio_api.emulator import Emulator, Fault
 from audio_api.engines.base import SpeechAudio, Utterance, WordTime
 from audio_api.errors import ErrorCode
-from audio_api.models.audio_request import AudioRequest, AudioResponse, TokenUsage
+from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.usage import TokenUsage
 from audio_api.services.tts_service import TTSService
 
 TEXT = "The quick brown fox jumps over the lazy dog."

@@ -19,7 +19,8 @@ from audio_api.engines import offline as offline_module
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
 from audio_api.engines.offline import OfflineEngine
 from audio_api.errors import TTSError, TTSModelNotFoundError, TTSUnavailableError, TTSValidationError
-from audio_api.models.audio_request import TokenUsage, VoiceConfig
+from audio_api.models.audio_request import VoiceConfig
+from audio_api.models.usage import TokenUsage
 from audio_api.models.voices import VoiceName
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then it rests in the shade of an old tree."

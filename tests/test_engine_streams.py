@@ -39,7 +39,8 @@ from audio_api.errors import (
     TTSModelNotFoundError,
     TTSUnavailableError,
 )
-from audio_api.models.audio_request import TokenUsage, VoiceConfig
+from audio_api.models.audio_request import VoiceConfig
+from audio_api.models.usage import TokenUsage
 
 SOUND = synthesize(TEXT, "kore", "en-US")
 LONG = Utterance((Turn(f"{TEXT} " * 3, VoiceConfig()),), MODEL, "en-US")

@@ -10,7 +10,7 @@ import pytest
 
 from audio_api import errors
 from audio_api.errors import AudioAPIError, ErrorCode, TTSOutputError, TTSQuotaError, error_class
-from audio_api.models.audio_request import TokenUsage
+from audio_api.models.usage import TokenUsage
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, AudioAPIError)]
 

@@ -41,8 +41,9 @@ from audio_api.errors import (
     TTSUnavailableError,
     TTSValidationError,
 )
-from audio_api.models.audio_request import TokenUsage, VoiceConfig
+from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.speech_models import VoiceModel, model_spec
+from audio_api.models.usage import TokenUsage
 from audio_api.models.voices import VoiceName
 
 LEGACY = "gemini-2.5-flash-preview-tts"

@@ -43,7 +43,8 @@ from audio_api.emulator.control import Call
 from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import SpeechAudio, Utterance
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSContentBlockedError
-from audio_api.models.audio_request import AudioRequest, SpeakerConfig, SpeakerMode, SpeechProgress, TokenUsage
+from audio_api.models.audio_request import AudioRequest, SpeakerConfig, SpeakerMode, SpeechProgress
+from audio_api.models.usage import TokenUsage
 from audio_api.services.narration import Narration
 from audio_api.services.planning import PlannedPiece
 from audio_api.services.synthesis import Bill, Synthesis

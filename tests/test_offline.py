@@ -33,7 +33,8 @@ from audio_api.engines.base import SpeechAudio, Turn, Utterance
 from audio_api.engines.espeak_request import espeak_turns
 from audio_api.engines.offline import OfflineEngine
 from audio_api.errors import AudioAPIError, ConfigurationError, ErrorCode, TTSUnavailableError, TTSValidationError
-from audio_api.models.audio_request import TokenUsage, VoiceConfig
+from audio_api.models.audio_request import VoiceConfig
+from audio_api.models.usage import TokenUsage
 from audio_api.models.voices import VoiceName
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then it rests in the shade of an old tree."

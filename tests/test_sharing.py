@@ -13,7 +13,8 @@ from scripted import ScriptedEngine, speech
 from audio_api.emulator import Emulator, Fault
 from audio_api.engines.base import SpeechAudio, Utterance
 from audio_api.errors import ErrorCode, TTSContentBlockedError
-from audio_api.models.audio_request import AudioRequest, AudioResponse, TokenUsage
+from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.usage import TokenUsage
 from audio_api.services.tts_service import TTSService
 
 TEXT = book(2_000)

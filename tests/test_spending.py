@@ -21,8 +21,9 @@ from audio_api import AudioConfig, AudioRequest, AudioResponse, ErrorCode, TTSRa
 from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import Turn, Utterance
 from audio_api.errors import AudioAPIError, TTSAudioError
-from audio_api.models.audio_request import TokenUsage, VoiceConfig
+from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.speech_models import VoiceModel, model_spec
+from audio_api.models.usage import TokenUsage
 from audio_api.queues.limits import Admission, MemoryLimits
 from audio_api.retry import Clock
 from audio_api.services.pacing import PacedEngine, Pacer

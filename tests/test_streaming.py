@@ -23,7 +23,8 @@ from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.engines.gemini import GeminiEngine
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSContentBlockedError, TTSModelNotFoundError
-from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress, TokenUsage
+from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
+from audio_api.models.usage import TokenUsage
 from audio_api.services.planning import PlannedPiece
 from audio_api.services.streaming import FIRST_CHARS
 from audio_api.services.tts_service import TTSService

@@ -33,7 +33,8 @@ from audio_api.errors import (
     TTSUnavailableError,
     WorkerServiceError,
 )
-from audio_api.models.audio_request import AudioRequest, BatchAudioRequest, TokenUsage
+from audio_api.models.audio_request import AudioRequest, BatchAudioRequest
+from audio_api.models.usage import TokenUsage
 from audio_api.queues.base import Job, JobState, Lease
 from audio_api.services.pacing import PacedEngine, Pacer
 from audio_api.services.queue_service import QueueService

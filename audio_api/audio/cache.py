@@ -30,7 +30,7 @@ from audio_api.audio.large_sounds import take_permit
 from audio_api.audio.wav import HEADER_BYTES, decode_wav, wav_header
 from audio_api.audio.wav_file import save_wav
 from audio_api.errors import ErrorCode, TTSOutputError
-from audio_api.models.audio_request import TokenUsage
+from audio_api.models.usage import TokenUsage
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from audio_api.errors import ErrorCode, TTSValidationError
-from audio_api.models.audio_request import AudioRequest, TokenUsage, VoiceConfig
+from audio_api.models.audio_request import AudioRequest, VoiceConfig
+from audio_api.models.usage import TokenUsage
 from audio_api.text.dialogue import split_turns
 
 

@@ -19,7 +19,7 @@ from unicodedata import east_asian_width
 from pydantic import SecretStr
 
 from audio_api.audio.large_sounds import in_sound_thread
-from audio_api.config import GEMINI_URL, NO_KEY
+from audio_api.config import NO_KEY
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
 from audio_api.engines.gemini_errors import classify, objection_to, unreadable
 from audio_api.engines.gemini_habits import Habits
@@ -38,6 +38,7 @@ from audio_api.errors import (
 from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.speech_models import Family, model_spec
 from audio_api.models.voices import VoiceName, is_custom
+from audio_api.settings import GEMINI_URL
 
 if TYPE_CHECKING:
     import httpx2

@@ -14,8 +14,8 @@ from audio_api.engines.base import SpeechAudio
 from audio_api.engines.gemini_errors import Objection
 from audio_api.engines.gemini_sound import Unwrapper, audio_parts
 from audio_api.errors import AudioAPIError, TTSAPIError, TTSAudioError, TTSContentBlockedError
-from audio_api.models.audio_request import TokenUsage
 from audio_api.models.speech_models import model_spec
+from audio_api.models.usage import TokenUsage
 
 # Reasons for which the same words are refused again.
 _REFUSALS = {"SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION", "MODEL_ARMOR"}

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import cache, partial
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -24,6 +23,7 @@ from audio_api.engines.gemini_body import Body, Unpacked, unpacked
 from audio_api.engines.gemini_json import MOST_ERROR_BYTES, Events, reduce_error, reduce_reply, too_much
 from audio_api.engines.gemini_reply import Wire, current_wire
 from audio_api.errors import ConfigurationError, ErrorCode, TTSAudioError
+from audio_api.urls import is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -307,18 +307,11 @@ def proxy_for(base_url: str) -> str | None:
     """The URL of the environment's proxy, for https to other machines only; it may hold a password."""
     url = urlsplit(base_url)
     host = url.hostname or ""
-    if url.scheme != "https" or _is_this_machine(host) or proxy_bypass(host):
+    if url.scheme != "https" or is_loopback(host) or proxy_bypass(host):
         return None
     proxies = getproxies()
     proxy = proxies.get("https") or proxies.get("all")
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @cache

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         SpeakerConfig,
         SpeakerMode,
         SpeechProgress,
-        TokenUsage,
         VoiceConfig,
     )
     from audio_api.models.languages import (
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
     )
     from audio_api.models.speech_models import (
         VoiceModel,
+    )
+    from audio_api.models.usage import (
+        TokenUsage,
     )
     from audio_api.models.voices import (
         VoiceName,
@@ -40,11 +42,11 @@ _HOME = {
         "SpeakerConfig",
         "SpeakerMode",
         "SpeechProgress",
-        "TokenUsage",
         "VoiceConfig",
     ),
     "audio_api.models.languages": ("Language",),
     "audio_api.models.speech_models": ("VoiceModel",),
+    "audio_api.models.usage": ("TokenUsage",),
     "audio_api.models.voices": ("VoiceName",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -7,13 +7,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from audio_api.errors import ErrorCode, TTSOutputError, TTSQuotaError, error_class
 from audio_api.models.filenames import safe_filename
+from audio_api.models.frozen import FrozenModel
 from audio_api.models.languages import Language, LanguageCode
 from audio_api.models.speech_models import ModelId
 from audio_api.models.speech_models import VoiceModel as VoiceModel  # programs for the original import it from here
+from audio_api.models.usage import TokenUsage
 from audio_api.models.user_text import has_words, refuse_unspeakable, uniform
 from audio_api.models.voices import Voice, VoiceName
 
@@ -23,11 +25,6 @@ ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 
 MOST_STYLE_CHARS = 500
 """The longest style: the API takes a few adjectives, and everything longer drifts into the speech."""
-
-
-class _Model(BaseModel):
-    # Inputs stay out of error texts: a request's text is private. JSON has no NaN and no infinity.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 Markup = Literal["plain", "markdown"]
@@ -41,7 +38,7 @@ class SpeakerMode(StrEnum):
     MULTIPLE = "multiple"
 
 
-class AudioFormat(_Model):
+class AudioFormat(FrozenModel):
     """The one format Gemini speaks: 24,000 Hz, 16 bits, one channel."""
 
     sample_rate: int = 24_000
@@ -58,7 +55,7 @@ class AudioFormat(_Model):
         return self
 
 
-class VoiceConfig(_Model):
+class VoiceConfig(FrozenModel):
     """How a voice sounds.
 
     Attributes:
@@ -126,7 +123,7 @@ def _namesake(speakers: tuple[SpeakerConfig, ...]) -> str | None:
     )
 
 
-class MultiSpeakerConfig(_Model):
+class MultiSpeakerConfig(FrozenModel):
     """The two speakers of a dialogue; one call to Gemini takes exactly two. More make a ``cast``."""
 
     speakers: tuple[SpeakerConfig, ...]
@@ -151,7 +148,7 @@ def _voice_or_kore(voice: object) -> object:
 _MOST_SPEAKERS = 30
 
 
-class AudioRequest(_Model):
+class AudioRequest(FrozenModel):
     """One text to speak.
 
     Attributes:
@@ -259,7 +256,7 @@ class AudioRequest(_Model):
         return self.cast or ()
 
 
-class BatchAudioRequest(_Model):
+class BatchAudioRequest(FrozenModel):
     """Between 1 and 100 requests that belong together.
 
     Attributes:
@@ -271,29 +268,7 @@ class BatchAudioRequest(_Model):
     batch_id: str | None = Field(default=None, pattern=ID_PATTERN)
 
 
-class TokenUsage(_Model):
-    """Tokens the API billed.
-
-    Attributes:
-        input_tokens: Of the text, style included.
-        output_tokens: Of everything generated.
-        audio_tokens: The part of the output that is audio; 0 when the API did not say.
-    """
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    audio_tokens: int = 0
-
-    def __add__(self, other: TokenUsage) -> TokenUsage:
-        """The sum of two calls."""
-        return TokenUsage(
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            audio_tokens=self.audio_tokens + other.audio_tokens,
-        )
-
-
-class SpeechProgress(_Model):
+class SpeechProgress(FrozenModel):
     """How far one request is.
 
     Attributes:
@@ -307,7 +282,7 @@ class SpeechProgress(_Model):
     seconds: float
 
 
-class AudioResponse(_Model):
+class AudioResponse(FrozenModel):
     """What became of one request.
 
     Attributes:
@@ -379,7 +354,7 @@ class AudioResponse(_Model):
         raise error
 
 
-class BatchAudioResponse(_Model):
+class BatchAudioResponse(FrozenModel):
     """What became of a batch.
 
     Attributes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from urllib.parse import SplitResult, parse_qs, urlsplit, urlunsplit
 
-from audio_api.config import is_loopback
 from audio_api.errors import ConfigurationError
+from audio_api.urls import is_certificate_checked, is_loopback
 
 Place = tuple[str, int]
 """Host and port; no host: the path of a socket, which the URL itself names."""
@@ -65,11 +65,8 @@ def travels_openly(url: str) -> bool:
 
 
 def _refuse_unverified_tls(parts: SplitResult) -> None:
-    options = parse_qs(parts.query)
-    verified = all(value == "required" for value in options.get("ssl_cert_reqs", []))
-    named = not {"0", "f", "false", "n", "no"} & {value.lower() for value in options.get("ssl_check_hostname", [])}
-    if not (verified and named):
+    if not is_certificate_checked(parse_qs(parts.query)):
         raise ConfigurationError(
             "REDIS_URL switches the check of the server's certificate off (ssl_cert_reqs, ssl_check_hostname), so that "
-            "anybody in between could read the jobs: leave these options out"
+            "others on the way could read the jobs: leave these options out"
         )

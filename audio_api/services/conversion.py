@@ -11,7 +11,7 @@ from audio_api.audio.large_sounds import in_sound_thread
 from audio_api.audio.wav import SAMPLE_RATE, SoundFormat
 from audio_api.engines.base import SpeechAudio
 from audio_api.errors import ErrorCode, TTSAudioError
-from audio_api.models.audio_request import TokenUsage
+from audio_api.models.usage import TokenUsage
 
 
 async def standard_audio(audio: SpeechAudio) -> SpeechAudio:

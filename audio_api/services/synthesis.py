@@ -13,8 +13,9 @@ from audio_api.audio.large_sounds import give_permit_back
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSError
-from audio_api.models.audio_request import AudioResponse, TokenUsage
+from audio_api.models.audio_request import AudioResponse
 from audio_api.models.speech_models import Price, model_spec
+from audio_api.models.usage import TokenUsage
 from audio_api.retry import Clock, RetryPolicy, call_with_retry
 from audio_api.services.conversion import standard_audio, standard_blocks
 from audio_api.services.voice_paces import VoicePaces, voice_key

@@ -43,8 +43,8 @@ from audio_api.models.audio_request import (
     BatchAudioRequest,
     BatchAudioResponse,
     SpeechProgress,
-    TokenUsage,
 )
+from audio_api.models.usage import TokenUsage
 from audio_api.models.user_text import has_words, uniform
 from audio_api.retry import Clock
 from audio_api.services.health import Health

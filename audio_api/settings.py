@@ -1,0 +1,182 @@
+"""The settings that there are: their types, defaults, bounds and meaning. ``config.py`` reads and checks them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from audio_api.models.audio_request import ID_PATTERN, Markup
+from audio_api.models.speech_models import DEFAULT_MODEL, ModelId
+
+GEMINI_URL = "https://generativelanguage.googleapis.com"
+
+
+class Settings(BaseSettings):
+    """Every setting, as ``AudioConfig`` has it."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+    )
+
+    gemini_api_key: SecretStr | None = Field(
+        default=None,
+        description="The Gemini API key. Needed as soon as Gemini speaks; never shown or logged.",
+    )
+    tts_engine: Literal["gemini", "offline"] = Field(
+        default="gemini", description="Who speaks: gemini, or offline (robotic, without key or network)."
+    )
+    default_tts_model: ModelId = Field(default=DEFAULT_MODEL, description="The model of requests that name none.")
+    # Before gemini_base_url, whose check reads it.
+    allow_custom_base_url: bool = Field(
+        default=False,
+        description="Allow GEMINI_BASE_URL to name another https host, or an http one in a private network. It will "
+        "receive the API key.",
+    )
+    gemini_base_url: str = Field(
+        default=GEMINI_URL,
+        description="Where the API is, without /v1beta. https on googleapis.com, or any scheme on this machine (an "
+        "emulator).",
+    )
+    gemini_store: bool = Field(
+        default=False,
+        description="Whether Google may keep requests and replies, as it does by default with new paid projects.",
+    )
+    output_dir: Path = Field(default=Path("output"), description="Folder of the audio files; made when missing.")
+    max_text_length: int = Field(default=100_000, ge=1, description="Longest text of a request, in characters.")
+    markup: Markup = Field(
+        default="plain",
+        description="What a text on the command line is: plain or markdown; files called .md and .markdown are "
+        "Markdown.",
+    )
+    max_context_tokens: int = Field(
+        default=8_192,
+        ge=1,
+        description="Largest input of one API call, in tokens; a model's own limit still holds.",
+    )
+    retry_attempts: int = Field(default=6, ge=1, le=100, description="API calls per request, the first included.")
+    retry_min_wait: float = Field(default=1.0, ge=0, description="Upper end of the first random wait, in seconds.")
+    retry_max_wait: float = Field(default=30.0, ge=0, description="Longest random wait between attempts, in seconds.")
+    retry_deadline: float = Field(
+        default=600.0, gt=0, description="Seconds after which no further attempt begins, all waits included."
+    )
+    rate_limit_retry_attempts: int = Field(
+        default=5,
+        ge=1,
+        le=100,
+        description="Answers 429 (per minute) after which a request gives up; it waits between them.",
+    )
+    rate_limit_retry_min_wait: float = Field(
+        default=10.0, ge=0, description="Shortest wait after a 429, in seconds; the server's own delay wins."
+    )
+    rate_limit_retry_max_wait: float = Field(
+        default=60.0,
+        ge=0,
+        description="Longest wait after a 429, in seconds; a longer delay asked for ends the request.",
+    )
+    request_timeout: float = Field(default=180.0, gt=0, description="Seconds one API call may take in total.")
+    stream_stall_timeout: float = Field(
+        default=30.0, gt=0, description="Seconds a stream may pause once it sounds; a longer pause ends it."
+    )
+    max_concurrency: int = Field(default=10, ge=1, le=10_000, description="Requests a service works on at once.")
+    piece_concurrency: int = Field(
+        default=4, ge=1, le=100, description="Pieces of one long text called for at once, within MAX_CONCURRENCY."
+    )
+    cache_dir: Path | None = Field(
+        default=None, description="Folder of finished pieces, which need not be paid again; none: .cache in OUTPUT_DIR."
+    )
+    cache_max_bytes: int = Field(
+        default=1_073_741_824, ge=0, description="Size of that folder, the least recently used go first; 0: no cache."
+    )
+    output_url: str | None = Field(
+        default=None,
+        description="Where finished sound is put: s3://bucket/prefix, gs://, az:// or file:///folder; none: it stays "
+        "in OUTPUT_DIR.",
+    )
+    cache_url: str | None = Field(
+        default=None,
+        description="Where finished pieces are kept for other machines, too, as OUTPUT_URL; none: in CACHE_DIR alone.",
+    )
+    store_timeout: float = Field(
+        default=30.0, gt=0, le=3_600, description="Seconds one request to those two may take; it is made again thrice."
+    )
+    use_redis: bool = Field(default=False, description="Keep queued jobs in Redis rather than in this process.")
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="The Redis server: redis://, rediss:// (certificate checked), unix:// or redis+sentinel://; "
+        "several nodes of a cluster, or several sentinels, are separated by commas.",
+    )
+    redis_pool_size: int = Field(default=10, ge=1, le=10_000, description="Connections to Redis per process.")
+    queue_name: str = Field(
+        default="audio",
+        pattern=ID_PATTERN,
+        description="The queue's name: 1 to 64 letters, digits, _ or -. Queues of other names do not meet.",
+    )
+    queue_max_size: int | None = Field(
+        default=None, ge=1, description="Most jobs that may wait in the queue; none: any number."
+    )
+    result_ttl: float = Field(
+        default=86_400.0, gt=0, description="Seconds a result is kept, counted from the end of its job or batch."
+    )
+    lease_time: float = Field(
+        default=30.0,
+        gt=0,
+        le=3_600,
+        description="Seconds after which the job of a worker that has died is given to another.",
+    )
+    num_workers: int = Field(default=3, ge=1, le=1_000, description="Workers that a WorkerManager starts.")
+    worker_concurrency: int = Field(
+        default=3,
+        ge=1,
+        le=1_000,
+        description="Jobs a worker has in progress at once; MAX_CONCURRENCY bounds those of a whole process.",
+    )
+    worker_grace: float = Field(
+        default=25.0,
+        ge=0,
+        description="Seconds a stopping worker may finish its jobs; the rest is handed back.",
+    )
+    task_timeout: float = Field(
+        default=300.0,
+        gt=0,
+        description="Seconds one queued job may run; waiting for its turn at the API is left out, and each piece of a "
+        "long text counts anew.",
+    )
+    rate_limit_rpm: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Most API calls per minute and model, by all workers of the queue together; none: no limit.",
+    )
+    rate_limit_rpd: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most API calls per day (Pacific time) and model, by all workers together; none: no limit.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        default="INFO", description="Least severe events that are logged."
+    )
+    enable_structured_logging: bool = Field(
+        default=False, description="Log one JSON object a line rather than text for people."
+    )
+    min_audio_size: int = Field(default=1_000, ge=0, description="Bytes of sound below which an answer is no audio.")
+    audio_checks: Literal["strict", "standard", "off"] = Field(
+        default="standard",
+        description="strict: doubtful audio fails. standard: it is asked for again, then marked in `doubtful`. "
+        "off: only completeness is checked.",
+    )
+    model_fallback: bool = Field(
+        default=True,
+        description="Let a model's successor speak when the model is shut down or unknown to the API.",
+    )
+    model_prices: Annotated[dict[str, tuple[NonNegativeFloat, NonNegativeFloat]], NoDecode] = Field(
+        default_factory=dict,
+        description='US dollars per million input and audio tokens, by model, as JSON: {"model": [0.5, 9]}.',
+    )
