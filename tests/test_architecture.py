@@ -56,7 +56,7 @@ ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "dotenv": "env_file",
     "av": "audio.aac",
     "soundfile": "audio.soundfile_encoder",
-    "aiofiles": ("audio.cache", "services.one_liner", "stores.folder"),
+    "aiofiles": ("audio.cache", "services.one_liner", "services.sound_access", "stores.folder"),
     "obstore": "stores.object_store",
     "markdown_it": "text.markdown",
     "mdit_py_plugins": "text.markdown",

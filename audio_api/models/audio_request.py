@@ -289,7 +289,8 @@ class AudioResponse(FrozenModel):
         success: Whether ``file_path`` is a complete, playable WAV of the whole text; of ``stream_audio``, which writes
             none, whether all of it was handed over.
         message: One sentence for people.
-        file_path: The absolute path of the WAV; ``None`` on failure, and of ``stream_audio``.
+        file_path: The absolute path of the WAV; ``None`` on failure, of ``stream_audio``, and when it is in a bucket.
+        url: Where the sound is when ``OUTPUT_URL`` is set, such as ``s3://bucket/prefix/name.wav``; else ``None``.
         duration: Seconds of audio; ``None`` on failure.
         subtitle_paths: The absolute paths of the subtitles asked for.
         error: What happened; ``None`` on success.
@@ -313,6 +314,7 @@ class AudioResponse(FrozenModel):
     success: bool
     message: str
     file_path: str | None = None
+    url: str | None = None
     duration: float | None = None
     subtitle_paths: tuple[str, ...] = ()
     error: str | None = None

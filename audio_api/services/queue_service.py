@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from audio_api.config import AudioConfig, get_config
-from audio_api.errors import AudioAPIError, ConfigurationError, QueueClosedError, QueueServiceError
+from audio_api.errors import (
+    AudioAPIError,
+    ConfigurationError,
+    QueueClosedError,
+    QueueServiceError,
+    TaskNotFoundError,
+)
 from audio_api.models.audio_request import (
     AudioRequest,
     AudioResponse,
@@ -30,6 +37,7 @@ from audio_api.queues.memory import MemoryBackend
 from audio_api.services.health import Health
 from audio_api.services.heartbeat import Heartbeat, HeldLease
 from audio_api.services.listeners import tell
+from audio_api.services.sound_access import SoundAccess
 from audio_api.services.tasks import (
     Task,
     TaskResult,
@@ -85,6 +93,7 @@ class QueueService:
         self._heartbeat: Heartbeat | None = None
         self._taken: dict[str, HeldLease] = {}
         self._closed = False
+        self._sound_access: SoundAccess | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -300,6 +309,54 @@ class QueueService:
                 raise TimeoutError(
                     f"after {timeout:g} s {status.finished} of {status.total} tasks of batch {batch_id} are finished"
                 )
+
+    async def open_result(self, task_id: str) -> AsyncGenerator[bytes, None]:
+        """Read the sound of a finished task, wherever it is: in the store of ``OUTPUT_URL``, or on this machine.
+
+        Args:
+            task_id: The task.
+
+        Yields:
+            The bytes of its file, in blocks of up to a megabyte.
+
+        Raises:
+            TaskNotFoundError: There is no such task.
+            AudioAPIError: It is not finished (code ``task_pending``), or has failed, with the error of its result.
+            StoreError: Its sound is gone, on the disk of another machine, or the store does not give it.
+            ConfigurationError: Its sound is in a store that is not ``OUTPUT_URL``.
+            QueueUnavailableError: The queue does not answer.
+        """
+        async with aclosing(self._sounds.open(await self._result(task_id))) as blocks:
+            async for block in blocks:
+                yield block
+
+    async def audio_url(self, task_id: str, expires_s: float = 3_600.0) -> str:
+        """A link with which anyone may read the sound of a finished task for a while.
+
+        Args:
+            task_id: The task.
+            expires_s: How long it is valid, in seconds: up to 7 days.
+
+        Raises:
+            TaskNotFoundError: There is no such task.
+            AudioAPIError: As ``open_result``.
+            ConfigurationError: Its sound is in no store, or in one that is not ``OUTPUT_URL``.
+            ValueError: The time is none of these.
+            QueueUnavailableError: The queue does not answer.
+        """
+        return await self._sounds.link(await self._result(task_id), expires_s)
+
+    async def _result(self, task_id: str) -> TaskResult:
+        result = await self.get_task_result(task_id)
+        if result is None:
+            raise TaskNotFoundError(f"there is no task {task_id}, or its result has expired")
+        return result
+
+    @property
+    def _sounds(self) -> SoundAccess:
+        if self._sound_access is None:
+            self._sound_access = SoundAccess(self._settings())
+        return self._sound_access
 
     async def cancel_task(self, task_id: str) -> bool:
         """Take a task out, wherever it is; a worker that is at it stops, and writes nothing. Discards a dead letter.
