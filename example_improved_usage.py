@@ -124,7 +124,7 @@ async def cast_of_three(tts: TTSService) -> None:
     names = {"Narrator": "sulafat", "Ann": "leda", "Joe": "orus"}
     await speak(
         tts,
-        "Narrator: They came to a door. Ann [whispering]: Shall we knock? Joe: Let us. Narrator: Nobody answered.",
+        "Narrator: They came to a door. Ann [whispering]: Do we knock? Joe: Let us. Narrator: No answer came.",
         "cast",
         speaker_mode=SpeakerMode.MULTIPLE,
         cast=[SpeakerConfig(speaker_name=name, voice_name=voice) for name, voice in names.items()],
@@ -188,7 +188,7 @@ async def errors(tts: TTSService) -> None:
         console.print(f"  {error.errors()[0]['msg']}", markup=False)
     silent = SpeakerConfig(speaker_name="Joe", voice_name="orus")
     request = AudioRequest(
-        text="Ann: Is nobody here?",
+        text="Ann: Is no one here?",
         speaker_mode=SpeakerMode.MULTIPLE,
         multi_speaker_config=MultiSpeakerConfig(
             speakers=(SpeakerConfig(speaker_name="Ann", voice_name="leda"), silent)

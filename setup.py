@@ -31,7 +31,7 @@ def prepare(root: Path) -> Path:
 
     Quick when nothing changed since the last time.
     """
-    if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older Python is told here
+    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python is told here
         sys.exit(f"audio_api needs Python 3.11 or newer; this is {sys.version.split()[0]} ({sys.executable})")
     if sys.platform == "win32":
         sys.exit("audio_api needs a POSIX system such as Linux or macOS; on Windows, run this inside WSL")

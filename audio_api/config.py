@@ -159,7 +159,7 @@ class AudioConfig(Settings):
 
     @classmethod
     def load_config(cls) -> Self:
-        """Read the environment and ``.env`` anew."""
+        """Read the environment and ``.env`` again."""
         return cls()
 
     def require_api_key(self) -> str:
@@ -235,7 +235,7 @@ def get_config() -> AudioConfig:
 
 
 def reload_config() -> AudioConfig:
-    """Read the environment and ``.env`` anew, and swap. Services without a config of their own use it from then on.
+    """Read the environment and ``.env`` again. Services without a config of their own use the result from then on.
 
     Raises:
         ConfigurationError: A value is wrong; the old configuration stays in force.

@@ -147,7 +147,7 @@ class Settings(BaseSettings):
         default=300.0,
         gt=0,
         description="Seconds one queued job may run; waiting for its turn at the API is left out, and each piece of a "
-        "long text counts anew.",
+        "long text has this time to itself.",
     )
     rate_limit_rpm: int | None = Field(
         default=None,

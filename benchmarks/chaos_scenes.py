@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from chaos_stage import LEASE_S, SLOTS, Figure, Stage, seconds_since
 from redis_server import free_port, until
 
-from audio_api.emulator import Call, Fault
+from audio_api.emulator import Fault, ReceivedCall
 from audio_api.errors import QueueUnavailableError
 from audio_api.models.audio_request import BatchAudioRequest
 from audio_api.queues.base import Job
@@ -75,7 +75,7 @@ async def freeze(stage: Stage) -> list[Figure]:
                 await asyncio.sleep(2 * LEASE_S)
                 victim.send_signal(signal.SIGCONT)
                 freezes += 1
-        # Whoever slept may still want to write.
+        # A worker that slept may still want to write.
         stage.site.stop()
         results, files = await witness.changes()
     return [
@@ -271,7 +271,7 @@ async def poison(stage: Stage) -> list[Figure]:
 async def batches(stage: Stage) -> list[Figure]:
     """Batches of 100 of which one in twenty is refused by the API, while processes are killed every 3 s."""
 
-    def refuse(call: Call) -> Fault | None:
+    def refuse(call: ReceivedCall) -> Fault | None:
         return Fault.SAFETY if call.text.startswith("Refused") else None
 
     stage.emulator.faults = refuse
@@ -376,7 +376,7 @@ async def outage(stage: Stage) -> list[Figure]:
     """Every call is answered 503 for a minute, after the first jobs are done."""
     down = False
 
-    def fail(_: Call) -> Fault | None:
+    def fail(_: ReceivedCall) -> Fault | None:
         return Fault.UNAVAILABLE_503 if down else None
 
     stage.emulator.faults = fail

@@ -30,7 +30,7 @@ from redis_server import RedisServer  # noqa: E402 - servers and sites are share
 from worker_parts import READY, Site  # noqa: E402
 
 from audio_api.config import AudioConfig  # noqa: E402
-from audio_api.emulator import Call, Emulator  # noqa: E402
+from audio_api.emulator import Emulator, ReceivedCall  # noqa: E402
 from audio_api.emulator.speech import synthesize  # noqa: E402
 from audio_api.models.audio_request import AudioRequest  # noqa: E402
 from audio_api.services.queue_service import QueueService  # noqa: E402
@@ -283,7 +283,7 @@ class Stage:
 
     @asynccontextmanager
     async def witness(self) -> AsyncIterator[Witness]:
-        """Somebody who sees every result that becomes visible within."""
+        """A reader that sees every result that becomes visible within."""
         witness = Witness(self)
         async with self._client.pubsub() as subscription:
             await subscription.subscribe(f"{self.key}:done")
@@ -314,7 +314,7 @@ class Stage:
             self.start()
         return strikes
 
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[ReceivedCall]:
         """The calls that asked for speech."""
         return [call for call in self.emulator.calls if call.text]
 
@@ -324,7 +324,7 @@ class Stage:
 
     def redeliveries_s(self) -> Iterator[float]:
         """Seconds from the end of a process to the second call for what it was at."""
-        by_text: dict[str, list[Call]] = defaultdict(list)
+        by_text: dict[str, list[ReceivedCall]] = defaultdict(list)
         for call in self.calls():
             by_text[call.text].append(call)
         for calls in by_text.values():
@@ -364,7 +364,7 @@ class Stage:
             Figure("not done in the end", succeed - verdict.states["succeeded"], 0),
             Figure("recorded as failed", verdict.states["failed"], 0),
             Figure("results that became visible twice", abs(twice), 0),
-            Figure("files that are missing, wrong, shared or nobody's", verdict.bad_files + verdict.strays, 0),
+            Figure("files that are missing, wrong, shared or without a job", verdict.bad_files + verdict.strays, 0),
         ]
 
 

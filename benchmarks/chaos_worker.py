@@ -2,7 +2,7 @@
 
     python chaos_worker.py NUMBER [WINDOW_S]
 
-The API's "minute" may be shorter, and whoever takes up a text that begins with "Poison" dies at once.
+The API's "minute" may be shorter, and a worker that takes up a text that begins with "Poison" dies at once.
 """
 
 from __future__ import annotations

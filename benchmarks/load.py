@@ -212,7 +212,7 @@ def main(requests: int = 200, latency_s: float = 1.0, rounds: int = 5, folder: P
 
     _, one_by_one = costs(names, requests=requests, concurrency=1, latency_s=0.0, rounds=rounds, folder=folder)
     heading(f"{requests} requests of {audio_s:.1f} s one after the other, server 0 s")
-    # No goal: a call that waits for nobody is cheap, and the durable file alone costs half as much again.
+    # No goal: a call that waits for no other is cheap, and the durable file alone costs half as much again.
     bare = cpu_ms(one_by_one["sdk"], requests)
     row("CPU per request: TTSService / bare SDK", cpu_ms(one_by_one["service"], requests), bare, "ms")
     row("CPU per request: SDK + durable file by hand / bare SDK", cpu_ms(one_by_one["by_hand"], requests), bare, "ms")

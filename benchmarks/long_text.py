@@ -95,7 +95,7 @@ def calls_seen(url: str) -> list[dict[str, Any]]:
 
 
 def measure_speed(chars: int, latency_s: float, rounds: int, folder: Path) -> None:
-    """Wall time of one long text, every piece made anew and kept, beside plain posts of its pieces."""
+    """Wall time of one long text, every piece made again and kept, beside plain posts of its pieces."""
     text = book(chars)
     with server(latency_s) as url:
         config = settings(url, folder)

@@ -15,7 +15,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 HERE = Path(__file__).parent
-# Nobody needs longer for a whole round.
+# No queue needs longer for a whole round.
 _ANSWER_LIMIT_S = 120.0
 
 
@@ -92,7 +92,7 @@ class Part:
 
 
 class Bench:
-    """One server, and whoever is measured on it.
+    """One server, and the queue that is measured on it.
 
     Args:
         url: The server, with all rights.
@@ -166,7 +166,7 @@ class Bench:
             worker = await parts.enter_async_context(self.part(name, "work", sizes.waiting))
             drain_s = (await worker.hear())["drain_s"]
             drained = await self.snapshot()
-            await asyncio.sleep(1)  # what follows a job belongs to nobody's idleness
+            await asyncio.sleep(1)  # what follows a job is not idleness
             quiet = await self.snapshot()
             await asyncio.sleep(sizes.idle_s)
             idle = await self.snapshot()

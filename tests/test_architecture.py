@@ -18,7 +18,7 @@ PACKAGE = Path(audio_api.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # What each part may import of ours, most specific name first; a part may always import itself.
-# Leaves: errors and the plain models. Nobody imports the package root, but for the version.
+# Leaves: errors and the plain models. No module imports the package root, but for the version.
 _PLAIN = {"errors", "models"}
 _SPEECH = _PLAIN | {"audio", "text"}
 MAY_IMPORT = {
@@ -117,6 +117,16 @@ def test_no_import_cycle() -> None:
         if module_name(file)
     }
     TopologicalSorter(graph).prepare()
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    """No two classes of the package have the same name, whether or not it begins with an underscore."""
+    homes: dict[str, list[str]] = {}
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name.lstrip("_"), []).append(module_name(file))
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
 
 
 @pytest.mark.parametrize("file", FILES, ids=module_name)

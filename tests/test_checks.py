@@ -228,7 +228,7 @@ def test_half_of_the_text_is_noticed(takes: list[Spoken]) -> None:
 
 
 def test_a_silent_first_half_is_not_accepted(takes: list[Spoken]) -> None:
-    """Words lost at the beginning show as silence or, where the rest is short, as a pace nobody speaks at."""
+    """Words lost at the beginning show as silence or, where the rest is short, as a pace that no voice speaks at."""
     for take in takes:
         verdict = take.judge(bytes(len(take.pcm) // 4 * 2) + take.pcm[len(take.pcm) // 4 * 2 :])
         assert verdict.outcome != "accept", take.text

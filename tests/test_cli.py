@@ -363,7 +363,7 @@ def test_doctor_live_fails_when_a_fact_differs_or_none_holds(api: Emulator, capf
 
 
 class Terminal(io.StringIO):
-    """Somebody at a keyboard."""
+    """A person at a keyboard."""
 
     def isatty(self) -> bool:
         """Yes."""
@@ -392,7 +392,7 @@ def test_both_names_of_the_program(command: list[str]) -> None:
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
-def test_output_that_nobody_takes_is_told_in_a_line_or_not_at_all() -> None:
+def test_output_without_a_reader_is_told_in_a_line_or_not_at_all() -> None:
     """A full disk is said; a reader that has seen enough, such as ``head``, is no reason to complain."""
     voices = [sys.executable, "-m", "audio_api", "voices"]
     with Path("/dev/full").open("wb") as full:

@@ -165,7 +165,7 @@ def test_a_folder_that_one_may_not_enter_is_told_before_any_call(tmp_path: Path)
     for folder in (tmp_path, tmp_path.parent, tmp_path.parents[1]):
         folder.chmod(folder.stat().st_mode | 0o011)
     (tmp_path / "open").chmod(0o777)
-    as_nobody = (
+    as_another_user = (
         "import os, sys\nfrom audio_api import cli, say, TTSOutputError\n"
         "say('This imports everything, which a user without rights might not.', 'warm.wav')\n"
         "os.setgid(65534); os.setuid(65534)\n"
@@ -173,7 +173,7 @@ def test_a_folder_that_one_may_not_enter_is_told_before_any_call(tmp_path: Path)
         "sys.exit(cli.main(['say', 'Hello.', '-o', sys.argv[1]]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", as_nobody, str(locked / "x.wav")],
+        [sys.executable, "-c", as_another_user, str(locked / "x.wav")],
         cwd=tmp_path / "open",
         # Coverage writes where this user may not.
         env=variables_without("COVERAGE_") | {"TTS_ENGINE": "offline", "HOME": str(tmp_path / "open")},

@@ -265,7 +265,7 @@ def test_a_key_is_not_needed_until_it_is() -> None:
 
 @pytest.mark.parametrize("key", ["", " ", "\n\t"])
 def test_an_empty_key_as_an_argument_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever passes a key means it: nothing else is picked up in its place."""
+    """A key that is passed is the one that is used: nothing else is picked up in its place."""
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     assert "GEMINI_API_KEY: an empty key is no key" in refusal(gemini_api_key=key)
 
@@ -684,7 +684,7 @@ def test_levels_have_the_names_of_logging(name: str, level: str, monkeypatch: py
 
 
 def test_the_configuration_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``get_config`` keeps what it read; ``reload_config`` reads anew; ``load_config`` keeps nothing."""
+    """``get_config`` keeps what it read; ``reload_config`` reads again; ``load_config`` keeps nothing."""
     monkeypatch.setenv("NUM_WORKERS", "5")
     first = get_config()
     monkeypatch.setenv("NUM_WORKERS", "6")
@@ -717,7 +717,7 @@ def test_a_first_reading_that_fails_can_be_repeated(monkeypatch: pytest.MonkeyPa
 
 
 def test_threads_get_one_configuration() -> None:
-    """Whoever comes first reads; all others get the same object."""
+    """The first caller reads; all others get the same object."""
     start = threading.Barrier(8)
     seen: list[AudioConfig] = []
 

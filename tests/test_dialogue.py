@@ -176,7 +176,7 @@ def test_turns_without_words_are_left_out() -> None:
     ],
 )
 def test_words_before_the_first_name_are_refused(text: str) -> None:
-    """Nobody would speak them. The error says how a dialogue begins and does not repeat the text."""
+    """No speaker would speak them. The error says how a dialogue begins and does not repeat the text."""
     with pytest.raises(ValueError, match=r"must begin with a speaker's name and a colon: Alice: or Bob:") as caught:
         spoken(text, ALICE_AND_BOB)
     assert "upon" not in str(caught.value)
@@ -344,7 +344,7 @@ def test_no_word_is_lost(before: str, after: str) -> None:
     try:
         turns = split_turns(f"Alice: x{before}\nBob: y{after}", ALICE_AND_BOB)
     except ValueError:
-        # A line happens to begin like a turn of somebody else.
+        # A line happens to begin like a turn of another speaker.
         reject()
     said = "".join(turn.text for turn in turns)
 

@@ -78,7 +78,7 @@ def shown(value: object) -> str:
 
 
 def test_every_setting_stands_in_the_env_example() -> None:
-    """``.env.example`` names every setting, so that nobody has to look further."""
+    """``.env.example`` names every setting, so that a user finds all of them there."""
     names = re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
     assert sorted(names) == sorted(name.upper() for name in AudioConfig.model_fields)
 

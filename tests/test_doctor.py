@@ -106,7 +106,7 @@ async def test_a_missing_package_or_extra_says_how_to_install_it(monkeypatch: py
 async def test_offline_speech_fails_only_when_it_is_chosen(
     monkeypatch: pytest.MonkeyPatch, engine: str, level: str
 ) -> None:
-    """Without its extra the offline engine cannot speak; that matters when it shall."""
+    """Without its extra the offline engine cannot speak; that matters when it is chosen."""
     monkeypatch.setenv("TTS_ENGINE", engine)
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     found = await checks()
@@ -226,7 +226,7 @@ async def refusal_of(url: str) -> str:
 
 
 async def test_ping_of_a_dead_port() -> None:
-    """Nobody listens: a configuration error that names the address."""
+    """No server listens: a configuration error that names the address."""
     port = free_port()
     assert f"127.0.0.1:{port}" in await refusal_of(f"redis://:{PASSWORD}@127.0.0.1:{port}")
 

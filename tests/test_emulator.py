@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import audio_api.emulator
-from audio_api.emulator import Call, Emulator, Fault, app, create_app, damage, wire
+from audio_api.emulator import Emulator, Fault, ReceivedCall, app, create_app, damage, wire
 from audio_api.emulator import errors as refusals
 from audio_api.emulator.__main__ import main
 from audio_api.emulator.errors import RefusalError
@@ -918,7 +918,7 @@ async def test_stream_faults_leave_unary_calls_alone(client: genai.Client, emula
 async def test_outcomes_are_served_in_order(client: genai.Client, emulator: Emulator) -> None:
     """Queued outcomes come first in, first out; then the function decides, knowing text and attempt."""
 
-    def decide(call: Call) -> Fault | None:
+    def decide(call: ReceivedCall) -> Fault | None:
         return Fault.UNAVAILABLE_503 if call.attempt <= 2 and call.text == "Again" else None
 
     emulator.faults = decide
@@ -1049,7 +1049,7 @@ def test_no_window_holds_more_than_the_quota(gaps: list[float], limit: int) -> N
             admitted.append(now[0])
 
 
-def test_a_day_quota_starts_anew_the_next_day() -> None:
+def test_a_day_quota_starts_again_the_next_day() -> None:
     """The count is per day, not per process."""
     day = [date(2026, 11, 22)]
     quota = Quota(per_day=1, today=lambda: day[0])

@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sound import RATE, voice
 
-from audio_api.audio.aac import Chapter
+from audio_api.audio.aac import ChapterMark
 from audio_api.audio.encoding import (
     FileEncoder,
     StreamEncoder,
@@ -394,7 +394,7 @@ def a_png() -> bytes:
 
 def test_an_audiobook_has_chapters_a_cover_and_tags(tmp_path: Path) -> None:
     """Three hundred chapters come back with their titles and times, as do the picture and what the file says."""
-    chapters = [Chapter(f"Kapitel {n}: Grüße", n * 240, n * 240 + 240) for n in range(300)]
+    chapters = [ChapterMark(f"Kapitel {n}: Grüße", n * 240, n * 240 + 240) for n in range(300)]
     tags = {"title": "Das Buch", "artist": "Eine Frau", "album": "Das Buch", "genre": "Audiobook"}
     path, cover = tmp_path / "book.m4b", a_png()
     with path.open("w+b") as file:

@@ -180,7 +180,7 @@ async def test_another_language(subject: Subject) -> None:
 
 
 async def test_preflight_takes_what_can_be_spoken(subject: Subject) -> None:
-    """It needs no event loop's time and reaches nobody."""
+    """It needs no event loop's time and calls no server."""
     subject.engine.preflight(subject.utterance())
     subject.engine.preflight(subject.dialogue())
     assert subject.attempts() == 0

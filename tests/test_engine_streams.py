@@ -28,7 +28,7 @@ from audio_api.emulator.speech import synthesize
 from audio_api.engines import gemini_transport
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
 from audio_api.engines.gemini import GeminiEngine
-from audio_api.engines.gemini_reply import Reading, Wire, read_reply
+from audio_api.engines.gemini_reply import IncomingReply, Wire, read_reply
 from audio_api.engines.offline import OfflineEngine
 from audio_api.errors import (
     AudioAPIError,
@@ -118,7 +118,7 @@ async def test_every_fault_of_a_stream(fault: Fault, gemini_emulator: Emulator) 
 
 @pytest.mark.parametrize("fault", Fault)
 async def test_whatever_ends_a_stream_its_connection_is_free(fault: Fault, gemini_emulator: Emulator) -> None:
-    """With one connection the next call is made at once: none waits for a call of which nobody hears any more."""
+    """With one connection the next call is made at once: none waits for a call that has no listener any more."""
     hangs = fault in {Fault.NEVER_ANSWERS, Fault.SLOW_LORIS}
     engine = engine_for(gemini_emulator, timeout_s=0.3 if hangs else 5, stall_timeout_s=0.3, max_connections=1)
     gemini_emulator.fail_next(fault)
@@ -214,7 +214,7 @@ async def scripted_stream(*steps: Any, **options: Any) -> AsyncIterator[tuple[Ge
         await engine.close()
 
 
-async def test_sound_is_handed_on_as_it_arrives() -> None:
+async def test_sound_is_heard_as_it_arrives() -> None:
     """The server sends its second piece only after the first was heard, and its end only after the second."""
     first, second = asyncio.Event(), asyncio.Event()
     steps = event(b"ab"), first, event(b"cd"), second, event(b"", "STOP", 9), END
@@ -280,7 +280,7 @@ async def test_closing_the_engine_ends_a_stream() -> None:
 
 @pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")
 async def test_an_injected_real_client_streams_and_closes_the_connection() -> None:
-    """Somebody else's client keeps its own transport; leaving the stream still ends the call, and only the call."""
+    """A client of the user's own keeps its own transport; leaving the stream still ends the call, and only the call."""
     script = Script(event(b"ab"))
     async with raw_server(script) as server:
         options = genai.types.HttpOptions(base_url=server.url, api_version="v1beta")
@@ -479,7 +479,7 @@ def test_sound_may_be_cut_anywhere(mime: str, samples: int, cuts: list[int], wra
     """However bare samples or a WAV are cut into events, whole samples come out, the same as in one piece."""
     pcm = PCM[: 2 * samples]
     data, mime = (pcm, mime) if wrapping is None else (_wav(pcm, *wrapping), "audio/wav")
-    reading = Reading(MODEL, Wire())
+    reading = IncomingReply(MODEL, Wire())
     blocks = [block for piece in _pieces(data, cuts) if (block := reading.take(_reply(mime, piece)))]
     last = reading.end()
     assert all(len(block.pcm) % 2 == 0 for block in blocks)
@@ -489,7 +489,7 @@ def test_sound_may_be_cut_anywhere(mime: str, samples: int, cuts: list[int], wra
 
 def test_half_a_sample_at_the_end_is_told() -> None:
     """It is cut off, and the last block says so."""
-    reading = Reading(MODEL, Wire())
+    reading = IncomingReply(MODEL, Wire())
     assert reading.take(_reply("audio/l16", b"a")) is None
     block = reading.take(_reply("audio/l16", b"bc"))
     assert block is not None
@@ -497,7 +497,7 @@ def test_half_a_sample_at_the_end_is_told() -> None:
     assert "half a sample" in reading.end().warnings[0]
 
 
-# --- Gemini: somebody else's client --------------------------------------------------------------------------------
+# --- Gemini: a client of the user's own -----------------------------------------------------------------------------
 
 
 def _client(**methods: Any) -> Any:
@@ -568,7 +568,7 @@ async def test_offline_sound_comes_before_all_is_spoken(offline: OfflineEngine) 
     assert not child.alive
 
 
-async def test_a_slow_listener_holds_nobody_up(offline: OfflineEngine) -> None:
+async def test_a_slow_listener_does_not_hold_up_the_next_call(offline: OfflineEngine) -> None:
     """While one stream is not drawn from, another call is answered; then the stream goes on, complete."""
     long = Utterance((Turn(f"{TEXT} " * 50, VoiceConfig()),), "any", "en-US")
     stream = offline.stream(long)

@@ -24,7 +24,7 @@ import pytest
 
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator, Fault
-from audio_api.emulator.control import Call
+from audio_api.emulator.control import ReceivedCall
 from audio_api.emulator.speech import synthesize
 from audio_api.errors import AudioAPIError, ErrorCode, error_class
 from audio_api.models.audio_request import AudioRequest, AudioResponse
@@ -362,7 +362,7 @@ async def test_two_thousand_requests_at_forty_percent_faults(gemini_emulator: Em
     print(f"seed {seed}")
     served: Counter[Fault] = Counter()
 
-    def unlucky(call: Call) -> Fault | None:
+    def unlucky(call: ReceivedCall) -> Fault | None:
         fault = fate(seed, call.text, call.attempt)
         served[fault] += 1
         return fault

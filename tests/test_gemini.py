@@ -362,7 +362,7 @@ print(*(each.__pydantic_complete__ for each in used))
 
 
 def test_warming_up_builds_what_the_sdk_puts_off() -> None:
-    """In a new process, and with nobody to call."""
+    """In a new process, and without a server to call."""
     done = subprocess.run([sys.executable, "-W", "error", "-c", REHEARSE], capture_output=True, text=True, check=True)
     assert (done.stdout.split(), done.stderr) == (["True", "True"], "")
 
@@ -623,7 +623,7 @@ async def test_a_bug_below_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def stand_in(sync: Any = None, aio: Any = None) -> Any:
-    """Somebody else's object shaped like ``google.genai.Client``."""
+    """An object of the user's own, shaped like ``google.genai.Client``."""
     client = SimpleNamespace()
     if sync:
         client.models = SimpleNamespace(generate_content=sync, get=sync)
@@ -633,7 +633,7 @@ def stand_in(sync: Any = None, aio: Any = None) -> Any:
 
 
 def injected(client: Any, timeout_s: float = 5.0) -> GeminiEngine:
-    """An engine without a key that uses somebody else's client."""
+    """An engine without a key that uses a client of the user's own."""
     return GeminiEngine(timeout_s=timeout_s, max_connections=1, client=client)
 
 
@@ -692,7 +692,7 @@ async def test_an_injected_clients_failures(raised: Exception, code: ErrorCode |
 
 
 async def test_an_injected_client_has_to_hurry() -> None:
-    """The time limit holds for somebody else's client too."""
+    """The time limit holds for a client of the user's own, too."""
 
     async def hang(**_: Any) -> None:
         await asyncio.Event().wait()
@@ -716,7 +716,7 @@ async def test_a_real_client_may_be_injected_and_stays_open(gemini_emulator: Emu
 
 
 async def test_base64_is_not_decoded_twice(gemini_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the emulator encoded arrives decoded once: the SDK does it, and nobody else."""
+    """What the emulator encoded arrives decoded once: the SDK does it, and only the SDK."""
     monkeypatch.setattr(gemini_emulator, "synthesize", lambda *_: b64encode(PCM))
     engine = engine_for(gemini_emulator)
     audio = await engine.synthesize(UTTERANCE)

@@ -162,7 +162,7 @@ async def test_a_timeout_ends_the_call(gemini_emulator: Emulator) -> None:
     await engine.close()
 
 
-async def test_nobody_listens() -> None:
+async def test_no_server_listens() -> None:
     """A refused connection is a failed connection, and nothing that may have been billed."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -244,7 +244,7 @@ def test_joining_the_joined_pieces_again_changes_nothing(speech: list[bytes]) ->
 
 
 def test_silence_between_pieces_keeps_its_length(speech: list[bytes]) -> None:
-    """A piece without speech is a pause somebody asked for; it sets no loudness and is not made louder."""
+    """A piece without speech is a pause that was asked for; it sets no loudness and is not made louder."""
     hiss = np.random.default_rng(1).integers(-20, 20, RATE).astype("<i2").tobytes()
     sound, spans = joined([hiss, speech[0], hiss, scaled(speech[1], -12)], 0.1)
     assert [spans[n].end - spans[n].start for n in (0, 2)] == [RATE, RATE]

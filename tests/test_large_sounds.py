@@ -78,7 +78,7 @@ async def test_a_permit_that_was_given_back_is_anothers() -> None:
         assert permits.locked()
 
 
-async def test_without_a_limit_nobody_waits() -> None:
+async def test_without_a_limit_no_task_waits() -> None:
     """Who is not one of several needs no permit."""
     await take_permit()
     give_permit_back()

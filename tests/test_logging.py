@@ -304,7 +304,7 @@ def test_secret_objects_and_those_that_hold_them_are_masked(formatter: logging.F
 
 
 def test_a_text_is_never_shown(formatter: logging.Formatter) -> None:
-    """Whoever logs a text, or a request, logs its fingerprint."""
+    """A program that logs a text, or a request, logs its fingerprint."""
     text = "A private sentence."
     shown = line(formatter, text=text, request=AudioRequest(text=text), requests=[AudioRequest(text=text)])
     assert "private" not in shown

@@ -39,7 +39,7 @@ from audio_api.audio.cache import CachedPiece, PieceCache
 from audio_api.audio.large_sounds import few_at_once, take_permit
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator, Fault
-from audio_api.emulator.control import Call
+from audio_api.emulator.control import ReceivedCall
 from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import SpeechAudio, Utterance
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSContentBlockedError
@@ -516,7 +516,7 @@ async def test_pieces_of_another_sample_rate_are_joined(tts: TTSService, gemini_
 async def test_a_successor_takes_over_in_the_middle(tts: TTSService, gemini_emulator: Emulator) -> None:
     """When the API stops to know the model between two pieces the others are spoken by its successor; it is said."""
 
-    def retire(call: Call) -> Fault | None:
+    def retire(call: ReceivedCall) -> Fault | None:
         return Fault.MODEL_RETIRED if call.model == LEGACY and call.number > 2 else None
 
     gemini_emulator.faults = retire
@@ -532,7 +532,7 @@ async def test_a_successor_takes_over_in_the_middle(tts: TTSService, gemini_emul
 async def test_what_a_lost_model_left_is_used(gemini_emulator: Emulator, folder: Path) -> None:
     """A book that a model begins and its successor ends costs nothing the second time, whoever knows of the loss."""
 
-    def retire(call: Call) -> Fault | None:
+    def retire(call: ReceivedCall) -> Fault | None:
         return Fault.MODEL_RETIRED if call.model == LEGACY and call.number > 2 else None
 
     gemini_emulator.faults = retire

@@ -393,7 +393,7 @@ async def test_a_cancelled_call_ends_at_once(fresh_engine: OfflineEngine) -> Non
     assert_no_such_process(pid)
 
 
-async def test_cancelling_a_waiting_call_disturbs_nobody(fresh_engine: OfflineEngine) -> None:
+async def test_cancelling_a_waiting_call_disturbs_no_other(fresh_engine: OfflineEngine) -> None:
     """A call that waits behind another one can be cancelled, before or after the process has started."""
     speaking = asyncio.create_task(fresh_engine.synthesize(utterance(TEXT * 50)))
     waiting = asyncio.create_task(fresh_engine.synthesize(utterance("Yes.")))
@@ -513,7 +513,7 @@ async def test_closing_ends_even_a_hung_process(fresh_engine: OfflineEngine, mon
 
 
 async def test_closing_twice_and_speaking_again(fresh_engine: OfflineEngine) -> None:
-    """Closing may be repeated, also before the first word; a later call starts anew."""
+    """Closing may be repeated, also before the first word; a later call starts another process."""
     await fresh_engine.close()
     await fresh_engine.synthesize(utterance("Yes."))
     pid = child_pid(fresh_engine)

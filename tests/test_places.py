@@ -1,4 +1,4 @@
-"""Where files go: never through a link that took a folder's place, never over a file of somebody else."""
+"""Where files go: never through a link that took a folder's place, never over a file that the library did not make."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from sound import RATE, read_wav
 
 from audio_api.audio.wav import decode_wav
 from audio_api.emulator import Emulator, Fault
-from audio_api.emulator.control import Call
+from audio_api.emulator.control import ReceivedCall
 from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.engines.gemini import GeminiEngine
@@ -82,12 +82,12 @@ async def listen(stream: AsyncGenerator[bytes, None]) -> tuple[list[bytes], Audi
     return blocks, None
 
 
-def is_first(call: Call) -> bool:
+def is_first(call: ReceivedCall) -> bool:
     """Whether a call asks for the beginning of the text."""
     return call.text == FIRST
 
 
-def is_later(call: Call) -> bool:
+def is_later(call: ReceivedCall) -> bool:
     """Whether a call asks for anything else."""
     return not is_first(call)
 

@@ -151,7 +151,7 @@ async def test_a_folder_in_the_way_is_found_before_any_call(
     assert list((folder / "elsewhere").iterdir()) == []
 
 
-async def test_subtitles_may_be_read_by_whoever_reads_the_sound(tts: TTSService) -> None:
+async def test_subtitles_have_the_rights_of_the_sound(tts: TTSService) -> None:
     """They are as private as the file beside them."""
     response = (await tts.generate_audio(REQUEST)).raise_for_error()
     modes = {Path(path).stat().st_mode for path in (str(response.file_path), *response.subtitle_paths)}

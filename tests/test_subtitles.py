@@ -133,7 +133,7 @@ def test_short_sentences_go_together() -> None:
 
 
 def test_short_turns_share_a_cue_a_line_each() -> None:
-    """A turn under a second joins its neighbour's, whoever comes first; one that has time for itself does not."""
+    """A turn under a second joins its neighbour's, in either order; one that has time for itself does not."""
     spans = [
         Spoken("Are you sure?", 0, 1.2, "Ann"),
         Spoken("Yes.", 1.3, 1.7, "Bob"),

@@ -429,7 +429,7 @@ async def test_a_planted_link_is_never_followed(tmp_path: Path, victim: Path, ta
 
 
 async def test_links_swapped_in_during_the_write_are_not_followed(tmp_path: Path, victim: Path) -> None:
-    """While somebody keeps planting links to a file and to a folder at the name, nothing lands outside."""
+    """While another program keeps planting links to a file and to a folder at the name, nothing lands outside."""
     out = tmp_path / "out"
     out.mkdir()
     stop = threading.Event()
@@ -615,7 +615,7 @@ async def test_a_file_cancelled_while_it_is_synced_does_not_appear(
 
 
 async def test_a_cancelled_piece_cannot_be_committed(tmp_path: Path) -> None:
-    """After a write that was cancelled nobody knows what is in the file, so it cannot become one."""
+    """What a cancelled write has left in the file is not known, so it cannot become one."""
     async with WavWriter(tmp_path, "a") as writer:
         write = asyncio.create_task(writer.write(bytes(64 << 20)))
         await asyncio.sleep(0)
@@ -670,7 +670,7 @@ async def test_many_tasks_with_one_name(tmp_path: Path) -> None:
 
 
 async def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
-    """Whoever looks at the name at any moment finds the old file or the new one, whole."""
+    """A reader that looks at the name at any moment finds the old file or the new one, whole."""
     path = await write_wav(tmp_path, "a", b"\1\0" * 1000)
     seen: set[bytes] = set()
     stop = threading.Event()
@@ -830,7 +830,7 @@ async def test_the_part_of_a_killed_writer_is_taken_over(tmp_path: Path, size: i
 
 @pytest.mark.parametrize("content", [encode_wav(bytes(100)), b"notes"], ids=["wav", "text"])
 async def test_a_file_that_only_has_the_name_of_a_part_is_not_taken(tmp_path: Path, content: bytes) -> None:
-    """Speech that somebody named ``live.part.wav`` is in the way of a growing ``live.wav``, and stays as it is."""
+    """Speech that a user named ``live.part.wav`` is in the way of a growing ``live.wav``, and stays as it is."""
     (tmp_path / "live.part.wav").write_bytes(content)
     with pytest.raises(TTSOutputError, match=r"live\.part\.wav.*: choose another name") as caught:
         await WavWriter(tmp_path, "live.wav", growing=True, overwrite=True).__aenter__()

@@ -52,7 +52,7 @@ folder, mode, overwrite, *limit = sys.argv[1:]
 secrets.token_hex = lambda size: "0" * 2 * size
 os.getpid = lambda: 4194304
 if limit == ["nobody"]:
-    asyncio.run(asyncio.to_thread(int))  # what is imported late may be unreadable for nobody
+    asyncio.run(asyncio.to_thread(int))  # what is imported late may be unreadable for that user
     os.seteuid(65534)
 elif limit:
     kind = getattr(resource, limit[0])
@@ -291,7 +291,7 @@ def test_a_link_that_fails_otherwise_is_a_failure(out: Path) -> None:
 @as_root
 @pytest.mark.parametrize("mode", ["check", "stream", "once"])
 @pytest.mark.parametrize("below", ["", "new/deep"])
-def test_a_folder_of_somebody_else_is_found_before_the_call(tmp_path: Path, mode: str, below: str) -> None:
+def test_a_folder_of_another_user_is_found_before_the_call(tmp_path: Path, mode: str, below: str) -> None:
     """EACCES, whether the folder exists or would have to be made."""
     # pytest's folders are private to their owner: the fault is meant to be in this folder, not above it.
     for parent in tmp_path.parents[:2]:

@@ -17,7 +17,7 @@ from sentences import SENTENCES
 from sound import RATE, Samples, read_wav
 
 from audio_api.engines.base import SpeechAudio, Turn, Utterance, WordTime
-from audio_api.engines.espeak_words import Reading, readable, word_times
+from audio_api.engines.espeak_words import WordSpan, readable, word_times
 from audio_api.engines.offline import OfflineEngine
 from audio_api.models.audio_request import AudioRequest, SpeakerConfig, VoiceConfig
 from audio_api.services.tts_service import TTSService
@@ -170,7 +170,7 @@ def test_places_in_readable_text_are_places_in_the_text(text: str) -> None:
     """A word is found wherever it begins, however many letters stand before it for one."""
     whole = f"𝓗𝓮 ﷺ ﬁ {text}"
     words = list(re.finditer(r"\S+", whole))
-    readings = [Reading(len(readable(whole[: word.start()])), n, n + 1) for n, word in enumerate(words)]
+    readings = [WordSpan(len(readable(whole[: word.start()])), n, n + 1) for n, word in enumerate(words)]
     found = word_times(utterance(whole), [readings], 1)
     assert "".join("".join(word.text for word in found).split()) == "".join(whole.split())
     assert [word.text for word in found[:3]] == ["𝓗𝓮", "ﷺ", "ﬁ"]
@@ -193,7 +193,7 @@ READINGS = st.lists(st.tuples(st.integers(-5, 60), st.integers(0, 999)), min_siz
 def test_wherever_the_readings_are_no_word_is_lost(text: str, places: list[tuple[int, int]]) -> None:
     """Whatever eSpeak NG says about its place in the text, the words are the text, and their times rise."""
     edges = np.cumsum([0, *(length for _, length in places)]).tolist()
-    readings = [Reading(at, *edge) for (at, _), edge in zip(places, pairwise(edges), strict=True)]
+    readings = [WordSpan(at, *edge) for (at, _), edge in zip(places, pairwise(edges), strict=True)]
     words = word_times(utterance(text), [readings], 1_000)
     assert "".join("".join(word.text for word in words).split()) == "".join(text.split())
     assert (words[0].start_s, words[-1].end_s) == (0, edges[-1] / 1_000)
@@ -202,7 +202,7 @@ def test_wherever_the_readings_are_no_word_is_lost(text: str, places: list[tuple
 
 def test_what_makes_no_sound_has_no_words() -> None:
     """A turn of which eSpeak NG read nothing has no words; those of the other keep their turn."""
-    words = word_times(utterance("...", "Yes."), [[], [Reading(0, 100, 200)]], 1_000)
+    words = word_times(utterance("...", "Yes."), [[], [WordSpan(0, 100, 200)]], 1_000)
     assert words == (WordTime("Yes.", 0.1, 0.2, turn=1),)
 
 

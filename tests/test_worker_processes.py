@@ -18,7 +18,7 @@ from worker_parts import READY, Site, site
 
 from audio_api.cli import main
 from audio_api.emulator import Emulator, Fault
-from audio_api.emulator.control import Call
+from audio_api.emulator.control import ReceivedCall
 from audio_api.models.audio_request import AudioRequest
 from audio_api.queues.base import JobState
 from audio_api.services.queue_service import QueueService
@@ -230,7 +230,7 @@ async def test_an_outage_fails_no_task(count: int, tmp_path: Path, redis_url: st
     """
     down = True
 
-    def fault(_: Call) -> Fault | None:
+    def fault(_: ReceivedCall) -> Fault | None:
         return Fault.UNAVAILABLE_503 if down else None
 
     gemini_emulator.faults = fault

@@ -24,7 +24,7 @@ _BRANDS = {"m4a": "M4A ", "m4b": "M4B "}
 
 
 @dataclass(frozen=True, slots=True)
-class Chapter:
+class ChapterMark:
     """A part of a sound that players list and go to.
 
     Attributes:
@@ -58,7 +58,7 @@ class AacEncoder:
         sink: Sink,
         container: Literal["m4a", "m4b", "adts"],
         tags: Mapping[str, str],
-        chapters: Sequence[Chapter] = (),
+        chapters: Sequence[ChapterMark] = (),
         cover: bytes | None = None,
     ) -> None:
         mp4 = {"brand": _BRANDS[container]} if container != "adts" else {}
@@ -103,7 +103,7 @@ class AacEncoder:
             self._container.close()
 
 
-def _for_av(number: int, chapter: Chapter) -> av.container.core.Chapter:
+def _for_av(number: int, chapter: ChapterMark) -> av.container.core.Chapter:
     return {
         "id": number,
         "start": chapter.start,

@@ -177,7 +177,7 @@ def judge(take: Take, *, min_bytes: int = 1_000, signal: bool = True) -> Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class _Script:
+class _Expected:
     """What a text lets expect of its sound.
 
     Attributes:
@@ -210,7 +210,7 @@ class _Script:
         return sound.speech_s / self.length.usual_s if self.is_rated and self.length.is_sure else 0.0
 
 
-def _read(take: Take) -> _Script:
+def _read(take: Take) -> _Expected:
     length = spoken_length(take.text, take.language)
     pieces = _PAUSE.split(take.text)
     pauses = len(pieces) > 1 or bool(_PAUSING_STYLE.search(take.style))
@@ -227,7 +227,7 @@ def _read(take: Take) -> _Script:
     longest_s = length.most_s * _LONG_FACTOR * slow + (_SLOW_EXTRA_S if unhurried else _LONG_EXTRA_S)
     # Where slow speech or silence is asked for, only the voice itself can tell what is too much of it.
     unknown_long_s = longest_s if unhurried else length.long_s * _UNKNOWN_LONG
-    return _Script(
+    return _Expected(
         length=length,
         impossible_s=length.least_s * fast * _IMPOSSIBLY_SHORT,
         short_s=length.short_s * (trust * own * known_short + (1 - trust) * fast * unknown_short) - unsure_s,
@@ -276,7 +276,7 @@ def _length_faults(take: Take) -> Iterator[Verdict]:
         )
 
 
-def _signal_faults(sound: SoundMeasures, script: _Script) -> Iterator[Verdict]:
+def _signal_faults(sound: SoundMeasures, script: _Expected) -> Iterator[Verdict]:
     audible = sound.peak_dbfs >= _SILENT_PEAK_DBFS and sound.rms_dbfs >= _SILENT_RMS_DBFS
     long = sound.duration_s > _SHARES_FROM_S
     least_share = _LEAST_VOICED_SHARE if long and not script.pauses else 0.0
@@ -333,7 +333,7 @@ def _signal_faults(sound: SoundMeasures, script: _Script) -> Iterator[Verdict]:
     return (_reject(code, describe()) for failed, code, describe in gates if failed)
 
 
-def _silence_faults(sound: SoundMeasures, script: _Script) -> Iterator[Verdict]:
+def _silence_faults(sound: SoundMeasures, script: _Expected) -> Iterator[Verdict]:
     end_s = sound.duration_s * _SILENT_END_SHARE
     gaps = (
         ("the clip ends with", sound.trailing_s, max(_LONGEST_TRAILING_S, end_s), script.pause_last),
@@ -346,7 +346,7 @@ def _silence_faults(sound: SoundMeasures, script: _Script) -> Iterator[Verdict]:
             yield _reject(ErrorCode.AUDIO_GAP, detail)
 
 
-def _pace_faults(sound: SoundMeasures, script: _Script) -> Iterator[Verdict]:
+def _pace_faults(sound: SoundMeasures, script: _Expected) -> Iterator[Verdict]:
     if sound.duration_s > script.longest_s:
         detail = f"{sound.duration_s:.1f} s of sound; the text takes {script.longest_s:.1f} s at most"
         yield _reject(ErrorCode.AUDIO_TOO_LONG, detail)

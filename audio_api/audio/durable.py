@@ -356,7 +356,7 @@ def _is_another_process(pid: int) -> bool:
     if pid == os.getpid():
         return False
     try:
-        # PermissionError: somebody else's, but alive.
+        # PermissionError: the process of another user, and alive.
         with suppress(PermissionError):
             os.kill(pid, 0)
     except ProcessLookupError:

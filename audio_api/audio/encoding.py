@@ -18,7 +18,7 @@ from audio_api.errors import ConfigurationError, TTSOutputError
 from audio_api.models.sound_formats import OutputFormat, StreamFormat
 
 if TYPE_CHECKING:
-    from audio_api.audio.aac import Chapter
+    from audio_api.audio.aac import ChapterMark
 
 _EXTRA_OF: Mapping[OutputFormat | StreamFormat, tuple[str, str]] = {
     "mp3": ("soundfile", "formats"),
@@ -159,7 +159,7 @@ def write_audiobook(
     *,
     container: Literal["m4a", "m4b"] = "m4b",
     tags: Mapping[str, str],
-    chapters: Sequence[Chapter] = (),
+    chapters: Sequence[ChapterMark] = (),
     cover: bytes | None = None,
 ) -> int:
     """Encode a sound of any length into an open file, with chapters and a cover, and decode it once more.
@@ -170,7 +170,7 @@ def write_audiobook(
         container: What the file says it is good for; the bytes are the same.
         tags: What the file says about itself: ``title``, ``artist``, ``album``, ``album_artist``, ``genre``, ``date``,
             ``comment`` and whatever else FFmpeg writes into MP4.
-        chapters: In order; as ``audio.aac.Chapter``. Old players show the first 255.
+        chapters: In order; as ``audio.aac.ChapterMark``. Old players show the first 255.
         cover: A JPEG or PNG; ``None``: no cover.
 
     Returns:

@@ -24,7 +24,7 @@ PAUSE_S: Mapping[str, float] = MappingProxyType(
 # Kept at both sides of a join: an unvoiced consonant may fade below what counts as speech.
 _KEPT_FRAMES = 2
 _FADE_S = 0.008
-# Nobody hears a quarter of a decibel; pieces that differ by less stay bit for bit as they are.
+# A listener cannot hear a quarter of a decibel; pieces that differ by less stay bit for bit as they are.
 _TOLERANCE_DB = 0.25
 _ROUNDS = 6
 # -1 dBFS, the most that EBU R 128 allows: players that resample overshoot the samples.
@@ -57,7 +57,7 @@ class Joiner:
     """Joins pieces as they come; holds the quiet end of one piece at a time, and one ``Span`` for each.
 
     At a join, all but 40 ms of the quiet on either side is cut away, and the outermost 8 ms are faded. A piece without
-    any speech is silence that somebody asked for: it keeps its length. Every piece is brought to the loudness of the
+    any speech is silence that the text asked for: it keeps its length. Every piece is brought to the loudness of the
     first one that holds speech, measured where there is speech, to a quarter of a decibel; a limiter keeps peaks of
     louder made pieces below -1 dBFS. A call blocks for up to 0.3 ms per second of sound.
 

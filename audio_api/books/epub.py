@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from audio_api.books.archive import Archive
 from audio_api.books.book import Block, Book, Chapter, Keepable, chapters_by_headings, is_parts_page, title_of
-from audio_api.books.epub_contents import Entry, read_contents
+from audio_api.books.epub_contents import ContentsEntry, read_contents
 from audio_api.books.epub_package import MOST_DOCUMENT_BYTES, Package, read_cover, read_package
 from audio_api.books.page_reader import Page, PageReader
 from audio_api.books.xml_events import parse
@@ -118,7 +118,7 @@ class _Spine:
             return None
         return self._number.get(self._archive.find(self._archive.resolve(reference, base)) or "")
 
-    def chapters(self, entries: Iterable[Entry]) -> list[Chapter]:
+    def chapters(self, entries: Iterable[ContentsEntry]) -> list[Chapter]:
         """Divide the pages as the table of contents does, else by their headings."""
         starts = self._without_sections(self._starts(entries))
         by_headings = self._by_headings()
@@ -133,7 +133,7 @@ class _Spine:
                 chapters.append(Chapter(start.title or title_of(blocks), tuple(blocks)))
         return chapters
 
-    def _starts(self, entries: Iterable[Entry]) -> list[_Start]:
+    def _starts(self, entries: Iterable[ContentsEntry]) -> list[_Start]:
         """The entries that lead to a place in the spine, in the order of their places, one for each place."""
         found: dict[tuple[int, int], _Start] = {}
         for entry in entries:

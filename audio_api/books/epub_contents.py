@@ -11,7 +11,7 @@ from audio_api.books.epub_package import MOST_DOCUMENT_BYTES, Package
 from audio_api.books.xml_events import parse
 
 
-class Entry(NamedTuple):
+class ContentsEntry(NamedTuple):
     """One entry.
 
     Attributes:
@@ -27,7 +27,7 @@ class Entry(NamedTuple):
     level: int
 
 
-def read_contents(archive: Archive, package: Package) -> list[Entry]:
+def read_contents(archive: Archive, package: Package) -> list[ContentsEntry]:
     """The entries in their order; none when the book has no table of contents."""
     readers: list[tuple[str, Callable[[], _ContentsReader]]] = [
         *((path, _NavigationReader) for path in package.navigation),
@@ -41,13 +41,13 @@ def read_contents(archive: Archive, package: Package) -> list[Entry]:
     return []
 
 
-def _entries(archive: Archive, base: str, found: list[tuple[str, str, int]]) -> list[Entry]:
+def _entries(archive: Archive, base: str, found: list[tuple[str, str, int]]) -> list[ContentsEntry]:
     entries = []
     for title, href, level in found:
         path, _, fragment = href.partition("#")
         if href and "://" not in href:
             place = archive.resolve(path, base) if path else base
-            entries.append(Entry(" ".join(title.split()), place, fragment, level))
+            entries.append(ContentsEntry(" ".join(title.split()), place, fragment, level))
     return entries
 
 

@@ -36,7 +36,7 @@ _VOID = frozenset(_VOID_NAMES.split())
 _RAW = frozenset({"script", "style"})
 
 
-class Target(Protocol):
+class EventListener(Protocol):
     """What listens to the events of a document."""
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
@@ -49,7 +49,7 @@ class Target(Protocol):
         """Text, in any number of parts."""
 
 
-_T = TypeVar("_T", bound=Target)
+_T = TypeVar("_T", bound=EventListener)
 
 
 def parse(content: bytes, new_target: Callable[[], _T], name: str) -> tuple[_T, bool]:
@@ -106,7 +106,7 @@ def _refuse_declarations(name: str) -> TTSValidationError:
     return TTSValidationError(f"{name} declares entities of its own (a DTD inside the document), which no book needs")
 
 
-def _parse_strictly(text: str, target: Target, name: str) -> None:
+def _parse_strictly(text: str, target: EventListener, name: str) -> None:
     def doctype(_name: str, _system: str | None, _public: str | None, has_subset: bool) -> None:
         if has_subset:
             raise _refuse_declarations(name)
@@ -127,7 +127,7 @@ def local_name(tag: str) -> str:
     return tag.rpartition(":")[2].lower()
 
 
-def _parse_loosely(text: str, target: Target, name: str) -> None:
+def _parse_loosely(text: str, target: EventListener, name: str) -> None:
     """As ``_parse_strictly``, but without an error: what is no tag is text. Takes time linear in the text."""
     if _SUBSET.search(text):
         raise _refuse_declarations(name)
@@ -153,7 +153,7 @@ def _skipped(text: str, at: int, unclosed: set[str]) -> int:
     return 0
 
 
-def _tag(text: str, at: int, target: Target) -> int:
+def _tag(text: str, at: int, target: EventListener) -> int:
     """Report the tag that begins here, and return where it ends; 0: it is none."""
     found = _TAG.match(text, at)
     if found is None:

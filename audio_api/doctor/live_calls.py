@@ -57,7 +57,7 @@ _SHOWN_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class LiveCall:
     """One call to the API, in its own words."""
 
     body: dict[str, Any]
@@ -110,27 +110,27 @@ def _dialogue(*names: str, first: Mapping[str, Any] | None = None) -> dict[str, 
     return _body(parts, {"multiSpeakerVoiceConfig": {"speakerVoiceConfigs": speakers}})
 
 
-CALLS: Mapping[str, Call] = {
-    "v1": Call(_spoken(), version="v1"),
-    "v1beta": Call(_spoken()),
-    "unknown voice": Call(_spoken(voice="Nobody")),
-    "lower-case voice": Call(_spoken(voice="kore")),
-    "temperature": Call(_spoken(temperature=0.7)),
-    "one speaker": Call(_dialogue("Joe")),
-    "three speakers": Call(_dialogue("Joe", "Jane", "Jim")),
-    "long stream": Call(_spoken(_LONG), stream=True),
-    "2.5 flash": Call(_spoken(_LEGACY_PROMPT + _SENTENCE), VoiceModel.GEMINI_TTS_FLASH.value),
-    "3.1 flash": Call(_spoken(_LEGACY_PROMPT + _SENTENCE), VoiceModel.GEMINI_3_1_FLASH_TTS.value),
-    "de-DE": Call(_spoken_in("de-DE")),
-    "klingon": Call(_spoken_in("klingon")),
-    "library voice": Call(_body([{"text": _TURN}], _by_id(_LIBRARY_VOICE))),
-    "library voice in en-US": Call(_body([{"text": _TURN}], {**_by_id(_LIBRARY_VOICE), "languageCode": "en-US"})),
-    "library voice in a dialogue": Call(_dialogue("Joe", "Jane", first=_by_id(_LIBRARY_VOICE))),
-    "foreign voice": Call(_body([{"text": _TURN}], _by_id("voice_x"))),
-    "store": Call({**_spoken(_TURN), "store": False}),
-    "flex": Call({**_spoken(_TURN), "serviceTier": "flex"}),
-    "count": Call({"contents": _spoken()["contents"]}, method="countTokens"),
-    "long pauses": Call(_spoken(_PAUSES), VoiceModel.GEMINI_3_8_FLASH_LITE_TTS.value),
+CALLS: Mapping[str, LiveCall] = {
+    "v1": LiveCall(_spoken(), version="v1"),
+    "v1beta": LiveCall(_spoken()),
+    "unknown voice": LiveCall(_spoken(voice="Unheard")),
+    "lower-case voice": LiveCall(_spoken(voice="kore")),
+    "temperature": LiveCall(_spoken(temperature=0.7)),
+    "one speaker": LiveCall(_dialogue("Joe")),
+    "three speakers": LiveCall(_dialogue("Joe", "Jane", "Jim")),
+    "long stream": LiveCall(_spoken(_LONG), stream=True),
+    "2.5 flash": LiveCall(_spoken(_LEGACY_PROMPT + _SENTENCE), VoiceModel.GEMINI_TTS_FLASH.value),
+    "3.1 flash": LiveCall(_spoken(_LEGACY_PROMPT + _SENTENCE), VoiceModel.GEMINI_3_1_FLASH_TTS.value),
+    "de-DE": LiveCall(_spoken_in("de-DE")),
+    "klingon": LiveCall(_spoken_in("klingon")),
+    "library voice": LiveCall(_body([{"text": _TURN}], _by_id(_LIBRARY_VOICE))),
+    "library voice in en-US": LiveCall(_body([{"text": _TURN}], {**_by_id(_LIBRARY_VOICE), "languageCode": "en-US"})),
+    "library voice in a dialogue": LiveCall(_dialogue("Joe", "Jane", first=_by_id(_LIBRARY_VOICE))),
+    "foreign voice": LiveCall(_body([{"text": _TURN}], _by_id("voice_x"))),
+    "store": LiveCall({**_spoken(_TURN), "store": False}),
+    "flex": LiveCall({**_spoken(_TURN), "serviceTier": "flex"}),
+    "count": LiveCall({"contents": _spoken()["contents"]}, method="countTokens"),
+    "long pauses": LiveCall(_spoken(_PAUSES), VoiceModel.GEMINI_3_8_FLASH_LITE_TTS.value),
 }
 
 
@@ -139,11 +139,11 @@ def estimated_cost_usd(day: date) -> float:
     return sum(call.estimated_cost_usd(day) for call in CALLS.values())
 
 
-class _Wire(BaseModel):
+class _ApiModel(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, frozen=True)
 
 
-class _Blob(_Wire):
+class _Blob(_ApiModel):
     mime_type: str = ""
     data: Base64Bytes = b""
 
@@ -156,42 +156,42 @@ class _Blob(_Wire):
         return len(self.data) / 2 / (int(rate[1]) if rate else 24_000)
 
 
-class _Part(_Wire):
+class _ReplyPart(_ApiModel):
     inline_data: _Blob | None = None
 
 
-class _Content(_Wire):
-    parts: tuple[_Part, ...] = ()
+class _Content(_ApiModel):
+    parts: tuple[_ReplyPart, ...] = ()
 
 
-class _Candidate(_Wire):
+class _Candidate(_ApiModel):
     content: _Content = _Content()
     finish_reason: str | None = None
 
 
-class _Usage(_Wire):
+class _Usage(_ApiModel):
     prompt_token_count: int = 0
     candidates_token_count: int = 0
 
 
-class _Violation(_Wire):
+class _QuotaViolation(_ApiModel):
     quota_id: str = ""
     quota_value: str = "0"
 
 
-class _Detail(_Wire):
+class _Detail(_ApiModel):
     reason: str = ""
     retry_delay: str = ""
-    violations: tuple[_Violation, ...] = ()
+    violations: tuple[_QuotaViolation, ...] = ()
 
 
-class _Error(_Wire):
+class _Error(_ApiModel):
     status: str = ""
     message: str = ""
     details: tuple[_Detail, ...] = ()
 
 
-class _Chunk(_Wire):
+class _Chunk(_ApiModel):
     candidates: tuple[_Candidate, ...] = ()
     usage_metadata: _Usage | None = None
     total_tokens: int = 0
@@ -219,14 +219,14 @@ class Reply:
         tier: The service tier that the header names; empty when it names none.
     """
 
-    call: Call
+    call: LiveCall
     status: int
     chunks: tuple[_Chunk, ...]
     seconds: float
     tier: str
 
     @classmethod
-    def read(cls, call: Call, response: httpx2.Response) -> Reply:
+    def read(cls, call: LiveCall, response: httpx2.Response) -> Reply:
         """Raise ValueError when the body is not what the protocol says."""
         body = _without_key(response.text, response)
         if call.stream and response.is_success:
@@ -324,7 +324,7 @@ class Session:
             raise NotObservableError("; ".join(silent))
         return [self.replies[name] for name in names]
 
-    async def _attempt(self, call: Call) -> Reply:
+    async def _attempt(self, call: LiveCall) -> Reply:
         import httpx2
 
         self.calls += 1
@@ -345,7 +345,7 @@ class Session:
         return reply
 
 
-def _violations(reply: Reply) -> list[_Violation]:
+def _violations(reply: Reply) -> list[_QuotaViolation]:
     return [violation for detail in reply.error.details for violation in detail.violations] if reply.error else []
 
 
@@ -386,6 +386,6 @@ def api_client(config: AudioConfig) -> httpx2.AsyncClient:
 def error_text(response: httpx2.Response) -> str:
     """What an answer that is no success complains about, in a few words."""
     try:
-        return str(Reply.read(Call({}), response))
+        return str(Reply.read(LiveCall({}), response))
     except ValueError:
         return f"HTTP {response.status_code} without a readable body"

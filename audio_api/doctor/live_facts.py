@@ -14,7 +14,7 @@ from audio_api.doctor.live_calls import CALLS, LONG_PAUSES_S, NotObservableError
 from audio_api.models.speech_models import model_spec
 from audio_api.retry import Clock
 
-Verdict = Literal["holds", "differs", "not observable"]
+Truth = Literal["holds", "differs", "not observable"]
 
 _CUT_S = 62.0
 # Measured in the 3.8 replies that others recorded.
@@ -39,7 +39,7 @@ class Finding:
     title: str
     assumed: str
     observed: str
-    verdict: Verdict
+    verdict: Truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _versions(session: Session) -> Judgement:
 
 def _voices(session: Session) -> Judgement:
     unknown, lower = session.answers("unknown voice", "lower-case voice")
-    return unknown.status in {400, 404} and lower.spoke, f"Nobody: {unknown}; kore: {lower}"
+    return unknown.status in {400, 404} and lower.spoke, f"Unheard: {unknown}; kore: {lower}"
 
 
 def _temperature(session: Session) -> Judgement:
@@ -217,7 +217,7 @@ async def check_live(
     Args:
         config: The key, the address and the timeout.
         clock: Time and chance; ``None``: the real ones.
-        on_call: Told the name of each call before it is made; ``None``: nobody is told.
+        on_call: Told the name of each call before it is made; ``None``: it is not told.
 
     Raises:
         ConfigurationError: There is no key.
@@ -234,7 +234,7 @@ async def check_live(
 
 def _find(number: int, session: Session) -> Finding:
     title, assumed, judge = FACTS[number - 1]
-    verdict: Verdict
+    verdict: Truth
     try:
         holds, observed = judge(session)
         verdict = "holds" if holds else "differs"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from audio_api.emulator.app import create_app
-    from audio_api.emulator.control import Call
+    from audio_api.emulator.control import ReceivedCall
     from audio_api.emulator.faults import Fault
     from audio_api.emulator.server import Emulator
 
-__all__ = ["Call", "Emulator", "Fault", "create_app"]
+__all__ = ["Emulator", "Fault", "ReceivedCall", "create_app"]
 
-_HOME = {"Call": "control", "Emulator": "server", "Fault": "faults", "create_app": "app"}
+_HOME = {"ReceivedCall": "control", "Emulator": "server", "Fault": "faults", "create_app": "app"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from audio_api.emulator import replies, wire
-from audio_api.emulator.control import Call, Control, Synthesize, as_faults
+from audio_api.emulator.control import Control, ReceivedCall, Synthesize, as_faults
 from audio_api.emulator.damage import BILLED_IN_FULL, DOCUMENT, FINISH, SOUND, TEXT, WRAPPING
 from audio_api.emulator.errors import REFUSALS, RefusalError, bad_key, no_key, unknown_model
 from audio_api.emulator.faults import Fault
@@ -133,7 +133,7 @@ class _Gemini:
             answer = Answer(refusal.code, replies.JSON, [refusal.body()])
         await wire.SENDERS.get(call.fault, wire.send)(peer, answer)
 
-    def _record(self, request: Request, body: bytes) -> Call:
+    def _record(self, request: Request, body: bytes) -> ReceivedCall:
         model, _, action = request.path_params.get("name", "").partition(":")
         try:
             document = parse_json(body)
@@ -149,7 +149,7 @@ class _Gemini:
             action=action,
         )
 
-    async def _answer(self, request: Request, body: bytes, call: Call, peer: wire.Peer) -> Answer:
+    async def _answer(self, request: Request, body: bytes, call: ReceivedCall, peer: wire.Peer) -> Answer:
         if "version" not in request.path_params:
             return _NO_SUCH_PAGE
         self._check_key(request)
@@ -172,7 +172,7 @@ class _Gemini:
         if self._control.api_key is not None and key != self._control.api_key:
             raise bad_key()
 
-    async def _outcome(self, call: Call, peer: wire.Peer) -> Answer | None:
+    async def _outcome(self, call: ReceivedCall, peer: wire.Peer) -> Answer | None:
         """Decide how a valid call ends, and wait; the answer when it is a page instead of a reply."""
         self._control.decide(call)
         if self._control.latency_s:
@@ -184,7 +184,7 @@ class _Gemini:
             return Answer(status, _HTML, [page])
         return None
 
-    async def _generate(self, request: Request, body: bytes, call: Call, peer: wire.Peer) -> Answer:
+    async def _generate(self, request: Request, body: bytes, call: ReceivedCall, peer: wire.Peer) -> Answer:
         shape = GENERATE_WITHOUT_SPEECH if self._speechless(request.path_params["version"]) else GENERATE
         asked = understand(call.model, read_json(body, shape), self._control.custom_voices)
         self._control.count_attempt(call, asked.text)
@@ -211,16 +211,16 @@ class _Gemini:
         return await sound if isawaitable(sound) else sound
 
 
-def _streams(call: Call) -> bool:
+def _streams(call: ReceivedCall) -> bool:
     return call.action == "streamGenerateContent"
 
 
-def _streams_list(call: Call) -> bool:
+def _streams_list(call: ReceivedCall) -> bool:
     """Whether the client reads a stream as one JSON list, which is what it gets unless it asks for events."""
     return _streams(call) and "sse" not in (call.query.get("alt"), call.query.get("$alt"))
 
 
-def _check_target(call: Call, version: str, method: str) -> None:
+def _check_target(call: ReceivedCall, version: str, method: str) -> None:
     known = {"GET": [""], "POST": [*_METHODS, "streamGenerateContent"]}.get(call.method, [])
     missing = call.model and call.model not in FAMILIES
     if version not in {"v1", "v1beta"} or call.action not in known or missing:
@@ -238,7 +238,7 @@ def _describe(model: str) -> dict[str, Any]:
     }
 
 
-def _reply(call: Call, asked: Asked, sound: bytes, tokens_per_s: float) -> Iterator[dict[str, Any]]:
+def _reply(call: ReceivedCall, asked: Asked, sound: bytes, tokens_per_s: float) -> Iterator[dict[str, Any]]:
     """The documents of a reply, damaged as the call's fault wants: one, or those of a stream."""
     family, fault, stream = FAMILIES[call.model], call.fault, _streams(call)
     limit = int(asked.max_tokens / tokens_per_s * SAMPLE_RATE) * 2
@@ -260,7 +260,7 @@ def _reply(call: Call, asked: Asked, sound: bytes, tokens_per_s: float) -> Itera
     yield document
 
 
-def _pieces(call: Call, sound: Sound, finish: str | None, billed: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _pieces(call: ReceivedCall, sound: Sound, finish: str | None, billed: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The sound in pieces, each with the usage so far; the reason for stopping comes last, with no content."""
     # One byte more cuts a sample in two.
     size = sound.piece_bytes + (call.fault is Fault.STREAM_ODD_CHUNKS)

@@ -18,7 +18,7 @@ Synthesize = Callable[[str, str, str], bytes | Awaitable[bytes]]
 
 
 @dataclass
-class Call:
+class ReceivedCall:
     """One call the server received.
 
     Attributes:
@@ -92,8 +92,8 @@ class Control:
         self.synthesize, self.api_key, self.latency_s, self.tokens_per_s = self._initial
         self.custom_voices = set(self._initial_voices)
         self.v1beta_only = self._initial_v1beta_only
-        self.faults: Callable[[Call], Fault | None] | None = None
-        self.calls: list[Call] = []
+        self.faults: Callable[[ReceivedCall], Fault | None] | None = None
+        self.calls: list[ReceivedCall] = []
         self._coming: deque[Fault] = deque()
         self._attempts: Counter[str] = Counter()
         self._quotas: dict[str, Quota] = {}
@@ -148,7 +148,7 @@ class Control:
         """
         self._spend_limit = None if tokens is None else SpendLimit(tokens, window_s, retry_info)
 
-    def charge(self, call: Call) -> None:
+    def charge(self, call: ReceivedCall) -> None:
         """Count a call that generates against the account's limit and its model's quota.
 
         Raises:
@@ -166,21 +166,21 @@ class Control:
         if self._spend_limit is not None:
             self._spend_limit.bill(tokens)
 
-    def decide(self, call: Call) -> None:
+    def decide(self, call: ReceivedCall) -> None:
         """Choose the outcome of a valid call."""
         if self._coming:
             call.fault = self._coming.popleft()
         elif self.faults is not None:
             call.fault = self.faults(call) or Fault.NONE
 
-    def count_attempt(self, call: Call, text: str) -> None:
+    def count_attempt(self, call: ReceivedCall, text: str) -> None:
         """Note what a call asks to be spoken, and how often that was asked."""
         self._attempts[text] += 1
         call.text, call.attempt = text, self._attempts[text]
 
-    def record(self, **fields: Any) -> Call:
+    def record(self, **fields: Any) -> ReceivedCall:
         """Note a call that arrived."""
-        call = Call(number=len(self.calls) + 1, **fields)
+        call = ReceivedCall(number=len(self.calls) + 1, **fields)
         self.calls.append(call)
         return call
 

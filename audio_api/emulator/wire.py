@@ -12,7 +12,7 @@ from io import BytesIO
 
 from starlette.types import Receive, Scope, Send
 
-from audio_api.emulator.control import Call
+from audio_api.emulator.control import ReceivedCall
 from audio_api.emulator.errors import RefusalError
 from audio_api.emulator.faults import Fault
 from audio_api.emulator.replies import JSON, Answer
@@ -21,7 +21,7 @@ BOMB_BYTES = 300 * 2**20
 """Size of a compressed body, once decompressed."""
 HUGE_BYTES = 200 * 2**20
 _DRIP_S = 0.05
-# RST discards what the client's kernel has not handed on; this lets the client read the first half before.
+# RST discards what the client's kernel has not delivered; this lets the client read the first half before.
 _READ_S = 0.05
 _MEBIBYTE = b"A" * 2**20
 _REPLY_START = b'{"candidates":[{"content":{"parts":[{"inlineData":{"mimeType":"audio/L16;rate=24000","data":"'
@@ -31,7 +31,7 @@ _REPLY_END = b'"}}],"role":"model"},"finishReason":"STOP","index":0}]}'
 class Peer:
     """The client at the other end of one connection, after its request was read."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, call: ReceivedCall) -> None:
         self.scope = scope
         self.call = call
         self._send = send

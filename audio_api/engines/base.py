@@ -36,7 +36,7 @@ class Utterance:
 
     Attributes:
         turns: At least one; either none of them has a speaker, or all have.
-        model: The id of the model that shall speak.
+        model: The id of the model that is asked to speak.
         language: A BCP-47 code.
     """
 

@@ -2,7 +2,7 @@
 
 A request is one message: a JSON list of ``EspeakTurn`` (espeak_request.py). A reply is any number of messages of
 16-bit little-endian samples of one channel at 24,000 Hz, an empty message, and a JSON object: when all was spoken,
-``{"readings": ...}`` with lists of the three numbers of a ``Reading`` (espeak_words.py) for each turn; else
+``{"readings": ...}`` with lists of the three numbers of a ``WordSpan`` (espeak_words.py) for each turn; else
 ``{"error": sentence, "broken": bool}``, where ``broken`` says that the library itself cannot be used.
 
 The library is not thread-safe, a text may crash it, and its licence is the GPL: three reasons for a process of its own.
@@ -211,11 +211,11 @@ class _Readings:
 
 
 class _Finish:
-    """Hands one turn on while it is spoken: without quiet ends, at one loudness, at 24,000 Hz.
+    """Sends one turn while it is spoken: without quiet ends, at one loudness, at 24,000 Hz.
 
     Attributes:
         readings: When each word was heard, in samples of the library.
-        sent: Samples handed on.
+        sent: Samples sent so far.
     """
 
     def __init__(self, sample_rate: int, loudness_dbfs: float, send: Callable[[bytes], None]) -> None:
@@ -239,19 +239,19 @@ class _Finish:
             native = native[quiet:]
         self._held = np.concatenate((self._held, native))
         if self._gain is not None or len(self._held) >= self._measured_samples:
-            self._hand_on()
+            self._send_held()
 
     def end(self) -> None:
-        """Hand on what is left."""
-        self._hand_on()
+        """Pass the rest to the listener."""
+        self._send_held()
         if self._gain is not None:
             self._resample(np.zeros(0, np.float32), last=True)
 
     def place(self, sample: int) -> int:
-        """Where a sample of the library is in what was handed on."""
+        """Where a sample of the library is in what was sent."""
         return round((sample - self._skipped) * self._rate_factor)
 
-    def _hand_on(self) -> None:
+    def _send_held(self) -> None:
         # Quiet at the end is kept back until it turns out to be a pause.
         end = len(self._held) - _quiet_start(self._held[::-1])
         sound, self._held = self._held[:end], self._held[end:]

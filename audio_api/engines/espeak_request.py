@@ -117,7 +117,7 @@ class EspeakTurn(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class _Manner:
+class _StyleWord:
     """What a style word does: factor of the rate, steps of pitch and its range (of 99), decibels, whispering."""
 
     rate: float = 1.0
@@ -128,16 +128,16 @@ class _Manner:
 
 
 _MANNERS = {
-    ("whisper",): _Manner(rate=0.95, loudness_db=-6, whisper=True),
-    ("slow",): _Manner(rate=0.75),
-    ("calm", "relax", "gentle", "gently", "sooth", "sleep", "tired", "sad"): _Manner(rate=0.85),
-    ("fast", "quick", "rapid", "hurr", "rush"): _Manner(rate=1.35),
-    ("excit", "happy", "happi", "cheer", "energ", "enthus", "joy"): _Manner(rate=1.15, pitch=12, range=20),
-    ("loud", "shout"): _Manner(loudness_db=4),
-    ("quiet", "soft"): _Manner(loudness_db=-6),
-    ("deep", "low"): _Manner(pitch=-15),
-    ("high",): _Manner(pitch=15),
-    ("monoton", "robot"): _Manner(range=-50),
+    ("whisper",): _StyleWord(rate=0.95, loudness_db=-6, whisper=True),
+    ("slow",): _StyleWord(rate=0.75),
+    ("calm", "relax", "gentle", "gently", "sooth", "sleep", "tired", "sad"): _StyleWord(rate=0.85),
+    ("fast", "quick", "rapid", "hurr", "rush"): _StyleWord(rate=1.35),
+    ("excit", "happy", "happi", "cheer", "energ", "enthus", "joy"): _StyleWord(rate=1.15, pitch=12, range=20),
+    ("loud", "shout"): _StyleWord(loudness_db=4),
+    ("quiet", "soft"): _StyleWord(loudness_db=-6),
+    ("deep", "low"): _StyleWord(pitch=-15),
+    ("high",): _StyleWord(pitch=15),
+    ("monoton", "robot"): _StyleWord(range=-50),
 }
 
 
@@ -171,12 +171,12 @@ def _check_script(text: str, code: str, language: str) -> None:
     )
 
 
-def _manners(style: str | None) -> list[_Manner]:
+def _manners(style: str | None) -> list[_StyleWord]:
     words = re.findall(r"[a-z]+", (style or "").lower())
     return [manner for stems, manner in _MANNERS.items() if any(word.startswith(stems) for word in words)]
 
 
-def _variant(voice: VoiceConfig, manners: list[_Manner]) -> str:
+def _variant(voice: VoiceConfig, manners: list[_StyleWord]) -> str:
     variant = _VARIANT.get(voice.voice_name)
     if variant is None:
         raise TTSValidationError(
@@ -188,14 +188,14 @@ def _variant(voice: VoiceConfig, manners: list[_Manner]) -> str:
     return variant
 
 
-def _rate_wpm(voice: VoiceConfig, manners: list[_Manner]) -> int:
+def _rate_wpm(voice: VoiceConfig, manners: list[_StyleWord]) -> int:
     own_pace = 1.0 if any(manner.whisper for manner in manners) else _OWN_PACE.get(voice.voice_name, 1.0)
     speed = 1.0 if voice.speed is None else voice.speed
     rate = _RATE_WPM * own_pace * speed * math.prod(manner.rate for manner in manners)
     return round(min(max(rate, _SLOWEST_WPM), _FASTEST_WPM))
 
 
-def _pitch(pitch: float | None, manners: list[_Manner]) -> int:
+def _pitch(pitch: float | None, manners: list[_StyleWord]) -> int:
     """0 to 99 for a pitch of 0.1 to 2.0, 1.0 being the voice's own."""
     steps = 0.0
     if pitch is not None:

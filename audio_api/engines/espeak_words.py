@@ -55,7 +55,7 @@ def readable(text: str) -> str:
     return text if text.isascii() else text.translate(_READABLE)
 
 
-class Reading(NamedTuple):
+class WordSpan(NamedTuple):
     """What is read from some place of a turn's text up to the next one.
 
     Attributes:
@@ -69,7 +69,7 @@ class Reading(NamedTuple):
     end: int
 
 
-def word_times(utterance: Utterance, readings: Iterable[Sequence[Reading]], sample_rate: int) -> tuple[WordTime, ...]:
+def word_times(utterance: Utterance, readings: Iterable[Sequence[WordSpan]], sample_rate: int) -> tuple[WordTime, ...]:
     """When each word is heard; the words of a turn, joined by spaces, are its text.
 
     Args:
@@ -84,7 +84,7 @@ def word_times(utterance: Utterance, readings: Iterable[Sequence[Reading]], samp
     )
 
 
-def _placed(text: str, readings: Sequence[Reading]) -> Sequence[Reading]:
+def _placed(text: str, readings: Sequence[WordSpan]) -> Sequence[WordSpan]:
     """The readings at their places in the text itself."""
     if readable(text) == text:
         return readings
@@ -92,15 +92,15 @@ def _placed(text: str, readings: Sequence[Reading]) -> Sequence[Reading]:
     return [reading._replace(at=bisect_right(starts, reading.at) - 1) for reading in readings]
 
 
-def _words(text: str, readings: Iterable[Reading]) -> list[tuple[str, int, int]]:
+def _words(text: str, readings: Iterable[WordSpan]) -> list[tuple[str, int, int]]:
     starts = [word.start() for word in _WORD.finditer(text)]
-    found: list[Reading] = []
+    found: list[WordSpan] = []
     for at, start, end in readings:
         word_at = starts[max(bisect_right(starts, at) - 1, 0)]
         if found and word_at <= found[-1].at:
             found[-1] = found[-1]._replace(end=end)
         else:
-            found.append(Reading(word_at, start, end))
+            found.append(WordSpan(word_at, start, end))
     # What stands before the first place, such as a dash, goes with the first word.
     edges = [0, *(word.at for word in found[1:]), len(text)]
     return [

@@ -23,7 +23,7 @@ from audio_api.config import NO_KEY
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
 from audio_api.engines.gemini_errors import classify, objection_to, unreadable
 from audio_api.engines.gemini_habits import Habits
-from audio_api.engines.gemini_reply import Reading, Wire, current_wire, read_reply
+from audio_api.engines.gemini_reply import IncomingReply, Wire, current_wire, read_reply
 from audio_api.engines.gemini_request import Manner, build_request, speakers_of
 from audio_api.errors import (
     AudioAPIError,
@@ -142,8 +142,8 @@ class GeminiEngine(SpeechEngine):
     async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
         """Make one call and unwrap its sound as it arrives; the 2.5 models send all of it in one block.
 
-        A slow listener holds nobody up: the call goes on, and the blocks wait in memory. An injected client without a
-        coroutine function ``aio.models.generate_content_stream`` speaks in one block.
+        A slow listener does not hold the call up: it goes on, and the blocks wait in memory. An injected client
+        without a coroutine function ``aio.models.generate_content_stream`` speaks in one block.
 
         Raises:
             TTSError, ConfigurationError: As from ``synthesize``, at any time; an error carries the usage so far. With
@@ -168,19 +168,19 @@ class GeminiEngine(SpeechEngine):
         call.result()
 
     async def _listen(
-        self, utterance: Utterance, open_stream: _CoroutineFunction, hand_on: Callable[[SpeechAudio], None]
+        self, utterance: Utterance, open_stream: _CoroutineFunction, on_sound: Callable[[SpeechAudio], None]
     ) -> None:
         end_s = time.monotonic() + self._timeout_s
         while True:
             self.preflight(utterance)
             wire, manner = Wire(), self._habits.manner(utterance)
-            reading = Reading(utterance.model, wire)
+            incoming = IncomingReply(utterance.model, wire)
             current_wire.set(wire)
             try:
                 async with wire.call:
-                    with reading.billing():
-                        await self._read(open_stream(**_speech_call(utterance, manner)), reading, hand_on, end_s)
-                        hand_on(reading.end())
+                    with incoming.billing():
+                        await self._read(open_stream(**_speech_call(utterance, manner)), incoming, on_sound, end_s)
+                        on_sound(incoming.end())
             except TTSAPIError as error:
                 if not self._habits.learn(wire.objection, utterance, manner):
                     raise _with_the_voice(error, utterance) from None
@@ -188,22 +188,22 @@ class GeminiEngine(SpeechEngine):
                 return
 
     async def _read(
-        self, opening: Awaitable[Any], reading: Reading, hand_on: Callable[[SpeechAudio], None], end_s: float
+        self, opening: Awaitable[Any], incoming: IncomingReply, on_sound: Callable[[SpeechAudio], None], end_s: float
     ) -> None:
         events = aiter(await self._named(opening, end_s - time.monotonic()))
         try:
             # What a model speaks before it sends anything is not bounded by the pauses between pieces. The SDK makes
             # the call here, so this is where the API objects.
-            event = await self._named(anext(events, None), end_s - time.monotonic(), reading.wire)
+            event = await self._named(anext(events, None), end_s - time.monotonic(), incoming.wire)
             while event is not None:
-                much = reading.wire.holds_much
-                if block := await in_sound_thread(reading.take, event) if much else reading.take(event):
-                    hand_on(block)
+                much = incoming.wire.holds_much
+                if block := await in_sound_thread(incoming.take, event) if much else incoming.take(event):
+                    on_sound(block)
                 timeout_s = min(self._stall_timeout_s, end_s - time.monotonic())
                 event = await self._named(anext(events, None), timeout_s)
         except TTSUnavailableError:
             # After the last word it does not matter how the connection ends.
-            if reading.finish_reason is None:
+            if incoming.finish_reason is None:
                 raise
         finally:
             await _cut_off(events)
@@ -271,7 +271,7 @@ class GeminiEngine(SpeechEngine):
         if self._injected is None and not key:
             raise ConfigurationError(NO_KEY)
         if not key.isascii() or not key.isprintable():
-            raise ConfigurationError("GEMINI_API_KEY holds characters that no key has: copy it anew")
+            raise ConfigurationError("GEMINI_API_KEY holds characters that no key has: copy it again")
 
     async def _client(self) -> Any:
         if self._injected is not None:
@@ -372,7 +372,7 @@ async def _invoke(client: Any, name: str, arguments: dict[str, Any]) -> Any:
 async def _cut_off(events: AsyncIterator[Any]) -> None:
     """Close a stream that may not have ended.
 
-    A read that is cancelled ends all of the SDK's generators. Whatever it ends with, nobody listens any more.
+    A read that is cancelled ends all of the SDK's generators. Its own error is dropped: the listener has left.
     """
     with suppress(Exception):
         async with asyncio.timeout(0):
@@ -437,5 +437,5 @@ def _input_tokens(text: str) -> int:
 
 
 def _least_audio_tokens(text: str) -> int:
-    """At 25 tokens a second: nobody speaks more than 25 letters, or 8 East Asian characters, a second."""
+    """At 25 tokens a second; no voice speaks more than 25 letters, or 8 East Asian characters, a second."""
     return sum(3 if east_asian_width(char) in "WF" else 1 for char in text if char.isalnum())

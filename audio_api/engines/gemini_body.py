@@ -37,7 +37,7 @@ class Unpacked:
 
 
 class Body:
-    """Grows part by part; whoever made it closes it."""
+    """Grows part by part; its maker closes it."""
 
     def __init__(self) -> None:
         self._tail = bytearray()

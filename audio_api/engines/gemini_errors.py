@@ -32,7 +32,7 @@ from audio_api.errors import (
     error_class,
 )
 
-# A mistake in a program, ours or an injected client's, is nobody's answer and must be seen as what it is.
+# A mistake in a program, ours or an injected client's, is no answer of the API: it must be seen as what it is.
 _BUGS = (TypeError, AttributeError, NameError, LookupError, AssertionError, NotImplementedError, MemoryError)
 
 # The closest entry of an exception's ancestry counts. "httpx" stands for httpx2 too, its fork with the same classes.
@@ -92,7 +92,7 @@ def classify(error: Exception, *, now: datetime, key: str = "") -> AudioAPIError
     """
     if isinstance(error, AudioAPIError):
         return error
-    if answer := _Answer.of(error, key):
+    if answer := _ErrorAnswer.of(error, key):
         return _from_status(answer, now)
     if problem := _distrust(error):
         return ConfigurationError(
@@ -121,7 +121,7 @@ class Objection(Enum):
 
 def objection_to(error: Exception) -> Objection | None:
     """What a client's exception objects to in the way the call was put; ``None``: nothing could be put otherwise."""
-    answer = _Answer.of(error, "")
+    answer = _ErrorAnswer.of(error, "")
     if answer is None or answer.status != 400:
         return None
     return next((objection for words, objection in _OBJECTIONS if words.search(answer.message)), None)
@@ -173,7 +173,7 @@ def quote(message: str, key: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _ErrorAnswer:
     """An HTTP answer that is an error; as text, it is fit for an error of ours.
 
     ``is_googles`` tells whether its body is an error of Google's, as far as that can be known, and not a gateway's own.
@@ -188,7 +188,7 @@ class _Answer:
     key: str
 
     @classmethod
-    def of(cls, error: Exception, key: str) -> _Answer | None:
+    def of(cls, error: Exception, key: str) -> _ErrorAnswer | None:
         """Read the SDK's ``APIError``, or an HTTP client's own error for a status."""
         names = set(_ancestry(type(error)))
         response = getattr(error, "response", None)
@@ -258,7 +258,7 @@ LONGEST_DELAY_S = 600.0
 """A minute's quota and an outage are over, or worth another call, by then, whatever delay a server names."""
 
 
-def _from_status(answer: _Answer, now: datetime) -> AudioAPIError:
+def _from_status(answer: _ErrorAnswer, now: datetime) -> AudioAPIError:
     named_s = _retry_after_s(answer, now)
     retry_after_s = None if named_s is None else min(named_s, LONGEST_DELAY_S)
     match answer.status:
@@ -275,7 +275,7 @@ def _from_status(answer: _Answer, now: datetime) -> AudioAPIError:
     return _from_class(answer, retry_after_s)
 
 
-def _from_class(answer: _Answer, retry_after_s: float | None) -> AudioAPIError:
+def _from_class(answer: _ErrorAnswer, retry_after_s: float | None) -> AudioAPIError:
     match answer.status // 100:
         case 2:
             return TTSUnavailableError(f"the API answered without content ({answer})", code=ErrorCode.UNREADABLE_REPLY)
@@ -313,7 +313,7 @@ _OBJECTIONS = (
 _SPENT_PAUSE_S = 60.0
 
 
-def _from_400(answer: _Answer) -> AudioAPIError:
+def _from_400(answer: _ErrorAnswer) -> AudioAPIError:
     if any(str(info.get("reason")).startswith("API_KEY_") for info in answer.of_type("ErrorInfo")):
         return TTSAuthenticationError(f"the API refused the key ({answer})")
     if _CONFUSED.search(answer.message):
@@ -328,7 +328,7 @@ def _from_400(answer: _Answer) -> AudioAPIError:
     return TTSAPIError(f"the API refused the request ({answer})")
 
 
-def _from_404(answer: _Answer) -> AudioAPIError:
+def _from_404(answer: _ErrorAnswer) -> AudioAPIError:
     if not answer.is_googles:
         return ConfigurationError(
             f"there is no Gemini API at the address that GEMINI_BASE_URL names ({answer}): it must be the part before "
@@ -339,7 +339,7 @@ def _from_404(answer: _Answer) -> AudioAPIError:
     return TTSModelNotFoundError(f"the API does not know the model ({answer})")
 
 
-def _from_429(answer: _Answer, now: datetime, retry_after_s: float | None, named_s: float | None) -> AudioAPIError:
+def _from_429(answer: _ErrorAnswer, now: datetime, retry_after_s: float | None, named_s: float | None) -> AudioAPIError:
     failures = answer.of_type("QuotaFailure")
     violations = [violation for failure in failures for violation in _objects(failure.get("violations"))]
     quotas = quote(", ".join(_limit(violation) for violation in violations), answer.key) or str(answer)
@@ -413,7 +413,7 @@ def _pacific() -> tzinfo:
         return timezone(timedelta(hours=-8))
 
 
-def _retry_after_s(answer: _Answer, now: datetime) -> float | None:
+def _retry_after_s(answer: _ErrorAnswer, now: datetime) -> float | None:
     delays = [_duration_s(info.get("retryDelay")) for info in answer.of_type("RetryInfo")]
     delays.append(_header_delay_s(answer.headers.get("Retry-After", ""), now))
     return max((delay for delay in delays if delay is not None), default=None)

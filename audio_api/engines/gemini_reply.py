@@ -61,7 +61,7 @@ current_wire: ContextVar[Wire] = ContextVar("current_wire")
 """The wire of the call that is being started."""
 
 
-class Reading:
+class IncomingReply:
     """A reply while it comes in, in one piece or in the events of a stream.
 
     Args:
@@ -176,10 +176,10 @@ def read_reply(reply: Any, *, asked_model: str, wire: Wire) -> SpeechAudio:
         TTSAudioError: There is no audio, or none in a format that this library reads.
         TTSAPIError: The model does not speak the language.
     """
-    reading = Reading(asked_model, wire)
-    with reading.billing():
-        sound = reading.take(reply)
-        whole = reading.end()
+    incoming = IncomingReply(asked_model, wire)
+    with incoming.billing():
+        sound = incoming.take(reply)
+        whole = incoming.end()
     return replace(whole, pcm=sound.pcm + whole.pcm) if sound else whole
 
 

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
 from audio_api.engines.espeak_request import espeak_turns
-from audio_api.engines.espeak_words import Reading, word_times
+from audio_api.engines.espeak_words import WordSpan, word_times
 from audio_api.errors import ConfigurationError, ErrorCode, TTSUnavailableError
 from audio_api.models.audio_request import VoiceConfig
 
@@ -116,7 +116,7 @@ class _Child:
         self._connection.close()
         self._process.poll()  # which finds that it is no child of this one
 
-    def exchange(self, request: bytes, hear: Callable[[bytes], object]) -> list[list[Reading]]:
+    def exchange(self, request: bytes, hear: Callable[[bytes], object]) -> list[list[WordSpan]]:
         """Send a request, hand the sound on block by block until all was spoken, and return the readings of each turn.
 
         Raises:
@@ -129,7 +129,7 @@ class _Child:
             hear(pcm)
         outcome = json.loads(self._connection.recv_bytes())
         if "readings" in outcome:
-            return [list(starmap(Reading, of_turn)) for of_turn in outcome["readings"]]
+            return [list(starmap(WordSpan, of_turn)) for of_turn in outcome["readings"]]
         if outcome["broken"]:
             raise ConfigurationError(f"eSpeak NG cannot be used on this machine: {outcome['error']}")
         raise TTSUnavailableError(f"eSpeak NG failed: {outcome['error']}")
@@ -154,7 +154,7 @@ def _end(process: subprocess.Popen[bytes], connection: Connection, files: ExitSt
         process.wait()
 
 
-class _Call:
+class _Exchange:
     """One exchange with the child, which another thread may abort for as long as it lasts, and no longer."""
 
     def __init__(self, request: bytes, limit_s: float) -> None:
@@ -171,7 +171,7 @@ class _Call:
             if self._child:
                 self._child.kill()
 
-    def run(self, child: _Child, hear: Callable[[bytes], object]) -> list[list[Reading]]:
+    def run(self, child: _Child, hear: Callable[[bytes], object]) -> list[list[WordSpan]]:
         """Let the child speak into a listener, and return the readings of each turn.
 
         Raises:
@@ -252,12 +252,12 @@ class OfflineEngine(SpeechEngine):
     async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
         """Speak what ``synthesize`` does, in blocks of about a second; the first one is of up to ten.
 
-        A slow listener holds nobody up: the process goes on speaking, and the blocks wait in memory.
+        A slow listener does not hold the speaker up: the process goes on, and the blocks wait in memory.
 
         Raises:
             TTSValidationError, ConfigurationError, TTSUnavailableError: As from ``synthesize``.
         """
-        call = _Call(_request(utterance), _START_LIMIT_S + len(utterance.text) * _LIMIT_S_PER_CHARACTER)
+        call = _Exchange(_request(utterance), _START_LIMIT_S + len(utterance.text) * _LIMIT_S_PER_CHARACTER)
         blocks: asyncio.Queue[bytes] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -278,7 +278,7 @@ class OfflineEngine(SpeechEngine):
         words = word_times(utterance, readings, _SAMPLE_RATE)
         yield SpeechAudio(b"", _SAMPLE_RATE, MODEL, warnings=(ROBOTIC,), words=words)
 
-    def _speak(self, call: _Call, hear: Callable[[bytes], object]) -> list[list[Reading]]:
+    def _speak(self, call: _Exchange, hear: Callable[[bytes], object]) -> list[list[WordSpan]]:
         if not (self._child and self._child.alive):
             self._end_child()
             self._child = _start()
