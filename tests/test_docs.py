@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
 import re
@@ -22,7 +23,7 @@ from audio_api.models.voices import VoiceName
 from audio_api.queues.redis_client import ACCESS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = [
     pytest.param(block, id=f"{page.stem}-{number}")
     for page in PAGES
@@ -44,7 +45,8 @@ def test_every_python_block_runs(
     monkeypatch.setenv("GEMINI_BASE_URL", gemini_emulator.url)
     monkeypatch.setattr(config_module, "_current", None)
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(block, "docs", "exec"), namespace)
+    if coroutine := eval(compile(block, "docs", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), namespace):
+        asyncio.run(coroutine)  # a notebook's cell
     fixtures = {"gemini_emulator": gemini_emulator, "tmp_path": tmp_path}
     for name, value in namespace.items():
         if name.startswith("test_"):
