@@ -6,7 +6,9 @@ from contextlib import aclosing
 
 from audio_api import AudioRequest, TTSService
 
-REQUEST = AudioRequest(text="The first words are heard at once. The others are made meanwhile, and follow without a gap.")
+REQUEST = AudioRequest(
+    text="The first words are heard at once. The others are made meanwhile, and follow without a gap."
+)
 
 
 async def main() -> None:
