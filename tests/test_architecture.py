@@ -60,7 +60,14 @@ ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "obstore": "stores.object_store",
     "markdown_it": "text.markdown",
     "mdit_py_plugins": "text.markdown",
-    "numpy": ("audio.conversion", "audio.joining", "audio.levels", "engines.espeak_process", "emulator"),
+    "numpy": (
+        "books.kept_chapters",
+        "audio.conversion",
+        "audio.joining",
+        "audio.levels",
+        "engines.espeak_process",
+        "emulator",
+    ),
 }
 
 

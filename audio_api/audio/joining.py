@@ -23,6 +23,9 @@ PAUSE_S: Mapping[str, float] = MappingProxyType(
 
 # Kept at both sides of a join: an unvoiced consonant may fade below what counts as speech.
 _KEPT_FRAMES = 2
+JOIN_QUIET_S = 2 * _KEPT_FRAMES * FRAME_S
+"""Seconds of quiet that a join keeps: a pause is heard as so much longer than its silence."""
+
 _FADE_S = 0.008
 # A listener cannot hear a quarter of a decibel; pieces that differ by less stay bit for bit as they are.
 _TOLERANCE_DB = 0.25
@@ -63,19 +66,20 @@ class Joiner:
 
     Args:
         sample_rate: Samples per second of every piece.
+        loudness_dbfs: The loudness to which every piece is brought; ``None``: that of the first one.
 
     Attributes:
         spans: Of every piece so far, in order. The last one's end is final when the next piece, or ``finish()``, came.
             The pauses lie between them: the sound ends where the last span ends.
     """
 
-    def __init__(self, sample_rate: int = SAMPLE_RATE) -> None:
+    def __init__(self, sample_rate: int = SAMPLE_RATE, loudness_dbfs: float | None = None) -> None:
         self.spans: list[Span] = []
         self._rate = sample_rate
         # Also the grid on which quiet is cut away: what was cut once is not cut again.
         self._frame = max(1, round(sample_rate * FRAME_S))
         self._fade = round(sample_rate * _FADE_S)
-        self._loudness_dbfs: float | None = None
+        self._loudness_dbfs = loudness_dbfs
         self._held: _Samples = np.empty(0, "<i2")
         self._held_fade = 0
         self._pause = 0
