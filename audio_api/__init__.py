@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from audio_api.models.speech_models import VoiceModel
     from audio_api.models.usage import TokenUsage
     from audio_api.models.voices import VoiceName
+    from audio_api.services.job_codec import TaskResult
     from audio_api.services.one_liner import asay, say
     from audio_api.services.queue_service import QueueService
-    from audio_api.services.tasks import TaskResult
     from audio_api.services.tts_service import TTSService
     from audio_api.services.worker_service import WorkerManager, WorkerService, WorkerStatus
 
@@ -102,7 +102,7 @@ _HOME = {
     "audio_api.models.voices": ("VoiceName",),
     "audio_api.services.one_liner": ("asay", "say"),
     "audio_api.services.queue_service": ("QueueService",),
-    "audio_api.services.tasks": ("TaskResult",),
+    "audio_api.services.job_codec": ("TaskResult",),
     "audio_api.services.tts_service": ("TTSService",),
     "audio_api.services.worker_service": ("WorkerManager", "WorkerService", "WorkerStatus"),
 }

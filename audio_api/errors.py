@@ -48,7 +48,7 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     SPEND_LIMITED = "spend_limited"
     UNAVAILABLE = "unavailable"
-    OUTAGE = "outage"
+    CIRCUIT_OPEN = "circuit_open"
     TIMEOUT = "timeout"
     CONNECTION_FAILED = "connection_failed"
     CONNECTION_BROKEN = "connection_broken"
@@ -271,7 +271,7 @@ _CLASS_OF_CODE: dict[ErrorCode, type[AudioAPIError]] = {
     ErrorCode.RATE_LIMITED: TTSRateLimitError,
     ErrorCode.SPEND_LIMITED: TTSRateLimitError,
     ErrorCode.UNAVAILABLE: TTSUnavailableError,
-    ErrorCode.OUTAGE: TTSUnavailableError,
+    ErrorCode.CIRCUIT_OPEN: TTSUnavailableError,
     ErrorCode.TIMEOUT: TTSUnavailableError,
     ErrorCode.CONNECTION_FAILED: TTSUnavailableError,
     ErrorCode.CONNECTION_BROKEN: TTSUnavailableError,

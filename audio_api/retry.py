@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from audio_api.errors import AudioAPIError, ErrorCode, TTSRateLimitError
+from audio_api.errors import AudioAPIError, ErrorCode, TTSRateLimitError, error_class
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +68,10 @@ class _Schedule:
         self._policy = policy
         self._clock = clock
         self._started = clock.monotonic()
-        self._failures: Counter[str] = Counter()
+        self._failures: Counter[AttemptsBound] = Counter()
 
     def record(self, state: RetryCallState) -> None:
-        self._failures[_kind(_error(state))] += 1
+        self._failures[bound_of(_error(state).code) or AttemptsBound.OTHER] += 1
 
     def wait_s(self, state: RetryCallState) -> float:
         error = _error(state)
@@ -79,7 +80,7 @@ class _Schedule:
             return error.retry_after_s + _ROUNDING_S + self._clock.random()
         if isinstance(error, TTSRateLimitError):
             low, high = policy.rate_limit_min_wait_s, policy.rate_limit_max_wait_s
-            ceiling = min(high, low * 2.0 ** self._failures["rate_limit"])
+            ceiling = min(high, low * 2.0 ** self._failures[AttemptsBound.RATE_LIMIT])
             return low + (ceiling - low) * self._clock.random()
         # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         ceiling = min(policy.max_wait_s, policy.min_wait_s * 2.0 ** (self._transient() - 1))
@@ -89,26 +90,40 @@ class _Schedule:
         error = _error(state)
         elapsed_s = self._clock.monotonic() - self._started
         return (
-            self._failures["rate_limit"] >= self._policy.rate_limit_attempts
+            self._failures[AttemptsBound.RATE_LIMIT] >= self._policy.rate_limit_attempts
             or self._transient() >= self._policy.attempts
-            or self._failures["connection"] >= _CONNECTION_ATTEMPTS
+            or self._failures[AttemptsBound.CONNECTION] >= _CONNECTION_ATTEMPTS
             or _asks_too_much(error, self._policy)
             or elapsed_s + state.upcoming_sleep > self._policy.deadline_s
         )
 
     def _transient(self) -> int:
         # A 429 is the caller's pace, not the server's health: it has a budget of its own.
-        return self._failures.total() - self._failures["rate_limit"]
+        return self._failures.total() - self._failures[AttemptsBound.RATE_LIMIT]
 
 
 def _asks_too_much(error: AudioAPIError, policy: RetryPolicy) -> bool:
     return isinstance(error, TTSRateLimitError) and (error.retry_after_s or 0) > policy.rate_limit_max_wait_s
 
 
-def _kind(error: AudioAPIError) -> str:
-    if isinstance(error, TTSRateLimitError):
-        return "rate_limit"
-    return "connection" if error.code is ErrorCode.CONNECTION_FAILED else "other"
+class AttemptsBound(StrEnum):
+    """What bounds the attempts at a call that failed, each kind of failure with a number of its own."""
+
+    RATE_LIMIT = "RATE_LIMIT_RETRY_ATTEMPTS"
+    CONNECTION = "3 calls"
+    OTHER = "RETRY_ATTEMPTS"
+
+
+def bound_of(code: ErrorCode) -> AttemptsBound | None:
+    """What bounds the attempts after a failure of this code; ``None``: there are none, unless the error says so."""
+    if code is ErrorCode.CIRCUIT_OPEN:
+        return None
+    kind = error_class(code)
+    if issubclass(kind, TTSRateLimitError):
+        return AttemptsBound.RATE_LIMIT
+    if code is ErrorCode.CONNECTION_FAILED:
+        return AttemptsBound.CONNECTION
+    return AttemptsBound.OTHER if kind.default_retryable else None
 
 
 def _error(state: RetryCallState) -> AudioAPIError:

@@ -146,8 +146,13 @@ class Settings(BaseSettings):
     task_timeout: float = Field(
         default=300.0,
         gt=0,
-        description="Seconds one queued job may run; waiting for its turn at the API is left out, and each piece of a "
-        "long text has this time to itself.",
+        description="Seconds one attempt of a queued job may work between two signs of progress; waiting for a quota, "
+        "a slot, the next attempt or Redis is no work.",
+    )
+    task_max_age: float = Field(
+        default=21_600.0,
+        gt=0,
+        description="Seconds for which a failing job is tried again, from its first failure on; then it fails.",
     )
     rate_limit_rpm: int | None = Field(
         default=None,

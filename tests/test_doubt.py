@@ -24,7 +24,7 @@ from audio_api.engines.offline import OfflineEngine
 from audio_api.errors import ErrorCode
 from audio_api.models.audio_request import AudioRequest, AudioResponse, VoiceConfig
 from audio_api.models.voices import VoiceName
-from audio_api.services.tasks import encode_result
+from audio_api.services.job_codec import encode_result
 from audio_api.services.tts_service import TTSService
 from audio_api.services.voice_paces import VoicePaces, outliers, voice_key
 

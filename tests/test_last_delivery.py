@@ -142,7 +142,7 @@ async def test_a_stop_does_not_wait_for_a_queue_that_is_away(
     for _ in range(2):
         (lease,) = await queue.backend.lease(1, 30)
         await queue.backend.release(lease, count_delivery=True)
-    monkeypatch.setattr("audio_api.services.task_run._HAND_BACK_S", 0.05)
+    monkeypatch.setattr("audio_api.services.job_run._HAND_BACK_S", 0.05)
     monkeypatch.setattr(queue.backend, "release", never)
     await worker.start_worker()
     async with asyncio.timeout(10):

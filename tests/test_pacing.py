@@ -32,6 +32,7 @@ from audio_api.queues.limits import Admission, CallLimits, MemoryLimits, Rates
 from audio_api.queues.memory import MemoryBackend
 from audio_api.queues.redis_streams import RedisBackend
 from audio_api.retry import Clock
+from audio_api.services.circuit_breaker import CircuitBreaker
 from audio_api.services.pacing import PacedEngine, Pacer
 from audio_api.services.time_limit import TimeLimit, time_limit
 
@@ -227,7 +228,7 @@ async def test_the_minutes_limit_is_kept(limits: MemoryLimits, time_: Time) -> N
     for _ in range(21):
         assert await outcome(engine) is None
     assert 60 < time_.slept[0] < 63
-    assert time_.now_s - NOON == pytest.approx(2 * 62.7)
+    assert time_.now_s - NOON == pytest.approx(2 * 62.4)
 
 
 async def test_a_days_limit_hands_the_job_back(limits: MemoryLimits, time_: Time) -> None:
@@ -296,18 +297,16 @@ async def test_a_used_up_day_stops_everybody_until_it_resets(limits: MemoryLimit
 DOWN = TTSUnavailableError("503")
 
 
-async def test_an_outage_is_noticed_and_costs_few_calls(limits: MemoryLimits, time_: Time) -> None:
-    """After ten failures in a row calls cease but for a probe; jobs are told to come back, and the end is noticed."""
+async def test_an_open_circuit_costs_few_calls(limits: MemoryLimits, time_: Time) -> None:
+    """After ten failures in a row calls cease but for a probe, no job tries again at once, and the end is noticed."""
     failing = ScriptedEngine([DOWN] * 14)
     engine = paced(failing, limits, time_)
     errors = [await outcome(engine) for _ in range(14)]
-    assert errors[:2] == [DOWN] * 2
-    # From the third on a task that has no attempt left is put off; from the tenth on, whoever calls.
-    assert [(error.code, error.retryable) for error in errors[2:] if error] == [
-        *[(ErrorCode.OUTAGE, True)] * 7,
-        *[(ErrorCode.OUTAGE, False)] * 5,
+    assert [(error.code, error.retryable) for error in errors if error] == [
+        *[(ErrorCode.UNAVAILABLE, True)] * 9,
+        *[(ErrorCode.UNAVAILABLE, False)] * 5,
     ]
-    # One second after the outage was noticed, then every five.
+    # One second after the circuit opened, then every five.
     assert time_.slept == [pytest.approx(1), *[pytest.approx(5)] * 3]
     assert await outcome(engine) is None
     time_.slept.clear()
@@ -315,30 +314,71 @@ async def test_an_outage_is_noticed_and_costs_few_calls(limits: MemoryLimits, ti
     assert time_.slept == []
 
 
-@pytest.mark.parametrize(("attempts", "failures"), [(1, 2), (2, 2), (3, 3), (6, 3)])
-async def test_few_attempts_tell_an_outage_sooner(
-    attempts: int, failures: int, limits: MemoryLimits, time_: Time
-) -> None:
-    """The only task of a queue has made all its calls; one failure alone is never an outage."""
-    engine = paced(ScriptedEngine([DOWN] * 3), limits, time_, retry_attempts=attempts)
-    errors = [await outcome(engine) for _ in range(failures)]
-    assert [error.code for error in errors if error] == [*[ErrorCode.UNAVAILABLE] * (failures - 1), ErrorCode.OUTAGE]
+async def test_failures_of_all_workers_are_counted_together(shared: Shared) -> None:
+    """Five of one process and five of another open the circuit of both, and a probe that is served closes it."""
+    one, other = (CircuitBreaker(each) for each in shared)
+    assert [await breaker.note_failure(MODEL) for breaker in [one, other] * 5] == [*[False] * 9, True]
+    assert await one.is_open(MODEL)
+    assert await other.is_open(MODEL)
+    assert not await other.is_open("another-model")
+    held = await one.admit(MODEL, FREE)
+    assert held.circuit_open
+    assert 0 < held.wait_s <= 1
+    await asyncio.sleep(held.wait_s + MOMENT_S)
+    assert await other.admit(MODEL, FREE) == Admission(probe=True, circuit_open=True)
+    assert 4 < (await one.admit(MODEL, FREE)).wait_s <= 5
+    await other.close(MODEL)
+    assert await one.admit(MODEL, FREE) == Admission()
+    assert not await one.is_open(MODEL)
 
 
-async def test_a_cut_among_refusals_belongs_to_the_outage(limits: MemoryLimits, time_: Time) -> None:
-    """A cut connection may have been billed, and fails its task; after three answers 5xx it puts it off, at once."""
-    cut = TTSUnavailableError("cut", code=ErrorCode.CONNECTION_BROKEN)
-    engine = paced(ScriptedEngine([cut, DOWN, cut, DOWN, cut, DOWN, cut]), limits, time_)
-    errors = [await outcome(engine) for _ in range(7)]
-    assert [(error.code, error.retryable) for error in errors[-3:] if error] == [
-        (ErrorCode.CONNECTION_BROKEN, True),
-        (ErrorCode.OUTAGE, True),
-        (ErrorCode.OUTAGE, False),
-    ]
+async def test_an_answer_to_any_worker_ends_the_row(shared: Shared) -> None:
+    """Nine failures of one process, an answer to another one, which its next call tells, and nine more."""
+    one, other = (CircuitBreaker(each) for each in shared)
+    for _ in range(2):
+        assert not any([await one.note_failure(MODEL) for _ in range(9)])
+        other.note_answer(MODEL)
+        await other.admit(MODEL, FREE)
 
 
-async def test_an_outage_that_begins_again_is_noticed_again(limits: MemoryLimits, time_: Time) -> None:
-    """Another process finds its end; before this one has a success the API is down once more, and calls cease."""
+async def test_a_longer_closure_outlives_a_failure(redis_url: str) -> None:
+    """A failure that is counted while a day's quota is used up does not let the gate be forgotten early."""
+    name = f"test-{secrets.token_hex(6)}"
+    backend = RedisBackend(redis_url, name)
+    await backend.limits.close_gate(MODEL, 7_200, 5)
+    await CircuitBreaker(backend.limits).note_failure(MODEL)
+    async with Redis.from_url(redis_url) as client:
+        assert not await client.pexpire(f"audio_api:{{{name}}}:gate:{MODEL}", 7_200_000, gt=False, nx=True)
+        assert not await client.pexpire(f"audio_api:{{{name}}}:gate:{MODEL}", 7_200_000, gt=True)
+    await backend.close()
+
+
+async def test_a_call_that_waits_too_long_for_a_circuit_says_so(limits: MemoryLimits, time_: Time) -> None:
+    """Its job goes back, so that another may use the slot; no call was made."""
+    await limits.count_failure(MODEL, 1, 100, 5, answered=False)
+    engine = ScriptedEngine()
+    error = await outcome(paced(engine, limits, time_))
+    assert error
+    assert (error.code, error.retryable, error.retry_after_s) == (ErrorCode.CIRCUIT_OPEN, False, pytest.approx(100))
+    assert engine.asked == []
+
+
+async def test_a_burst_leaves_one_call_after_the_other(limits: MemoryLimits, time_: Time) -> None:
+    """A quota that is not known refuses few calls: the first refusal comes before the others have left."""
+    rates = Rates(None, 60, None, lambda now: now + 1e6, first_gap_s=0.025)
+    assert await limits.take(MODEL, rates) == Admission()
+    assert (await limits.take(MODEL, rates)).wait_s == pytest.approx(0.025, abs=1e-4)
+    time_.now_s += 0.025
+    assert await limits.take(MODEL, rates) == Admission()
+    assert await limits.take(MODEL, FREE) == Admission()
+    for _ in range(47):
+        time_.now_s += 0.0251
+        assert await limits.take(MODEL, rates) == Admission()
+    assert await limits.take(MODEL, rates) == Admission()
+
+
+async def test_a_circuit_that_opens_again_is_noticed_again(limits: MemoryLimits, time_: Time) -> None:
+    """Another process closes it; before this one has a success calls fail again, and cease."""
     engine = paced(ScriptedEngine([DOWN] * 40), limits, time_)
     for _ in range(2):
         for _ in range(10):
@@ -351,13 +391,13 @@ async def test_an_outage_that_begins_again_is_noticed_again(limits: MemoryLimits
 @pytest.mark.parametrize(
     ("error", "most"),
     [
-        (DOWN, 2),
+        (DOWN, 9),
         (TTSUnavailableError("no answer", code=ErrorCode.TIMEOUT), 9),
         (TTSAuthenticationError("the key was revoked"), 9),
     ],
     ids=["503", "perhaps billed", "key"],
 )
-async def test_failures_between_successes_are_no_outage(
+async def test_failures_between_successes_open_no_circuit(
     error: AudioAPIError, most: int, limits: MemoryLimits, time_: Time
 ) -> None:
     """So many failures and a success, again and again: every failure is reported as what it is, and nobody waits."""
@@ -368,7 +408,7 @@ async def test_failures_between_successes_are_no_outage(
     assert time_.slept == []
 
 
-async def test_a_probe_that_is_answered_at_all_ends_the_outage(limits: MemoryLimits, time_: Time) -> None:
+async def test_a_probe_that_is_answered_at_all_closes_the_circuit(limits: MemoryLimits, time_: Time) -> None:
     """Even silence shows that the API is back."""
     engine = paced(ScriptedEngine([*[DOWN] * 10, TTSAudioError("silence")]), limits, time_)
     for _ in range(11):
@@ -406,7 +446,17 @@ async def test_a_paced_engine_is_the_engine_otherwise(limits: MemoryLimits, time
 class Unknown(CallLimits):
     """A place that does not answer."""
 
-    async def take(self, model: str, rates: Rates) -> Admission:
+    async def take(self, model: str, rates: Rates, *, answered: bool = False) -> Admission:
+        """Fail."""
+        raise QueueUnavailableError("down")
+
+    async def count_failure(
+        self, model: str, most: int, first_probe_s: float, probe_s: float, *, answered: bool
+    ) -> int:
+        """Fail."""
+        raise QueueUnavailableError("down")
+
+    async def is_circuit_open(self, model: str) -> bool:
         """Fail."""
         raise QueueUnavailableError("down")
 
@@ -432,30 +482,33 @@ async def test_a_limiter_that_fails_lets_calls_through_slowly(
 ) -> None:
     """At a tenth of the limit, as nobody knows of the others; the warning comes once."""
     monkeypatch.setattr("audio_api.services.pacing.time.time", lambda: time_.now_s)
-    failing = ScriptedEngine([TTSRateLimitError("slow down")])
-    engine = paced(failing, Unknown(), time_, rate_limit_rpm=20)
+    engine = paced(ScriptedEngine([TTSRateLimitError("slow down")]), Unknown(), time_, rate_limit_rpm=20)
     assert await outcome(engine)
+    time_.now_s += 100
     for _ in range(3):
         assert await outcome(engine) is None
-    assert len(time_.slept) == 1
+    assert time_.slept == [pytest.approx(62.4)]
     assert len([record for record in caplog.records if "the shared pace is unknown" in record.message]) == 1
 
 
-async def test_a_limiter_that_fails_without_a_limit_holds_nobody(time_: Time) -> None:
-    """There is no pace to keep; an outage is noticed all the same."""
+async def test_a_limiter_that_fails_without_a_limit_has_a_circuit_of_its_own(
+    time_: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no pace to keep; failures in a row open the process's own circuit, and a probe closes it."""
+    monkeypatch.setattr("audio_api.services.pacing.time.time", lambda: time_.now_s)
     engine = paced(ScriptedEngine([*[DOWN] * 10]), Unknown(), time_)
     errors = [await outcome(engine) for _ in range(12)]
     assert errors[9]
-    assert (errors[9].code, errors[9].retryable) == (ErrorCode.OUTAGE, False)
+    assert (errors[9].code, errors[9].retryable) == (ErrorCode.UNAVAILABLE, False)
     assert errors[10:] == [None, None]
-    assert time_.slept == []
+    assert time_.slept == [pytest.approx(1)]
 
 
 async def test_a_failing_open_is_no_failure_of_the_call(time_: Time, monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe succeeded, but the place that holds the gate is gone by then."""
     unknown = Unknown()
 
-    async def probe(*_: object) -> Admission:
+    async def probe(*_: object, **__: object) -> Admission:
         return Admission(probe=True)
 
     monkeypatch.setattr(unknown, "take", probe)

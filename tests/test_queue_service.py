@@ -38,8 +38,8 @@ from audio_api.models.audio_request import (
 from audio_api.models.voices import VoiceName
 from audio_api.queues.base import Job, JobState
 from audio_api.queues.memory import MemoryBackend
+from audio_api.services.job_codec import decode_request, id_in_batch
 from audio_api.services.queue_service import QueueService
-from audio_api.services.tasks import decode_request, id_in_batch
 
 HELLO = AudioRequest(text="Hello there, my friend.", priority=3, style="calm")
 DONE = AudioResponse(success=True, message="1.00 s of speech", file_path="/srv/a.wav", duration=1.0, cost_usd=0.01)

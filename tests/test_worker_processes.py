@@ -21,8 +21,8 @@ from audio_api.emulator import Emulator, Fault
 from audio_api.emulator.control import ReceivedCall
 from audio_api.models.audio_request import AudioRequest
 from audio_api.queues.base import JobState
+from audio_api.services.job_codec import TaskResult
 from audio_api.services.queue_service import QueueService
-from audio_api.services.tasks import TaskResult
 
 pytestmark = pytest.mark.slow
 
@@ -237,7 +237,7 @@ async def test_an_outage_fails_no_task(count: int, tmp_path: Path, redis_url: st
     with site(tmp_path, redis_url, gemini_emulator, worker_concurrency=count) as place:
         place.start(count)
         ids = await place.enqueue(40)
-        await until(lambda: "the API is down" in place.logs())
+        await until(lambda: "circuit opens" in place.logs())
         failed = len([call for call in gemini_emulator.calls if call.status == 503])
         await asyncio.sleep(3)  # the outage lasts
         probes = len([call for call in gemini_emulator.calls if call.status == 503]) - failed

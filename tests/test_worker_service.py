@@ -36,9 +36,10 @@ from audio_api.errors import (
 from audio_api.models.audio_request import AudioRequest, BatchAudioRequest
 from audio_api.models.usage import TokenUsage
 from audio_api.queues.base import Job, JobState, Lease
+from audio_api.services.circuit_breaker import FAILURES_TO_OPEN, CircuitBreaker
+from audio_api.services.job_run import Ending, JobRun
 from audio_api.services.pacing import PacedEngine, Pacer
 from audio_api.services.queue_service import QueueService
-from audio_api.services.task_run import Ending, TaskRun
 from audio_api.services.tts_service import TTSService
 from audio_api.services.worker_service import WorkerManager, WorkerService, WorkerState
 
@@ -116,7 +117,7 @@ async def state_of(queue: QueueService, task_id: str) -> JobState:
 
 async def run_one(engine: SpeechEngine, config: AudioConfig, queue: QueueService, lease: Lease) -> Ending:
     """Work on one lease."""
-    return await asyncio.create_task(TaskRun(lease, queue, TTSService(config, engine=engine), lambda: config).run())
+    return await asyncio.create_task(JobRun(lease, queue, TTSService(config, engine=engine), lambda: config).run())
 
 
 @pytest.mark.parametrize("place", ["memory", "redis"])
@@ -304,14 +305,15 @@ async def test_stopping_hands_back_what_takes_too_long(
 async def test_a_task_that_hangs_is_cancelled(config: AudioConfig, queue: QueueService) -> None:
     """After TASK_TIMEOUT its call has ended, its result says so, and healthy tasks behind it are served."""
     engine = HangingEngine()
-    config = config.model_copy(update={"task_timeout": 1.0, "worker_concurrency": 2})
+    changes = {"task_timeout": 1.0, "worker_concurrency": 2, "task_max_age": 0.1, "retry_attempts": 1}
+    config = config.model_copy(update=changes)
     worker = worker_with(engine, config, queue)
     hung = await queue.enqueue_many([HELLO] * 4)
     await worker.start_worker()
     for task_id in hung:
         result = await queue.wait_for_result(task_id, 10)
         assert (result.error_code, result.retryable) == (ErrorCode.TASK_TIMEOUT, True)
-    assert engine.cancelled == 4
+    assert engine.cancelled == 8  # each was tried again once
     engine.go_on.set()
     assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 10)).success
     await worker.stop_worker()
@@ -388,91 +390,94 @@ async def test_what_is_not_the_tasks_fault_defers_it(
     assert wait_s - 2 <= due - before <= wait_s + 10
 
 
-@pytest.mark.parametrize(("served", "ending"), [(False, Ending.DEFERRED), (True, Ending.FAILED)], ids=["none", "some"])
-async def test_an_outage_defers_even_the_only_task(
-    served: bool, ending: Ending, config: AudioConfig, queue: QueueService
-) -> None:
-    """A task that is refused to its last attempt is put off if nobody is served, and fails if others are."""
+REFUSED = TTSUnavailableError("503", retryable=False)
+
+
+async def test_a_failing_job_goes_back_until_it_is_too_old(config: AudioConfig, queue: QueueService) -> None:
+    """Its delay grows from try to try, no delivery is counted, and it fails with its last error."""
+    config = config.model_copy(update={"task_max_age": 0.3})
+    task_id = await queue.enqueue_single_task(HELLO)
+    tries, last = 0, TTSUnavailableError("still 503", retryable=False)
+    (lease,) = await queue.backend.lease(1, 30)
+    while await run_one(ScriptedEngine([REFUSED if not tries else last]), config, queue, lease) is Ending.DEFERRED:
+        tries += 1
+        status = await queue.backend.status(task_id)
+        assert status
+        assert status.progress
+        assert (status.deliveries, status.progress["tries"]) == (0, tries)
+        (lease,) = await queue.backend.lease(1, 30, wait_s=5)
+    result = await queue.get_task_result(task_id)
+    assert result
+    assert (result.state, result.error_code, result.error) == (JobState.FAILED, ErrorCode.UNAVAILABLE, "still 503")
+    assert tries >= 1
+
+
+async def test_the_delay_of_a_failing_job_doubles(config: AudioConfig, queue: QueueService) -> None:
+    """After its third failure it waits four times as long as after its first; whichever worker has it."""
+    await queue.enqueue_single_task(HELLO)
+    (lease,) = await queue.backend.lease(1, 30)
+    await queue.backend.progress(lease, {"tries": 2, "failing_since": time.time() - 30, "billed_calls": 0})
+    await queue.backend.release(lease)
+    (lease,) = await queue.backend.lease(1, 30)
+    before = time.time()
+    assert await run_one(ScriptedEngine([REFUSED]), config, queue, lease) is Ending.DEFERRED
+    (due, *_), *_ = queue.backend._shared.delayed  # type: ignore[attr-defined]
+    assert 20 <= due - before <= 26
+
+
+async def test_an_open_circuit_counts_no_try(config: AudioConfig, queue: QueueService) -> None:
+    """A failure that opens the circuit, or finds it open, is not the job's own; nor is a call that was not made."""
     pacer = Pacer(queue.backend.limits, lambda: config)
-
-    class Refusing(ScriptedEngine):
-        async def synthesize(self, utterance: Utterance) -> SpeechAudio:
-            if served:
-                async with pacer.call(utterance.model):
-                    pass  # another task's call
-            raise TTSUnavailableError("503")
-
+    model = str(config.default_tts_model)
+    for _ in range(FAILURES_TO_OPEN - 1):
+        await CircuitBreaker(queue.backend.limits).note_failure(model)
+    engine = ScriptedEngine([TTSUnavailableError("503")] * 9)
     task_id = await queue.enqueue_single_task(HELLO)
     (lease,) = await queue.backend.lease(1, 30)
-    assert await run_one(PacedEngine(Refusing(), pacer), config, queue, lease) is ending
+    assert await run_one(PacedEngine(engine, pacer), config, queue, lease) is Ending.DEFERRED
+    assert len(engine.asked) == 1
     status = await queue.backend.status(task_id)
     assert status
-    assert status.deliveries == (1 if served else 0)
+    assert (status.state, status.deliveries, (status.progress or {}).get("tries", 0)) == (JobState.DELAYED, 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("refused_everywhere", "ending"), [(True, Ending.DEFERRED), (False, Ending.FAILED)], ids=["key", "voice"]
+    "error",
+    [TTSAuthenticationError("revoked"), ConfigurationError("no key"), TTSUnavailableError("503", retryable=False)],
+    ids=["key", "setting", "503"],
 )
-async def test_a_key_refused_everywhere_defers_and_one_refused_here_fails(
-    refused_everywhere: bool, ending: Ending, config: AudioConfig, queue: QueueService
+async def test_what_a_person_mends_does_not_fail_the_queue(
+    error: AudioAPIError, config: AudioConfig, queue: QueueService
 ) -> None:
-    """A free call tells the two apart, so that a leaked key does not fail the whole queue."""
-    refusal = TTSAuthenticationError("refused")
-
-    class Refusing(ScriptedEngine):
-        async def health_check(self, model: str) -> None:
-            if refused_everywhere:
-                raise refusal
-
-    engine = Refusing([refusal])
+    """A leaked key, a wrong setting and an API that is down put a job back, though the same call cannot succeed now."""
     await queue.enqueue_single_task(HELLO)
     (lease,) = await queue.backend.lease(1, 30)
-    assert await run_one(engine, config, queue, lease) is ending
+    assert await run_one(ScriptedEngine([error]), config, queue, lease) is Ending.DEFERRED
 
 
 @pytest.mark.parametrize(
-    ("asked", "ending"),
-    [
-        (TTSUnavailableError("nor here", code=ErrorCode.TIMEOUT), Ending.DEFERRED),
-        (TTSAuthenticationError("not yours"), Ending.FAILED),
-        (None, Ending.FAILED),
-    ],
-    ids=["nor that", "but that", "and that"],
+    "code", [ErrorCode.TIMEOUT, ErrorCode.CONNECTION_BROKEN, ErrorCode.UNREADABLE_REPLY, ErrorCode.TASK_TIMEOUT]
 )
-@pytest.mark.parametrize(
-    "code",
-    [ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT, ErrorCode.CONNECTION_BROKEN, ErrorCode.UNREADABLE_REPLY, None],
-)
-async def test_no_answer_to_anything_defers_and_none_to_this_fails(
-    code: ErrorCode | None, asked: AudioAPIError | None, ending: Ending, config: AudioConfig, queue: QueueService
+async def test_a_call_that_may_have_been_billed_is_repeated_three_times(
+    code: ErrorCode, config: AudioConfig, queue: QueueService
 ) -> None:
-    """A free call tells an API that is down from a text it has no answer to, also when TASK_TIMEOUT ended the call."""
-    engine = ScriptedEngine([TTSUnavailableError("no answer", code=code, retryable=False)]) if code else HangingEngine()
-    config = config.model_copy(update={"task_timeout": 30 if code else 0.05})
-    engine.health = asked
-    await queue.enqueue_single_task(HELLO)
+    """Over all tries of a job, whichever worker makes them; then it fails with its error."""
+    hangs = code is ErrorCode.TASK_TIMEOUT
+    config = config.model_copy(update={"task_timeout": 0.05 if hangs else 30, "retry_attempts": 1})
+    task_id = await queue.enqueue_single_task(HELLO)
     (lease,) = await queue.backend.lease(1, 30)
-    assert await run_one(engine, config, queue, lease) is ending
-
-
-@pytest.mark.parametrize(("failures", "ending"), [(6, Ending.FAILED), (7, Ending.DEFERRED)])
-async def test_an_outage_that_is_too_slow_to_be_counted_defers_what_ran_out_of_time(
-    failures: int, ending: Ending, config: AudioConfig, queue: QueueService
-) -> None:
-    """Calls hang, so that TASK_TIMEOUT comes before ten have failed; more have than a single text may be blamed for."""
-    config = config.model_copy(update={"task_timeout": 0.05, "retry_attempts": 6})
-    pacer = Pacer(queue.backend.limits, lambda: config)
-
-    async def fail() -> None:
-        async with pacer.call(str(config.default_tts_model)):
-            raise TTSUnavailableError("no answer", code=ErrorCode.TIMEOUT)
-
-    for _ in range(failures):
-        with pytest.raises(TTSUnavailableError):
-            await fail()
-    await queue.enqueue_single_task(HELLO)
-    (lease,) = await queue.backend.lease(1, 30)
-    assert await run_one(PacedEngine(HangingEngine(), pacer), config, queue, lease) is ending
+    calls = 0
+    while True:
+        engine = HangingEngine() if hangs else ScriptedEngine([TTSUnavailableError("no answer", code=code)])
+        ending = await run_one(engine, config, queue, lease)
+        calls += engine.cancelled if isinstance(engine, HangingEngine) else len(engine.asked)
+        if ending is not Ending.DEFERRED:
+            break
+        queue.backend._shared.delayed[0] = (0, *queue.backend._shared.delayed[0][1:])  # type: ignore[attr-defined]
+        (lease,) = await queue.backend.lease(1, 30)
+    result = await queue.get_task_result(task_id)
+    assert result
+    assert (calls, ending, result.error_code) == (4, Ending.FAILED, code)
 
 
 async def test_a_failure_of_its_own_is_final(config: AudioConfig, queue: QueueService) -> None:
@@ -579,7 +584,7 @@ async def test_a_finished_task_leaves_no_work_to_the_garbage_collector(
     """Nothing of it stays until the garbage collector comes: that would cost a fifth of a quick worker's time."""
     await queue.enqueue_single_task(HELLO)
     (lease,) = await queue.backend.lease(1, 30)
-    run = TaskRun(lease, queue, TTSService(config, engine=ScriptedEngine()), lambda: config)
+    run = JobRun(lease, queue, TTSService(config, engine=ScriptedEngine()), lambda: config)
     known = weakref.ref(run)
     gc.disable()
     try:
@@ -627,7 +632,7 @@ async def test_a_worker_without_its_lease_writes_nothing(
     queue_of_the_frozen = QueueService(config=config)
     queue_of_the_frozen.hold = lambda lease, until, lost: None  # type: ignore[assignment,method-assign,return-value]
     queue_of_the_frozen.let_go = lambda held: None  # type: ignore[method-assign]
-    late = TaskRun(stale, queue_of_the_frozen, TTSService(config, engine=Usurped(config, rival)), lambda: config)
+    late = JobRun(stale, queue_of_the_frozen, TTSService(config, engine=Usurped(config, rival)), lambda: config)
     assert await asyncio.create_task(late.run()) is Ending.LOST
     (path,) = config.output_dir.iterdir()
     assert [path.read_bytes()] == written
@@ -643,7 +648,7 @@ async def test_a_file_of_a_worker_that_died_is_the_tasks_own(
     """It wrote the file and died before it could tell: the next worker takes it over, and calls nobody."""
     task_id = await queue.enqueue_single_task(request_)
     (lease,) = await queue.backend.lease(1, 30)
-    died = TaskRun(lease, queue, TTSService(config, engine=ScriptedEngine()), lambda: config)
+    died = JobRun(lease, queue, TTSService(config, engine=ScriptedEngine()), lambda: config)
 
     async def die(*_: object, **__: object) -> bool:
         raise asyncio.CancelledError
@@ -769,7 +774,7 @@ async def test_paid_audio_waits_for_the_queue(
         return await progress(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(queue.backend, "progress", sometimes)
-    monkeypatch.setattr("audio_api.services.task_run._PAUSE_S", 0.01)
+    monkeypatch.setattr("audio_api.services.job_run._PAUSE_S", 0.01)
     assert await run_one(ScriptedEngine(), config, queue, lease) is Ending.SUCCEEDED
     assert await state_of(queue, task_id) is JobState.SUCCEEDED
 
@@ -905,7 +910,7 @@ async def test_handing_back_does_not_wait_for_a_dead_queue(
         await asyncio.Event().wait()
         return False
 
-    monkeypatch.setattr("audio_api.services.task_run._HAND_BACK_S", 0.05)
+    monkeypatch.setattr("audio_api.services.job_run._HAND_BACK_S", 0.05)
     monkeypatch.setattr(queue.backend, "release", never)
     engine = HangingEngine()
     worker = worker_with(engine, brief, queue)
@@ -923,11 +928,11 @@ async def test_a_redelivered_task_waits_for_its_older_run(config: AudioConfig, q
     tts = TTSService(config, engine=engine)
     await queue.enqueue_single_task(NAMED)
     (first,) = await queue.backend.lease(1, 30)
-    older = asyncio.create_task(TaskRun(first, queue, tts, lambda: config).run())
+    older = asyncio.create_task(JobRun(first, queue, tts, lambda: config).run())
     await engine.begun.wait()
     await queue.backend.release(first)
     (second,) = await queue.backend.lease(1, 30)
-    younger = asyncio.create_task(TaskRun(second, queue, tts, lambda: config).run())
+    younger = asyncio.create_task(JobRun(second, queue, tts, lambda: config).run())
     assert await older is Ending.LOST
     engine.go_on.set()
     assert await younger is Ending.SUCCEEDED

@@ -17,8 +17,8 @@ from project import ROOT
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator
 from audio_api.models.audio_request import AudioRequest
+from audio_api.services.job_codec import TaskResult
 from audio_api.services.queue_service import QueueService
-from audio_api.services.tasks import TaskResult
 
 WORKER = ("-m", "audio_api", "worker")
 READY = "worker begins"

@@ -866,7 +866,16 @@ return 1
 """
 
 _LIMITS = (pkgutil.get_data("audio_api.queues", "lua/limits.lua") or b"").decode()
-_STEPS_OF_LIMITS = ("take", "close_gate", "learn", "open_gate", "pause_all", "resume_all")
+_STEPS_OF_LIMITS = (
+    "take",
+    "count_failure",
+    "is_circuit_open",
+    "close_gate",
+    "learn",
+    "open_gate",
+    "pause_all",
+    "resume_all",
+)
 
 STEPS = {
     "enqueue": ENQUEUE,

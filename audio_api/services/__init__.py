@@ -22,15 +22,15 @@ if TYPE_CHECKING:
         TTSVoiceNotFoundError,
         WorkerServiceError,
     )
+    from audio_api.services.job_codec import (
+        TaskResult,
+    )
     from audio_api.services.one_liner import (
         asay,
         say,
     )
     from audio_api.services.queue_service import (
         QueueService,
-    )
-    from audio_api.services.tasks import (
-        TaskResult,
     )
     from audio_api.services.tts_service import (
         TTSService,
@@ -63,7 +63,7 @@ _HOME = {
         "say",
     ),
     "audio_api.services.queue_service": ("QueueService",),
-    "audio_api.services.tasks": ("TaskResult",),
+    "audio_api.services.job_codec": ("TaskResult",),
     "audio_api.services.tts_service": ("TTSService",),
     "audio_api.services.worker_service": (
         "WorkerManager",

@@ -75,24 +75,21 @@ class OutputPlace:
             self.problem, self._need_bytes = None, 0
         self._looked_at = time.monotonic()
 
-    def keep(self, task_id: str, failed: AudioResponse) -> None:
-        """Keep the sound that could not be written for the next time this process has the task.
+    def keep(self, task_id: str, response: AudioResponse) -> None:
+        """Keep the sound that could not be written, for the next time this process has the task.
 
         The oldest sounds go when all of them have more than 64 MB.
 
         Args:
             task_id: The task.
-            failed: Its response; without ``unsaved_audio`` nothing is kept.
+            response: What became of it now; without ``unsaved_audio`` nothing of it is kept.
         """
-        if failed.unsaved_audio:
-            self._unsaved[task_id] = failed
+        self._unsaved.pop(task_id, None)
+        if response.unsaved_audio:
+            self._unsaved[task_id] = response
         while sum(len(each.unsaved_audio or b"") for each in self._unsaved.values()) > _UNSAVED_BYTES:
             del self._unsaved[next(iter(self._unsaved))]
 
     def kept(self, task_id: str) -> AudioResponse | None:
         """The response that was kept for a task; ``None``: there is none."""
         return self._unsaved.get(task_id)
-
-    def forget(self, task_id: str) -> None:
-        """Let the sound of a task go, which needs it no more."""
-        self._unsaved.pop(task_id, None)

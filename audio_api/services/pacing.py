@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from copy import copy
 from datetime import UTC, datetime
 from math import inf
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
@@ -23,45 +24,32 @@ from audio_api.errors import (
     ErrorCode,
     QueueServiceError,
     TTSAudioError,
-    TTSAuthenticationError,
     TTSContentBlockedError,
     TTSQuotaError,
     TTSRateLimitError,
     TTSUnavailableError,
 )
-from audio_api.queues.limits import Admission, CallLimits, MemoryLimits, Rates
+from audio_api.queues.limits import ARRIVAL, Admission, CallLimits, MemoryLimits, Rates
 from audio_api.retry import Clock
+from audio_api.services.circuit_breaker import PROBE_S, CircuitBreaker
+from audio_api.services.recovery import rule_for
 from audio_api.services.time_limit import uncounted
 
 logger = logging.getLogger(__name__)
 
+_Answer = TypeVar("_Answer")
+
 MINUTE_S = 60.0
-# A place in the window is free when its call is a window old where it arrived, and calls take different times to get
-# there: a new connection alone takes some tenths of a second. This much longer leaves 95 % of the quota in use.
-_ARRIVAL = 1.045
-# A call that must wait longer than a minute and a half hands its job back, so that others may use its slot.
+# A call that must wait longer than a minute and a half puts its job back, so that others may use its slot.
 _LONGEST_WAIT_S = 90.0
-# At 40 % failures, the rate that users report, ten in a row come once in ten thousand calls.
-_FAILURES_OF_AN_OUTAGE = 10
-# A task may use up its attempts before ten calls have failed. From the third answer 5xx on, without another in between,
-# or the second where a task has no third, its last attempt puts it off instead of failing it: seconds lost by chance.
-_FEWEST_LIKE_AN_OUTAGE, _FAILURES_LIKE_AN_OUTAGE = 2, 3
-# One call a second after an outage was noticed, then one every five: found within five seconds after its end.
-_FIRST_PROBE_S, _PROBE_S = 1.0, 5.0
 # What a 429 without a delay means: a minute's quota is used up.
 _UNNAMED_PAUSE_S = 60.0
 # What has been spent in ten minutes is what the account may not exceed: in as many it is surely less.
 _LONGEST_ACCOUNT_PAUSE_S = 600.0
-# Whoever cannot ask how many others there are calls as if there were ten.
+# The first calls that are made beside others leave one by one: a quota that is not known refuses few of them.
+_FIRST_GAP_S = 0.025
+# A worker that cannot ask how many others there are calls as if there were ten.
 _BLIND_SHARE = 10
-DOWN = {
-    ErrorCode.UNAVAILABLE,
-    ErrorCode.TIMEOUT,
-    ErrorCode.CONNECTION_FAILED,
-    ErrorCode.CONNECTION_BROKEN,
-    ErrorCode.UNREADABLE_REPLY,
-}
-"""Nobody answered, or the server is in trouble; whatever else comes back shows that it is up."""
 
 
 class Gatekeeper(Protocol):
@@ -70,16 +58,13 @@ class Gatekeeper(Protocol):
     def call(self, model: str) -> AbstractAsyncContextManager[None]:
         """Wait for a turn, make the call within, and learn from its outcome."""
 
-    def check(self, model: str) -> None:
-        """Raise when calls are in vain now."""
 
-
-async def _settle_account(limits: CallLimits, turn: Admission, error: AudioAPIError | None) -> None:
+async def _settle_account(limits: CallLimits, admission: Admission, error: AudioAPIError | None) -> None:
     """Pause every model when the account has spent too much, and go on when a call gets through."""
     if error is not None and error.code is ErrorCode.SPEND_LIMITED:
         logger.warning("the account has spent too much in ten minutes; no model is called", extra={"error": str(error)})
-        await limits.pause_all(error.retry_after_s or _UNNAMED_PAUSE_S, _LONGEST_ACCOUNT_PAUSE_S, _PROBE_S)
-    elif turn.of_account and (error is None or isinstance(error, TTSAudioError | TTSContentBlockedError)):
+        await limits.pause_all(error.retry_after_s or _UNNAMED_PAUSE_S, _LONGEST_ACCOUNT_PAUSE_S, PROBE_S)
+    elif admission.of_account and (error is None or isinstance(error, TTSAudioError | TTSContentBlockedError)):
         await limits.resume_all()
 
 
@@ -103,27 +88,24 @@ class AccountPause:
         Raises:
             TTSRateLimitError: With the code ``SPEND_LIMITED``: that is further away than a call waits.
         """
-        turn = await self._turn(model)
+        admission = await self._admission(model)
         try:
             yield
         except AudioAPIError as error:
-            await _settle_account(self._limits, turn, error)
+            await _settle_account(self._limits, admission, error)
             raise
-        await _settle_account(self._limits, turn, None)
+        await _settle_account(self._limits, admission, None)
 
-    def check(self, model: str) -> None:
-        """Let every question pass: it costs nothing."""
-
-    async def _turn(self, model: str) -> Admission:
-        while (turn := await self._limits.take(model, _NO_RATES)).wait_s:
-            if turn.wait_s > self._longest_s:
+    async def _admission(self, model: str) -> Admission:
+        while (admission := await self._limits.take(model, _NO_RATES)).wait_s:
+            if admission.wait_s > self._longest_s:
                 raise TTSRateLimitError(
-                    f"the account has spent as much as it may; no model is called for {turn.wait_s:,.0f} s",
+                    f"the account has spent as much as it may; no model is called for {admission.wait_s:,.0f} s",
                     code=ErrorCode.SPEND_LIMITED,
-                    retry_after_s=turn.wait_s,
+                    retry_after_s=admission.wait_s,
                 )
-            await self._clock.sleep(turn.wait_s)
-        return turn
+            await self._clock.sleep(admission.wait_s)
+        return admission
 
 
 _NO_RATES = Rates(per_window=None, window_s=0.0, per_day=None, day_end=lambda _: inf)
@@ -151,161 +133,129 @@ class Pacer:
         clock: Clock | None = None,
         window_s: float = MINUTE_S,
     ) -> None:
-        self._limits = limits
         self._settings = settings
         self._clock = clock or Clock()
-        self._window_s = window_s * _ARRIVAL
+        self._window_s = window_s * ARRIVAL
+        self._shared = limits
+        # What this process keeps to while the place that all workers share does not answer.
         self._alone = MemoryLimits(time.time)
+        self._breakers = {limits: CircuitBreaker(limits) for limits in (self._shared, self._alone)}
+        # Calls of each model that are made or wait for their turn.
+        self._in_progress: Counter[str] = Counter()
         self._blind = False
-        self._failures: Counter[str] = Counter()
-        self._refusals: Counter[str] = Counter()
 
     @asynccontextmanager
     async def call(self, model: str) -> AsyncIterator[None]:
         """Wait for a turn, make the call within, and let the others know what its outcome means for them.
 
         Raises:
-            TTSRateLimitError: Not retryable: the turn is further away than a job should wait; ``retry_after_s`` tells
-                when to come back.
-            TTSUnavailableError: With the code ``OUTAGE``: the API serves nobody, as far as this process can tell. Not
-                retryable when that is certain enough to cease all calls but a probe.
+            TTSRateLimitError: Not retryable: the turn is further away than a job waits; ``retry_after_s`` says when to
+                come back.
+            TTSUnavailableError: With the code ``CIRCUIT_OPEN``, not retryable: the same, as calls have failed in a row.
+            AudioAPIError: The call's own; not retryable when it finds the circuit open.
         """
-        turn = await self._turn(model)
+        self._in_progress[model] += 1
         try:
-            yield
-        except AudioAPIError as error:
-            await self._settle(turn, error)
-            if await self._is_everybodys(error, model, turn):
-                raise _outage(error, retryable=False) from None
-            if error.code in DOWN and self._refusals[model] >= self._like_an_outage():
-                # What may have been billed ends the run, whose bill would not tell so under this code.
-                raise _outage(error, retryable=error.retryable and error.code is ErrorCode.UNAVAILABLE) from None
-            raise
-        self._note_answer(model)
-        await self._settle(turn, None)
-        if turn.probe:
-            await self._open(model)
+            admission = await self._admission(model)
+            try:
+                yield
+            except AudioAPIError as error:
+                raise await self._after(model, admission, error) from None
+            await self._settle(admission, None)
+            await self._note_answer(model, admission, serves=True)
+        finally:
+            self._in_progress[model] -= 1
 
-    def check(self, model: str) -> None:
-        """Take the API for down when, since it last served a call, more have failed than one task may make.
+    async def _after(self, model: str, admission: Admission, error: AudioAPIError) -> AudioAPIError:
+        """Let the others know of a failure; returns it, or the same without a further attempt: the circuit is open."""
+        await self._settle(admission, error)
+        if rule_for(error.code).trips:
+            if await self._tell(lambda limits: self._breakers[limits].note_failure(model)):
+                return _last(error)
+        elif error.code is not ErrorCode.SPEND_LIMITED:
+            await self._note_answer(model, admission, serves=not await self._heed(model, error))
+        return error
 
-        Raises:
-            TTSUnavailableError: With the code ``OUTAGE``.
-        """
-        if (failures := self._failures[model]) > self._settings().retry_attempts:
-            raise TTSUnavailableError(f"the last {failures} calls of {model} have failed", code=ErrorCode.OUTAGE)
-
-    def _like_an_outage(self) -> int:
-        return max(_FEWEST_LIKE_AN_OUTAGE, min(_FAILURES_LIKE_AN_OUTAGE, self._settings().retry_attempts))
-
-    async def _turn(self, model: str) -> Admission:
+    async def _admission(self, model: str) -> Admission:
         waited_s = 0.0
         while True:
-            turn = await self._take(model)
-            if turn.wait_s == 0:
-                return turn
-            waited_s += turn.wait_s
+            admission = await self._tell(lambda limits: self._breakers[limits].admit(model, self._rates(model, limits)))
+            if admission.wait_s == 0:
+                return admission
+            waited_s += admission.wait_s
             if waited_s > _LONGEST_WAIT_S:
-                raise _come_back(f"{model} takes no further calls for {turn.wait_s:,.0f} s", turn.wait_s)
+                raise _too_far(model, admission)
             with uncounted():
-                await self._clock.sleep(turn.wait_s)
+                await self._clock.sleep(admission.wait_s)
 
-    async def _take(self, model: str) -> Admission:
+    def _rates(self, model: str, limits: CallLimits) -> Rates:
         settings = self._settings()
-        per_window, per_day = settings.rate_limit_rpm, settings.rate_limit_rpd
-        try:
-            with uncounted():
-                turn = await self._limits.take(model, Rates(per_window, self._window_s, per_day, _end_of_pacific_day))
-        except QueueServiceError as error:
-            self._warn(error)
-            share = per_window and max(1, per_window // _BLIND_SHARE)
-            return await self._alone.take(model, Rates(share, self._window_s, per_day, _end_of_pacific_day))
-        self._blind = False
-        return turn
+        per_window = settings.rate_limit_rpm
+        if per_window and limits is self._alone:
+            per_window = max(1, per_window // _BLIND_SHARE)
+        first_gap_s = _FIRST_GAP_S if self._in_progress[model] > 1 else 0.0
+        return Rates(per_window, self._window_s, settings.rate_limit_rpd, _end_of_pacific_day, first_gap_s)
 
-    def _warn(self, error: QueueServiceError) -> None:
-        """Say once in a row that the others' calls are unknown."""
-        if not self._blind:
-            self._blind = True
-            logger.warning("the shared pace is unknown; calling at a tenth of it", extra={"error": str(error)})
+    async def _settle(self, admission: Admission, error: AudioAPIError | None) -> None:
+        if admission.of_account or (error and error.code is ErrorCode.SPEND_LIMITED):
+            await self._tell(lambda limits: _settle_account(limits, admission, error))
 
-    async def _is_everybodys(self, error: AudioAPIError, model: str, turn: Admission) -> bool:
-        """Close the gate when the failure concerns every call, and tell whether it is an outage."""
-        if isinstance(error, TTSRateLimitError) and error.code is not ErrorCode.SPEND_LIMITED:
-            await self._learn(model, error)
-            pause_s = _UNNAMED_PAUSE_S if error.retry_after_s is None else min(error.retry_after_s, LONGEST_DELAY_S)
+    async def _note_answer(self, model: str, admission: Admission, *, serves: bool) -> None:
+        for breaker in self._breakers.values():
+            breaker.note_answer(model)
+        if admission.probe and serves:
+            await self._tell(lambda limits: self._breakers[limits].close(model))
+
+    async def _heed(self, model: str, refusal: AudioAPIError) -> bool:
+        """Close the gate of every worker when a quota is used up, and keep to the one that is named; whether it is."""
+        now = self._clock.now()
+        if isinstance(refusal, TTSRateLimitError):
+            wait_s = _UNNAMED_PAUSE_S if refusal.retry_after_s is None else min(refusal.retry_after_s, LONGEST_DELAY_S)
             # After more than a minute's pause one call finds out whether all may go on.
-            await self._close(model, pause_s, _PROBE_S if pause_s > MINUTE_S else 0.0)
-        elif isinstance(error, TTSQuotaError) and error.reset_at is not None:
-            reset_at = min(error.reset_at, next_pacific_midnight(self._clock.now()))
-            await self._close(model, (reset_at - self._clock.now()).total_seconds(), _PROBE_S)
-        elif error.code in DOWN or isinstance(error, TTSAuthenticationError):
-            self._refusals[model] += error.code is ErrorCode.UNAVAILABLE
-            return await self._is_outage(model, turn)
-        elif turn.probe and error.code is not ErrorCode.SPEND_LIMITED:
-            await self._open(model)
-        self._note_answer(model)
-        return False
-
-    def _note_answer(self, model: str) -> None:
-        self._failures[model] = self._refusals[model] = 0
-
-    async def _is_outage(self, model: str, turn: Admission) -> bool:
-        self._failures[model] += 1
-        if turn.probe:
-            return True
-        if self._failures[model] < _FAILURES_OF_AN_OUTAGE:
+            probe_s = PROBE_S if wait_s > MINUTE_S else 0.0
+            if (most := refusal.per_minute) and refusal.retry_after_s is not None:
+                await self._tell(lambda limits: limits.learn(model, most, wait_s))
+        elif isinstance(refusal, TTSQuotaError) and refusal.reset_at is not None:
+            wait_s = (min(refusal.reset_at, next_pacific_midnight(now)) - now).total_seconds()
+            probe_s = PROBE_S
+        else:
             return False
-        # Again after ten more: somebody else may have opened the gate, or the place that holds it forgotten it.
-        if self._failures[model] % _FAILURES_OF_AN_OUTAGE == 0:
-            logger.warning("the API is down; a call every few seconds looks whether it is back", extra={"model": model})
-            await self._close(model, _FIRST_PROBE_S, _PROBE_S)
+        await self._tell(lambda limits: limits.close_gate(model, max(0.0, wait_s), probe_s))
         return True
 
-    async def _settle(self, turn: Admission, error: AudioAPIError | None) -> None:
-        try:
-            await _settle_account(self._limits, turn, error)
-        except QueueServiceError as unknown:
-            self._warn(unknown)
-
-    async def _close(self, model: str, wait_s: float, probe_s: float = 0.0) -> None:
+    async def _tell(self, step: Callable[[CallLimits], Awaitable[_Answer]]) -> _Answer:
+        """Take a step in the place that all workers share; while that does not answer, in this process alone."""
         try:
             with uncounted():
-                await self._limits.close_gate(model, max(0.0, wait_s), probe_s)
+                answer = await step(self._shared)
         except QueueServiceError as error:
-            self._warn(error)
-
-    async def _learn(self, model: str, refusal: TTSRateLimitError) -> None:
-        """Let all workers keep from now on to the quota that a refusal names."""
-        if refusal.per_minute is None or refusal.retry_after_s is None:
-            return
-        try:
-            with uncounted():
-                await self._limits.learn(model, refusal.per_minute, min(refusal.retry_after_s, LONGEST_DELAY_S))
-        except QueueServiceError as error:
-            self._warn(error)
-
-    async def _open(self, model: str) -> None:
-        logger.info("the API serves again", extra={"model": model})
-        try:
-            with uncounted():
-                await self._limits.open_gate(model)
-        except QueueServiceError as error:
-            self._warn(error)
+            if not self._blind:
+                self._blind = True
+                logger.warning("the shared pace is unknown; calling at a tenth of it", extra={"error": str(error)})
+            return await step(self._alone)
+        self._blind = False
+        return answer
 
 
-def _come_back(message: str, wait_s: float) -> TTSRateLimitError:
-    return TTSRateLimitError(message, retryable=False, retry_after_s=wait_s)
-
-
-def _outage(error: AudioAPIError, *, retryable: bool) -> TTSUnavailableError:
-    return TTSUnavailableError(
-        f"the API serves nobody now: {error}",
-        code=ErrorCode.OUTAGE,
-        retryable=retryable,
-        retry_after_s=error.retry_after_s,
-        usage=error.usage,
+def _too_far(model: str, admission: Admission) -> AudioAPIError:
+    wait_s = admission.wait_s
+    if admission.circuit_open:
+        return TTSUnavailableError(
+            f"no call of {model} was made: its last calls failed, and its circuit is open",
+            code=ErrorCode.CIRCUIT_OPEN,
+            retryable=False,
+            retry_after_s=wait_s,
+        )
+    return TTSRateLimitError(
+        f"{model} takes no further calls for {wait_s:,.0f} s", retryable=False, retry_after_s=wait_s
     )
+
+
+def _last(error: AudioAPIError) -> AudioAPIError:
+    """The same failure, after which no further attempt is made at once."""
+    last = copy(error)
+    last.retryable = False
+    return last.with_traceback(error.__traceback__)
 
 
 class PacedEngine(SpeechEngine):
@@ -346,12 +296,7 @@ class PacedEngine(SpeechEngine):
                 yield block
 
     async def health_check(self, model: str) -> None:
-        """As the engine itself: it costs nothing and needs no turn.
-
-        Raises:
-            TTSError: As the engine itself, and as ``Pacer.check``.
-        """
-        self._pacer.check(model)
+        """As the engine itself: it costs nothing and needs no turn."""
         await self._engine.health_check(model)
 
     async def warm_up(self, model: str) -> None:

@@ -36,9 +36,7 @@ from audio_api.queues.base import (
 from audio_api.queues.memory import MemoryBackend
 from audio_api.services.health import Health
 from audio_api.services.heartbeat import Heartbeat, HeldLease
-from audio_api.services.listeners import tell
-from audio_api.services.sound_access import SoundAccess
-from audio_api.services.tasks import (
+from audio_api.services.job_codec import (
     Task,
     TaskResult,
     batch_response,
@@ -48,6 +46,8 @@ from audio_api.services.tasks import (
     job_of,
     task_result,
 )
+from audio_api.services.listeners import tell
+from audio_api.services.sound_access import SoundAccess
 
 BatchProgressCallback = Callable[[int, int], Awaitable[None] | None]
 """Called with how many requests of a batch are finished, and how many there are."""

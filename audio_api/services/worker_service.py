@@ -17,9 +17,9 @@ from typing import Any, Self, TypedDict
 from audio_api.config import AudioConfig, get_config
 from audio_api.errors import ErrorCode, QueueClosedError, QueueUnavailableError, WorkerServiceError, error_class
 from audio_api.queues.base import MAX_DELIVERIES, Lease
+from audio_api.services.job_run import Ending, JobRun, JobsInHand, hand_back
 from audio_api.services.pacing import PacedEngine, Pacer
 from audio_api.services.queue_service import QueueService
-from audio_api.services.task_run import Ending, Premises, TaskRun, hand_back
 from audio_api.services.tts_service import TTSService, make_engine
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class WorkerService:
         self._loop_task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._runs: dict[asyncio.Task[Ending], TaskRun] = {}
+        self._runs: dict[asyncio.Task[Ending], JobRun] = {}
         self._endings: Counter[Ending] = Counter()
         self._finished_at: deque[float] = deque()
         self._started_at = 0.0
@@ -173,7 +173,7 @@ class WorkerService:
                 await _check_start(self._queue, self._tts)
             self._own = own.pop_all()
         await self._warm_up()
-        self._premises = Premises.of(self._queue)
+        self._in_hand = JobsInHand.of(self._queue)
         self._worker_id, self._started_at = worker_id, time.monotonic()
         self._stopping.clear()
         self._hurry.clear()
@@ -249,7 +249,7 @@ class WorkerService:
             tasks_per_minute=len(self._finished_at),
             uptime_s=time.monotonic() - self._started_at if self._loop_task else 0.0,
             restarts=self._restarts,
-            problem=self._premises.place.problem if self._loop_task else None,
+            problem=self._in_hand.place.problem if self._loop_task else None,
         )
 
     def _state(self) -> WorkerState:
@@ -259,7 +259,7 @@ class WorkerService:
             return WorkerState.STOPPING
         if self._restarting:
             return WorkerState.RESTARTING
-        if self._premises.place.problem:
+        if self._in_hand.place.problem:
             return WorkerState.BLOCKED
         return WorkerState.WORKING if self._runs else WorkerState.IDLE
 
@@ -303,9 +303,9 @@ class WorkerService:
                 if not await self._can_write():
                     await asyncio.wait({stop}, timeout=_LOOK_S)
                     continue
-                if self._premises.alone.locked():
-                    if await self._or_stop(self._premises.alone.acquire(), stop):
-                        self._premises.alone.release()
+                if self._in_hand.alone.locked():
+                    if await self._or_stop(self._in_hand.alone.acquire(), stop):
+                        self._in_hand.alone.release()
                     continue
                 await self._begin_all(await self._lease(free, stop), stop)
         finally:
@@ -313,13 +313,13 @@ class WorkerService:
 
     async def _can_write(self) -> bool:
         """Look at the place for the files before a task is begun, whose call would be paid for in vain."""
-        return await self._premises.place.check(self._settings().output_dir) is None
+        return await self._in_hand.place.check(self._settings().output_dir) is None
 
     async def _begin_all(self, leases: list[Lease], stop: asyncio.Task[bool]) -> None:
         """Begin to work, unless files cannot be written, or a task of this process is at its last delivery."""
         last_chance = any(lease.deliveries >= MAX_DELIVERIES for lease in leases)
         can_write = await self._can_write()
-        if can_write and not last_chance and not self._premises.alone.locked():
+        if can_write and not last_chance and not self._in_hand.alone.locked():
             for lease in leases:
                 self._begin(lease)
             return
@@ -333,15 +333,15 @@ class WorkerService:
         A task that was lost twice may have killed its process, or have been next to one that did. If it kills this
         one, too, it takes nobody along.
         """
-        if not await self._or_stop(self._premises.alone.acquire(), stop):
+        if not await self._or_stop(self._in_hand.alone.acquire(), stop):
             return
         try:
-            if await self._or_stop(self._premises.empty.wait(), stop):
+            if await self._or_stop(self._in_hand.empty.wait(), stop):
                 for lease in await self._queue.backend.lease(1, self._settings().lease_time):
                     self._begin(lease)
-                await self._or_stop(self._premises.empty.wait(), stop)
+                await self._or_stop(self._in_hand.empty.wait(), stop)
         finally:
-            self._premises.alone.release()
+            self._in_hand.alone.release()
 
     @staticmethod
     async def _or_stop(waiting: Coroutine[Any, Any, bool], stop: asyncio.Task[bool]) -> bool:
@@ -379,7 +379,7 @@ class WorkerService:
             await hand_back(self._queue, lease)
 
     def _begin(self, lease: Lease) -> None:
-        run = TaskRun(lease, self._queue, self._tts, self._settings)
+        run = JobRun(lease, self._queue, self._tts, self._settings)
         task = asyncio.create_task(run.run(), name=f"{self._worker_id} {lease.job_id}")
         self._runs[task] = run
         task.add_done_callback(self._end)

@@ -1,4 +1,4 @@
-"""One task in a worker's hands: from the payload to a result that becomes visible exactly once."""
+"""One job in a worker's hands: from the payload to a result that becomes visible exactly once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import traceback
 import wave
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from math import inf
 from pathlib import Path
@@ -26,33 +25,28 @@ from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
 from audio_api.models.filenames import safe_filename
 from audio_api.queues.base import MAX_DELIVERIES, Lease
+from audio_api.services.circuit_breaker import CircuitBreaker
+from audio_api.services.job_codec import decode_request, encode_result
 from audio_api.services.output_place import OutputPlace
-from audio_api.services.pacing import DOWN
 from audio_api.services.queue_service import QueueService
-from audio_api.services.tasks import decode_request, encode_result
+from audio_api.services.recovery import History, PutBack, put_back
 from audio_api.services.time_limit import TimeLimit, time_limit
 from audio_api.services.tts_service import SpeechDraft, TTSService
 
 logger = logging.getLogger(__name__)
 
-# When nobody says how long: a minute's quota, and what a person must put right.
-_MINUTE_S, _REPAIR_S, _CREDIT_S = 60.0, 60.0, 300.0
-# A server that refuses connections, or serves nobody, may be back any moment.
-_RECONNECT_S = 5.0
-# Deferred tasks come back spread over this time, rather than all at once.
+# Jobs that were put back together come back spread over this time.
 _SPREAD_S = 5.0
-# Handing a task back must not hold a shutdown up; its lease runs out by itself.
+# Putting a job back must not hold a shutdown up; its lease runs out by itself.
 _HAND_BACK_S = 2.0
+# How long a worker waits before it asks a queue again that did not answer.
 _PAUSE_S = 0.5
-# After so many refusals by a place that takes other files the task itself is to blame.
+# After so many refusals by a folder that takes other files the job itself is to blame.
 _MOST_WRITES = 3
-# With these a task ends before the pace has seen enough failures to tell an outage.
-_PERHAPS_DOWN = {*DOWN, ErrorCode.TASK_TIMEOUT}
-_SURELY_DOWN = {*DOWN, ErrorCode.OUTAGE}
 
 
 class Ending(StrEnum):
-    """What became of a task in this worker's hands."""
+    """What became of a job in this worker's hands."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -62,39 +56,39 @@ class Ending(StrEnum):
     LOST = "lost"
 
 
-class Premises:
-    """The runs of one queue in this process, whoever began them.
+class JobsInHand:
+    """The jobs of one queue that this process works on, of all its workers.
 
     Attributes:
-        runs: By task.
-        alone: Held by who must be alone: nobody else may begin a run.
+        runs: By job.
+        alone: Held by a worker whose job must run alone: no other run may begin.
         empty: Set while there are no runs.
         place: Where their files go.
     """
 
-    _known: ClassVar[WeakKeyDictionary[QueueService, Premises]] = WeakKeyDictionary()
+    _known: ClassVar[WeakKeyDictionary[QueueService, JobsInHand]] = WeakKeyDictionary()
 
     def __init__(self) -> None:
-        self.runs: dict[str, TaskRun] = {}
+        self.runs: dict[str, JobRun] = {}
         self.alone = asyncio.Lock()
         self.empty = asyncio.Event()
         self.empty.set()
         self.place = OutputPlace()
 
     @classmethod
-    def of(cls, queue: QueueService) -> Premises:
+    def of(cls, queue: QueueService) -> JobsInHand:
         """Those of a queue."""
         if queue not in cls._known:
             cls._known[queue] = cls()
         return cls._known[queue]
 
-    def enter(self, run: TaskRun) -> TaskRun | None:
-        """Register a run; returns another one of the same task that has lost its lease and is still here."""
+    def enter(self, run: JobRun) -> JobRun | None:
+        """Register a run; returns another one of the same job that has lost its lease and has not ended yet."""
         older, self.runs[run.lease.job_id] = self.runs.get(run.lease.job_id), run
         self.empty.clear()
         return older
 
-    def leave(self, run: TaskRun) -> None:
+    def leave(self, run: JobRun) -> None:
         """A run has ended."""
         if self.runs.get(run.lease.job_id) is run:
             del self.runs[run.lease.job_id]
@@ -102,7 +96,7 @@ class Premises:
             self.empty.set()
 
 
-class TaskRun:
+class JobRun:
     """The work on one lease.
 
     Calls may be repeated by another worker after this one died, was frozen or cut off; what can be seen may not:
@@ -126,9 +120,9 @@ class TaskRun:
         self._time = TimeLimit()
         self._cancelled_as: Ending | None = None
         self._settling = False
-        self._note: dict[str, object] = {}
-        self._premises = Premises.of(queue)
-        self._older = self._premises.enter(self)
+        self._note: dict[str, object] = asdict(History.from_note(lease.progress or {}))
+        self._in_hand = JobsInHand.of(queue)
+        self._older = self._in_hand.enter(self)
 
     async def run(self) -> Ending:
         """Work until the task is finished, handed back or lost; runs in an asyncio task of its own."""
@@ -149,7 +143,7 @@ class TaskRun:
             return await self._give_up(error)
         finally:
             self._queue.let_go(held)
-            self._premises.leave(self)
+            self._in_hand.leave(self)
 
     async def _end_older_run(self) -> None:
         """Let a run of the same task that lost its lease in this very process leave its file first."""
@@ -188,8 +182,9 @@ class TaskRun:
             # The file is the task's own; only its subtitles are not all there.
             request, earlier = request.model_copy(update={"overwrite": True}), None
         response = _response_to(earlier) if earlier else await self._speak_and_write(request)
-        if (wait_s := await self._deferral_s(response)) is not None:
-            return await self._defer(response, wait_s)
+        model = str(request.model or self._settings().default_tts_model)
+        if not response.success and (back := await self._put_back(response, model)):
+            return await self._defer(response, back)
         done = self._queue.backend.finish(self.lease, encode_result(response), success=response.success)
         return await self._settle(Ending.SUCCEEDED if response.success else Ending.FAILED, done)
 
@@ -199,14 +194,13 @@ class TaskRun:
 
     async def _speak_and_write(self, request: AudioRequest) -> AudioResponse:
         """Speak; write again what its place refused, but takes now: another file may have filled it for a moment."""
-        task_id, place = self.lease.job_id, self._premises.place
+        task_id, place = self.lease.job_id, self._in_hand.place
         for _ in range(_MOST_WRITES):
             response = await self._speak(request, place.kept(task_id))
-            if response.error_code is not ErrorCode.OUTPUT_FAILED:
-                place.forget(task_id)
-                break
             place.keep(task_id, response)
-            if await place.check_again(self._settings().output_dir, response):
+            if response.error_code is not ErrorCode.OUTPUT_FAILED or await place.check_again(
+                self._settings().output_dir, response
+            ):
                 break
         return response
 
@@ -248,33 +242,33 @@ class TaskRun:
             if not await self._queue.backend.progress(self.lease, self._note):
                 self._lose()
 
-    async def _deferral_s(self, response: AudioResponse) -> float | None:
-        """Seconds until the task should be tried again, when its failure is not its own; ``None``: it is."""
-        match response.error_code:
-            case ErrorCode.RATE_LIMITED | ErrorCode.SPEND_LIMITED:
-                return _MINUTE_S if response.retry_after_s is None else response.retry_after_s
-            case ErrorCode.QUOTA_EXHAUSTED if response.reset_at is not None:
-                return max(0.0, (response.reset_at - datetime.now(UTC)).total_seconds())
-            case ErrorCode.CREDIT_EXHAUSTED:
-                return _CREDIT_S
-            case ErrorCode.CONNECTION_FAILED | ErrorCode.OUTAGE:
-                return _RECONNECT_S
-            case ErrorCode.OUTPUT_FAILED if self._premises.place.problem:
-                return _RECONNECT_S
-            case ErrorCode.AUTHENTICATION | ErrorCode.CONFIGURATION:
-                # A key that is refused everywhere is nothing the task could help; a voice it may not use is.
-                return None if await self._tts.health_check() else _REPAIR_S
-            case code if code in _PERHAPS_DOWN:
-                # An API that serves nobody, or cannot even be asked about its model, is down; else it may be the text.
-                return _RECONNECT_S if (await self._tts.health_check()).error_code in _SURELY_DOWN else None
-        return None
-
-    async def _defer(self, response: AudioResponse, wait_s: float) -> Ending:
-        wait_s += random.random() * _SPREAD_S  # noqa: S311 - spreads load, hides nothing
-        logger.warning(
-            "task is deferred",
-            extra={"task_id": self.lease.job_id, "error_code": response.error_code, "wait_s": round(wait_s, 1)},
+    async def _put_back(self, failure: AudioResponse, model: str) -> PutBack | None:
+        """Ask the table what becomes of the job; ``None``: it fails."""
+        circuit_open = False
+        with suppress(QueueServiceError):
+            circuit_open = await CircuitBreaker(self._queue.backend.limits).is_open(model)
+        return put_back(
+            failure,
+            History.from_note(self._note),
+            now_s=time.time(),
+            max_age_s=self._settings().task_max_age,
+            circuit_open=circuit_open,
+            can_write=self._in_hand.place.problem is None,
         )
+
+    async def _defer(self, failure: AudioResponse, back: PutBack) -> Ending:
+        wait_s = back.delay_s + random.random() * min(_SPREAD_S, back.delay_s)  # noqa: S311 - spreads load, hides nothing
+        logger.warning(
+            "job is put back",
+            extra={
+                "task_id": self.lease.job_id,
+                "error_code": failure.error_code,
+                "tries": back.history.tries,
+                "wait_s": round(wait_s, 1),
+            },
+        )
+        if back.history != History.from_note(self._note):
+            await self._note_down(self._note | asdict(back.history))
         return await self._settle(Ending.DEFERRED, self._queue.backend.release(self.lease, wait_s))
 
     async def _give_up(self, error: Exception) -> Ending:
@@ -289,25 +283,36 @@ class TaskRun:
         return await self._settle(Ending.BURIED, self._queue.backend.bury(self.lease, reason))
 
     async def _announce(self, name: str, file: os.stat_result) -> float:
-        """Tell the queue which file comes; returns until when, in monotonic seconds, nobody else can have the task.
+        """Tell the queue which file comes; returns until when, in monotonic seconds, no other worker can have the job.
 
         Raises:
-            WorkerServiceError: Another worker may have the task by now.
+            WorkerServiceError: Another worker may have the job by now.
         """
         note = self._note | {"file": name, **_identity(file)}
-        # What was paid for is kept until the queue is back, however long that takes.
+        while True:
+            await self._note_down(note)
+            asked_at = time.monotonic()
+            with suppress(QueueUnavailableError):
+                if not await self._queue.backend.renew([self.lease]):
+                    raise _lost(self.lease)
+                return asked_at + self.lease.lease_s
+
+    async def _note_down(self, note: dict[str, object]) -> None:
+        """Keep a note with the job; what was paid for waits for the queue, however long that takes.
+
+        Raises:
+            WorkerServiceError: Another worker may have the job by now.
+        """
         with self._time.paused():
             while True:
                 try:
                     held = await self._queue.backend.progress(self.lease, note)
-                    asked_at = time.monotonic()
-                    held = held and bool(await self._queue.backend.renew([self.lease]))
                 except QueueUnavailableError:
                     await asyncio.sleep(_PAUSE_S)
                     continue
                 if not held:
                     raise _lost(self.lease)
-                return asked_at + self.lease.lease_s
+                return
 
     async def _earlier_file(self, request: AudioRequest) -> _EarlierFile | None:
         """The file that an earlier worker wrote for this very task, before it died."""
