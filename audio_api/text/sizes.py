@@ -23,7 +23,11 @@ class SizeOf(dict[str, float]):
 
 
 def _char_columns(char: str) -> int:
-    """Columns of a fixed-width screen; Chinese, Japanese, Korean and emoji take two."""
+    """Columns of a fixed-width screen; Chinese, Japanese, Korean and emoji take two.
+
+    ``wcwidth`` counts for terminals, where 441 vowel signs of Indic scripts have no column of their own; in a line of
+    subtitles they take room.
+    """
     if unicodedata.category(char) in {"Mn", "Me", "Cf"}:
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
