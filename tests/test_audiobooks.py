@@ -133,7 +133,7 @@ async def test_silence_in_the_text_is_exact(config: AudioConfig, folder: Path) -
 
 
 async def test_a_file_for_each_chapter_and_a_feed(config: AudioConfig, gemini_emulator: Emulator, folder: Path) -> None:
-    """Each is the whole chapter; a second run calls nothing, writes nothing anew, and says what is there."""
+    """Each is the whole chapter; a second run calls nothing, writes nothing again, and says what is there."""
     text = made(cover=Cover(epubs.JPEG, "image/jpeg"))
     target = {"book_format": "mp3", "rss_base_url": "https://example.org/the river/"}
     first = await spoken(text, config, target=target)

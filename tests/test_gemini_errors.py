@@ -18,11 +18,12 @@ import pydantic
 import pytest
 from gemini_faults import EXPECTED, KEY, MODEL, TEXT, Failed, Heard, engine_for, every_trace, outcome
 
+from audio_api import clock
+from audio_api.clock import next_pacific_midnight
 from audio_api.emulator import Emulator, Fault
 from audio_api.emulator.speech import synthesize
-from audio_api.engines import gemini_errors
 from audio_api.engines.base import SpeechAudio
-from audio_api.engines.gemini_errors import classify, next_pacific_midnight
+from audio_api.engines.gemini_errors import classify
 from audio_api.errors import (
     AudioAPIError,
     ConfigurationError,
@@ -148,7 +149,7 @@ def test_pacific_midnight_is_never_early_without_time_zones(monkeypatch: pytest.
     def missing(name: str) -> None:
         raise ZoneInfoNotFoundError(name)
 
-    monkeypatch.setattr(gemini_errors, "ZoneInfo", missing)
+    monkeypatch.setattr(clock, "ZoneInfo", missing)
     assert next_pacific_midnight(NOW) == datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
     assert next_pacific_midnight(datetime(2026, 7, 1, 12, tzinfo=UTC)) == datetime(2026, 7, 2, 8, 0, tzinfo=UTC)
 

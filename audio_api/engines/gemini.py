@@ -4,44 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
-import threading
 import time
-import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from unicodedata import east_asian_width
 
 from pydantic import SecretStr
 
 from audio_api.audio.large_sounds import in_sound_thread
 from audio_api.config import NO_KEY
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
+from audio_api.engines.gemini_connections import Connections
 from audio_api.engines.gemini_errors import classify, objection_to, unreadable
 from audio_api.engines.gemini_habits import Habits
+from audio_api.engines.gemini_preflight import check_length, check_voices, voice_ids
 from audio_api.engines.gemini_reply import IncomingReply, Wire, current_wire, read_reply
-from audio_api.engines.gemini_request import Manner, build_request, speakers_of
+from audio_api.engines.gemini_request import Manner, build_request
 from audio_api.errors import (
     AudioAPIError,
     ConfigurationError,
-    ErrorCode,
     TTSAPIError,
     TTSModelNotFoundError,
     TTSUnavailableError,
-    TTSValidationError,
     TTSVoiceNotFoundError,
 )
 from audio_api.models.audio_request import VoiceConfig
-from audio_api.models.speech_models import Family, model_spec
-from audio_api.models.voices import VoiceName, is_custom
 from audio_api.settings import GEMINI_URL
 
 if TYPE_CHECKING:
-    import httpx2
+    pass
 
 # Whether the API is there must be known sooner than a speech is made.
 _HEALTH_TIMEOUT_S = 10.0
@@ -49,19 +42,7 @@ _HEALTH_TIMEOUT_S = 10.0
 _NO_DESCRIPTIONS = {404, 405, 501}
 _REFUSALS_OF_NOTHING = {400, 422, 429}
 
-# A character is half a token or three of sound at most: most texts are short enough at a glance.
-_MOST_TOKENS_PER_CHAR = 3
-
 _CoroutineFunction = Callable[..., Awaitable[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Connection:
-    """The SDK's client for one event loop, the HTTP client below it, and the process that has both."""
-
-    sdk: Any
-    http: httpx2.AsyncClient
-    pid: int
 
 
 class GeminiEngine(SpeechEngine):
@@ -97,16 +78,13 @@ class GeminiEngine(SpeechEngine):
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api_key = SecretStr((api_key or "").strip())
-        self._base_url = base_url
         self._timeout_s = timeout_s
         self._stall_timeout_s = timeout_s if stall_timeout_s is None else stall_timeout_s
-        self._max_connections = max_connections
         self._max_input_tokens = max_input_tokens
         self._injected = client
         self._habits = Habits(None if getattr(client, "vertexai", False) is True else store)
         self._now = now
-        self._connections: dict[asyncio.AbstractEventLoop, _Connection] = {}
-        self._connecting = threading.Lock()
+        self._connections = Connections(self._api_key, base_url, timeout_s, max_connections)
         self._rehearsed = False
 
     def preflight(self, utterance: Utterance) -> None:
@@ -117,8 +95,8 @@ class GeminiEngine(SpeechEngine):
             TTSValidationError: More than two speakers, a custom voice in a dialogue, or a text that no call can speak.
         """
         self._check_key()
-        _check_voices(utterance, self._habits.family(utterance.model))
-        _check_length(utterance, self._max_input_tokens)
+        check_voices(utterance, self._habits.family(utterance.model))
+        check_length(utterance, self._max_input_tokens)
 
     async def synthesize(self, utterance: Utterance) -> SpeechAudio:
         """Make one call and unwrap its sound.
@@ -254,17 +232,11 @@ class GeminiEngine(SpeechEngine):
         async with httpx2.AsyncClient(transport=here) as http:
             utterance = Utterance((Turn("Hello.", VoiceConfig()),), model, "en-US")
             call = _speech_call(utterance, self._habits.manner(utterance))
-            await self._connect(http).sdk.aio.models.generate_content(**call)
+            await self._connections.open(http).sdk.aio.models.generate_content(**call)
 
     async def close(self) -> None:
         """Close the connections of every event loop that still runs in this process."""
-        here = asyncio.get_running_loop()
-        while self._connections:
-            loop, connection = self._connections.popitem()
-            if loop is here:
-                await connection.http.aclose()
-            elif loop.is_running() and connection.pid == os.getpid():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(connection.http.aclose(), loop))
+        await self._connections.close()
 
     def _check_key(self) -> None:
         key = self._api_key.get_secret_value()
@@ -274,55 +246,7 @@ class GeminiEngine(SpeechEngine):
             raise ConfigurationError("GEMINI_API_KEY holds characters that no key has: copy it again")
 
     async def _client(self) -> Any:
-        if self._injected is not None:
-            return self._injected
-        loop = asyncio.get_running_loop()
-        connection = self._connections.get(loop)
-        if connection is None:
-            # The first import of the SDK takes most of a second, during which the loop must not stand still.
-            connection = await asyncio.to_thread(self._connect_once, loop)
-        return connection.sdk
-
-    def _connect_once(self, loop: asyncio.AbstractEventLoop) -> _Connection:
-        from audio_api.engines.gemini_transport import open_http_client
-
-        with self._connecting:
-            for ended in [other for other in self._connections if other.is_closed()]:
-                del self._connections[ended]
-            if loop not in self._connections:
-                http = open_http_client(self._base_url, max_connections=self._max_connections)
-                self._connections[loop] = self._connect(http)
-            return self._connections[loop]
-
-    def _connect(self, http: httpx2.AsyncClient) -> _Connection:
-        import httpx2
-        from google.genai import Client, types
-        from google.genai.client import DebugConfig
-
-        # A finish reason that the SDK does not know is reported with the reply.
-        warnings.filterwarnings("ignore", r".* is not a valid \w+$", UserWarning, r"google\.genai\._common$")
-        options = types.HttpOptions(
-            base_url=self._base_url,
-            # The SDK's default, v1, does not take the fields of speech.
-            api_version="v1beta",
-            timeout=round(self._timeout_s * 1000),
-            httpx_async_client=http,
-            # Never used; without it the SDK loads two sets of TLS certificates for a client of its own.
-            httpx_client=httpx2.Client(transport=httpx2.BaseTransport()),
-        )
-        try:
-            # What is passed here, the environment cannot change: neither another cloud nor recorded replies.
-            sdk = Client(
-                vertexai=False,
-                api_key=self._api_key.get_secret_value(),
-                debug_config=DebugConfig(client_mode="api"),
-                http_options=options,
-            )
-        except ImportError:
-            problem = "GOOGLE_GENAI_HTTP_CLIENT names an HTTP client that is not installed: unset it"
-        else:
-            return _Connection(sdk, http, os.getpid())
-        raise ConfigurationError(problem)
+        return await self._connections.sdk() if self._injected is None else self._injected
 
     async def _call(self, method: str, arguments: dict[str, Any], timeout_s: float, wire: Wire) -> Any:
         client = await self._client()
@@ -380,14 +304,9 @@ async def _cut_off(events: AsyncIterator[Any]) -> None:
                 pass
 
 
-def _voice_ids(utterance: Utterance) -> list[str]:
-    voices = dict.fromkeys(turn.voice.voice_name for turn in utterance.turns)
-    return [voice for voice in voices if not isinstance(voice, VoiceName)]
-
-
 def _with_the_voice(error: TTSAPIError, utterance: Utterance) -> TTSAPIError:
     """Name the voice that the API does not know, or perhaps does not: a 404 names a model that is unknown."""
-    voices = ", ".join(_voice_ids(utterance))
+    voices = ", ".join(voice_ids(utterance))
     if not voices or not isinstance(error, TTSModelNotFoundError | TTSVoiceNotFoundError):
         return error
     if isinstance(error, TTSVoiceNotFoundError):
@@ -395,47 +314,3 @@ def _with_the_voice(error: TTSAPIError, utterance: Utterance) -> TTSAPIError:
     if utterance.model in str(error):
         return error
     return TTSAPIError(f"the API does not know the voice {voices} or the model {utterance.model}: {error}")
-
-
-def _check_voices(utterance: Utterance, family: Family) -> None:
-    speakers = speakers_of(utterance)
-    if len(speakers) > 2:
-        raise TTSValidationError(f"Gemini speaks dialogues of two; this one has {len(speakers)}: {', '.join(speakers)}")
-    ids = _voice_ids(utterance)
-    custom = list(filter(is_custom, ids))
-    if len(speakers) == 2 and custom:
-        raise TTSValidationError(
-            f"the custom voice {custom[0]} cannot take part in a dialogue: use VoiceName, or a request per turn"
-        )
-    if ids and family == "legacy":
-        raise TTSValidationError(
-            f"the {'custom ' if custom else ''}voice {ids[0]} needs a 3.8 model; {utterance.model} takes VoiceName only"
-        )
-
-
-def _check_length(utterance: Utterance, max_input_tokens: int | None) -> None:
-    spec = model_spec(utterance.model)
-    limit = min(spec.input_tokens, max_input_tokens or spec.input_tokens)
-    text, style = utterance.text, "".join(turn.style or "" for turn in utterance.turns)
-    if _MOST_TOKENS_PER_CHAR * (len(text) + len(style)) <= min(limit, spec.output_tokens):
-        return
-    tokens, audio_tokens = _input_tokens(text + style), _least_audio_tokens(text)
-    if tokens <= limit and audio_tokens <= spec.output_tokens:
-        return
-    size = f"about {tokens:,} tokens" if tokens > limit else f"more than {audio_tokens // 25:,} seconds of speech"
-    most = f"{limit:,} tokens" if tokens > limit else f"{spec.output_tokens // 25:,} seconds"
-    raise TTSValidationError(
-        f"the text is {size}, and one call takes {most}: split it at ends of sentences into shorter requests",
-        code=ErrorCode.TEXT_TOO_LONG,
-    )
-
-
-def _input_tokens(text: str) -> int:
-    """An estimate: four characters a token in English, two in other alphabets. The API has the last word."""
-    plain = len(text.encode("ascii", "ignore"))
-    return plain // 4 + (len(text) - plain) // 2
-
-
-def _least_audio_tokens(text: str) -> int:
-    """At 25 tokens a second; no voice speaks more than 25 letters, or 8 East Asian characters, a second."""
-    return sum(3 if east_asian_width(char) in "WF" else 1 for char in text if char.isalnum())

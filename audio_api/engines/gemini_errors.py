@@ -6,17 +6,15 @@ else does; they are named below. No exception is kept: those of the vendors hold
 
 from __future__ import annotations
 
-import math
 import re
 import ssl
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from audio_api.clock import next_pacific_midnight
+from audio_api.engines.gemini_answers import ErrorAnswer, ancestry, objects, quote
 from audio_api.errors import (
     AudioAPIError,
     ConfigurationError,
@@ -92,14 +90,14 @@ def classify(error: Exception, *, now: datetime, key: str = "") -> AudioAPIError
     """
     if isinstance(error, AudioAPIError):
         return error
-    if answer := _ErrorAnswer.of(error, key):
+    if answer := ErrorAnswer.of(error, key):
         return _from_status(answer, now)
     if problem := _distrust(error):
         return ConfigurationError(
             f"the certificate on the way to GEMINI_BASE_URL is not trusted ({quote(problem, key)}): a proxy or gateway "
             "with a certificate authority of its own needs SSL_CERT_FILE, the path of that authority's certificate"
         )
-    if "httpx.ProxyError" in _ancestry(type(error)) and str(error).startswith("407"):
+    if "httpx.ProxyError" in ancestry(type(error)) and str(error).startswith("407"):
         return ConfigurationError(
             "the proxy refuses the user or the password (407): HTTPS_PROXY names both, as http://user:password@host:port"
         )
@@ -121,7 +119,7 @@ class Objection(Enum):
 
 def objection_to(error: Exception) -> Objection | None:
     """What a client's exception objects to in the way the call was put; ``None``: nothing could be put otherwise."""
-    answer = _ErrorAnswer.of(error, "")
+    answer = ErrorAnswer.of(error, "")
     if answer is None or answer.status != 400:
         return None
     return next((objection for words, objection in _OBJECTIONS if words.search(answer.message)), None)
@@ -132,13 +130,8 @@ def unreadable(error: Exception) -> TTSUnavailableError:
     return TTSUnavailableError(_describe(ErrorCode.UNREADABLE_REPLY, error, ""), code=ErrorCode.UNREADABLE_REPLY)
 
 
-def _ancestry(kind: type) -> Iterator[str]:
-    for cls in kind.__mro__:
-        yield f"{cls.__module__.partition('.')[0].removesuffix('2')}.{cls.__name__}"
-
-
 def _code_of(kind: type) -> ErrorCode | None:
-    return next((_CODES[name] for name in _ancestry(kind) if name in _CODES), None)
+    return next((_CODES[name] for name in ancestry(kind) if name in _CODES), None)
 
 
 def _distrust(error: BaseException | None) -> str | None:
@@ -157,109 +150,12 @@ def _describe(code: ErrorCode, error: Exception, key: str) -> str:
     return f"{_SENTENCES[code]} ({type(error).__name__}{': ' if words else ''}{words})"
 
 
-_KEY_LIKE = re.compile(r"\bAIza[\w-]{20,}")
-
-
-# Of a page, its beginning says what is wrong.
-_MOST_CHARS = 4_000
-
-
-def quote(message: str, key: str) -> str:
-    """A server's words on one line of at most 200 characters, without the key."""
-    message = _KEY_LIKE.sub("[key]", message.replace(key, "[key]") if key else message)
-    message = "".join(char if char.isprintable() else " " for char in message[:_MOST_CHARS])
-    message = " ".join(message.split())
-    return message if len(message) <= 200 else message[:199] + "…"
-
-
-@dataclass(frozen=True, slots=True)
-class _ErrorAnswer:
-    """An HTTP answer that is an error; as text, it is fit for an error of ours.
-
-    ``is_googles`` tells whether its body is an error of Google's, as far as that can be known, and not a gateway's own.
-    """
-
-    status: int
-    name: str
-    message: str
-    details: list[Mapping[str, Any]]
-    is_googles: bool
-    headers: Mapping[str, str]
-    key: str
-
-    @classmethod
-    def of(cls, error: Exception, key: str) -> _ErrorAnswer | None:
-        """Read the SDK's ``APIError``, or an HTTP client's own error for a status."""
-        names = set(_ancestry(type(error)))
-        response = getattr(error, "response", None)
-        headers = getattr(response, "headers", None)
-        headers = headers if isinstance(headers, Mapping) else {}
-        if "google.APIError" in names:
-            document = getattr(error, "details", None)
-            status, name = getattr(error, "code", 0), getattr(error, "status", "")
-            message, details = _words(getattr(error, "message", None) or document), _details(document)
-            is_googles = _is_googles(document)
-        elif "httpx.HTTPStatusError" in names:
-            status, name, message, details = getattr(response, "status_code", 0), "", str(error), []
-            is_googles = True
-        else:
-            return None
-        return cls(
-            status if isinstance(status, int) else 0,
-            quote(name, key)[:40] if isinstance(name, str) else "",
-            message,
-            details,
-            is_googles,
-            headers,
-            key,
-        )
-
-    def of_type(self, name: str) -> Iterator[Mapping[str, Any]]:
-        """The details of one ``google.rpc`` type."""
-        return (detail for detail in self.details if str(detail.get("@type", "")).endswith(f"google.rpc.{name}"))
-
-    def __str__(self) -> str:
-        return f"{self.status} {self.name}: {quote(self.message, self.key)}".strip(" :")
-
-
-# Where gateways put their words: FastAPI, Kong, OpenAI's body, RFC 9457, and plain text.
-_WORDS = ("message", "error", "detail", "msg", "error_description", "title", "errors")
-_MARKUP = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^<>]*>", re.DOTALL | re.IGNORECASE)
-
-
-def _words(document: Any) -> str:
-    """What an error's body says, wherever a gateway has put it; empty when it says nothing."""
-    for _ in range(4):
-        if isinstance(document, list):
-            document = document[0] if document else None
-        if isinstance(document, Mapping):
-            document = next((document[name] for name in _WORDS if document.get(name)), None)
-    return _MARKUP.sub(" ", document[:_MOST_CHARS]) if isinstance(document, str) else ""
-
-
-def _is_googles(document: Any) -> bool:
-    error = document.get("error") if isinstance(document, Mapping) else None
-    if not isinstance(error, Mapping):
-        return False
-    return isinstance(error.get("code"), int) or isinstance(error.get("status"), str) or bool(_details(document))
-
-
-def _details(document: Any) -> list[Mapping[str, Any]]:
-    error = document.get("error") if isinstance(document, Mapping) else None
-    return _objects(error.get("details")) if isinstance(error, Mapping) else []
-
-
-def _objects(value: Any) -> list[Mapping[str, Any]]:
-    """The JSON objects of a list; none when it is something else."""
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
-
-
 LONGEST_DELAY_S = 600.0
 """A minute's quota and an outage are over, or worth another call, by then, whatever delay a server names."""
 
 
-def _from_status(answer: _ErrorAnswer, now: datetime) -> AudioAPIError:
-    named_s = _retry_after_s(answer, now)
+def _from_status(answer: ErrorAnswer, now: datetime) -> AudioAPIError:
+    named_s = answer.retry_after_s(now)
     retry_after_s = None if named_s is None else min(named_s, LONGEST_DELAY_S)
     match answer.status:
         case 400:
@@ -275,7 +171,7 @@ def _from_status(answer: _ErrorAnswer, now: datetime) -> AudioAPIError:
     return _from_class(answer, retry_after_s)
 
 
-def _from_class(answer: _ErrorAnswer, retry_after_s: float | None) -> AudioAPIError:
+def _from_class(answer: ErrorAnswer, retry_after_s: float | None) -> AudioAPIError:
     match answer.status // 100:
         case 2:
             return TTSUnavailableError(f"the API answered without content ({answer})", code=ErrorCode.UNREADABLE_REPLY)
@@ -313,7 +209,7 @@ _OBJECTIONS = (
 _SPENT_PAUSE_S = 60.0
 
 
-def _from_400(answer: _ErrorAnswer) -> AudioAPIError:
+def _from_400(answer: ErrorAnswer) -> AudioAPIError:
     if any(str(info.get("reason")).startswith("API_KEY_") for info in answer.of_type("ErrorInfo")):
         return TTSAuthenticationError(f"the API refused the key ({answer})")
     if _CONFUSED.search(answer.message):
@@ -328,7 +224,7 @@ def _from_400(answer: _ErrorAnswer) -> AudioAPIError:
     return TTSAPIError(f"the API refused the request ({answer})")
 
 
-def _from_404(answer: _ErrorAnswer) -> AudioAPIError:
+def _from_404(answer: ErrorAnswer) -> AudioAPIError:
     if not answer.is_googles:
         return ConfigurationError(
             f"there is no Gemini API at the address that GEMINI_BASE_URL names ({answer}): it must be the part before "
@@ -339,9 +235,9 @@ def _from_404(answer: _ErrorAnswer) -> AudioAPIError:
     return TTSModelNotFoundError(f"the API does not know the model ({answer})")
 
 
-def _from_429(answer: _ErrorAnswer, now: datetime, retry_after_s: float | None, named_s: float | None) -> AudioAPIError:
+def _from_429(answer: ErrorAnswer, now: datetime, retry_after_s: float | None, named_s: float | None) -> AudioAPIError:
     failures = answer.of_type("QuotaFailure")
-    violations = [violation for failure in failures for violation in _objects(failure.get("violations"))]
+    violations = [violation for failure in failures for violation in objects(failure.get("violations"))]
     quotas = quote(", ".join(_limit(violation) for violation in violations), answer.key) or str(answer)
     if _ZERO_LIMIT.search(answer.message) or any(violation.get("quotaValue") == "0" for violation in violations):
         return TTSQuotaError(
@@ -396,39 +292,3 @@ def _day_is_over(quotas: str, now: datetime, retry_after_s: float | None) -> TTS
     )
     error.reset_at = reset_at
     return error
-
-
-def next_pacific_midnight(now: datetime) -> datetime:
-    """When daily quotas reset: https://ai.google.dev/gemini-api/docs/rate-limits."""
-    zone = _pacific()
-    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
-    return datetime.combine(tomorrow, time(), zone).astimezone(UTC)
-
-
-def _pacific() -> tzinfo:
-    try:
-        return ZoneInfo("America/Los_Angeles")
-    except ZoneInfoNotFoundError:
-        # A machine without time zones: winter time, which in summer is an hour late rather than early.
-        return timezone(timedelta(hours=-8))
-
-
-def _retry_after_s(answer: _ErrorAnswer, now: datetime) -> float | None:
-    delays = [_duration_s(info.get("retryDelay")) for info in answer.of_type("RetryInfo")]
-    delays.append(_header_delay_s(answer.headers.get("Retry-After", ""), now))
-    return max((delay for delay in delays if delay is not None), default=None)
-
-
-def _duration_s(value: Any) -> float | None:
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)s", value) if isinstance(value, str) else None
-    return float(match[1]) if match else None
-
-
-def _header_delay_s(value: str, now: datetime) -> float | None:
-    """Seconds, or the seconds until a date (RFC 9110, section 10.2.3)."""
-    if (seconds := _duration_s(f"{value.strip()}s")) is not None:
-        return seconds
-    try:
-        return max(0.0, math.ceil((parsedate_to_datetime(value) - now).total_seconds()))
-    except (ValueError, TypeError, OverflowError):
-        return None

@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from math import inf
 from typing import Protocol, TypeVar
 
+from audio_api.clock import next_pacific_midnight
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
-from audio_api.engines.gemini_errors import LONGEST_DELAY_S, next_pacific_midnight
+from audio_api.engines.gemini_errors import LONGEST_DELAY_S
 from audio_api.errors import (
     AudioAPIError,
     ErrorCode,

@@ -3,9 +3,9 @@
 The standard library cannot tell, and a cut inside a family emoji or a Hindi syllable changes what is spoken. The rule
 is that of Unicode Annex #29, a little stricter: whatever follows a joiner or a virama stays with it.
 
-The ``regex`` package knows the annex, and the tests hold this module against it. It does not replace the module: it cuts
-Kannada and Sinhala syllables behind a virama, and it finds ends of characters only from a known beginning, which takes
-20 µs for one place in the midst of a text instead of 0.3 µs.
+The ``regex`` package knows the annex, and the tests hold this module against it. It does not replace the module: it
+cuts Kannada and Sinhala syllables behind a virama, and it finds ends of characters only from a known beginning, which
+takes 20 µs for one place in the midst of a text instead of 0.3 µs.
 """
 
 from __future__ import annotations

@@ -1,0 +1,117 @@
+"""The SDK's clients for the Gemini API, one for each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from audio_api.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import httpx2
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The SDK's client for one event loop, the HTTP client below it, and the process that has both."""
+
+    sdk: Any
+    http: httpx2.AsyncClient
+    pid: int
+
+
+class Connections:
+    """Clients that are made when an event loop first needs one.
+
+    Args:
+        api_key: The Gemini API key.
+        base_url: Where the API is; variables such as ``GOOGLE_GEMINI_BASE_URL`` have no effect.
+        timeout_s: Seconds one call may take in total.
+        max_connections: Calls that may be in progress at once in one event loop.
+    """
+
+    def __init__(self, api_key: SecretStr, base_url: str, timeout_s: float, max_connections: int) -> None:
+        self._api_key = api_key
+        self._base_url = base_url
+        self._timeout_s = timeout_s
+        self._max_connections = max_connections
+        self._by_loop: dict[asyncio.AbstractEventLoop, Connection] = {}
+        self._connecting = threading.Lock()
+
+    async def sdk(self) -> Any:
+        """The SDK's client for the running event loop.
+
+        Raises:
+            ConfigurationError: The proxy or the environment is wrong.
+        """
+        loop = asyncio.get_running_loop()
+        connection = self._by_loop.get(loop)
+        if connection is None:
+            # The first import of the SDK takes most of a second, during which the loop must not stand still.
+            connection = await asyncio.to_thread(self._connect_once, loop)
+        return connection.sdk
+
+    async def close(self) -> None:
+        """Close the connections of every event loop that still runs in this process."""
+        here = asyncio.get_running_loop()
+        while self._by_loop:
+            loop, connection = self._by_loop.popitem()
+            if loop is here:
+                await connection.http.aclose()
+            elif loop.is_running() and connection.pid == os.getpid():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(connection.http.aclose(), loop))
+
+    def _connect_once(self, loop: asyncio.AbstractEventLoop) -> Connection:
+        from audio_api.engines.gemini_transport import open_http_client
+
+        with self._connecting:
+            for ended in [other for other in self._by_loop if other.is_closed()]:
+                del self._by_loop[ended]
+            if loop not in self._by_loop:
+                http = open_http_client(self._base_url, max_connections=self._max_connections)
+                self._by_loop[loop] = self.open(http)
+            return self._by_loop[loop]
+
+    def open(self, http: httpx2.AsyncClient) -> Connection:
+        """Make the SDK's client.
+
+        Args:
+            http: What it calls through.
+
+        Raises:
+            ConfigurationError: The environment asks for an HTTP client that is not installed.
+        """
+        import httpx2
+        from google.genai import Client, types
+        from google.genai.client import DebugConfig
+
+        # A finish reason that the SDK does not know is reported with the reply.
+        warnings.filterwarnings("ignore", r".* is not a valid \w+$", UserWarning, r"google\.genai\._common$")
+        options = types.HttpOptions(
+            base_url=self._base_url,
+            # The SDK's default, v1, does not take the fields of speech.
+            api_version="v1beta",
+            timeout=round(self._timeout_s * 1000),
+            httpx_async_client=http,
+            # Never used; without it the SDK loads two sets of TLS certificates for a client of its own.
+            httpx_client=httpx2.Client(transport=httpx2.BaseTransport()),
+        )
+        try:
+            # What is passed here, the environment cannot change: neither another cloud nor recorded replies.
+            sdk = Client(
+                vertexai=False,
+                api_key=self._api_key.get_secret_value(),
+                debug_config=DebugConfig(client_mode="api"),
+                http_options=options,
+            )
+        except ImportError:
+            problem = "GOOGLE_GENAI_HTTP_CLIENT names an HTTP client that is not installed: unset it"
+        else:
+            return Connection(sdk, http, os.getpid())
+        raise ConfigurationError(problem)
