@@ -56,7 +56,7 @@ def _decode(kind: type[_Document], content: bytes, what: str) -> _Document:
         return kind.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_input=False, include_context=False, include_url=False)[0]
-        # An unknown field's name is somebody's text, too.
+        # The name of an unknown field may be private text, too.
         place = first["loc"][:-1] if first["type"] == "extra_forbidden" else first["loc"]
         where = ".".join(str(part)[:40] for part in place[:3]) or "as a whole"
         raise QueueServiceError(f"the {what} is not valid: {where}: {first['type']}") from None
@@ -163,7 +163,7 @@ def job_of(task_id: str, request: AudioRequest, not_before: float | None = None)
         QueueServiceError: The id is wrong or the request too large.
         TypeError: It is no request.
     """
-    # The likeliest slip of whoever has no type checker: enqueue_single_task("Hello").
+    # The likeliest slip without a type checker: enqueue_single_task("Hello").
     if not isinstance(request, AudioRequest):
         raise TypeError(f"a task is an AudioRequest(text=…), not a {type(request).__name__}")
     return Job(task_id, _encode(_Payload(v=1, request=request)), request.priority, not_before)

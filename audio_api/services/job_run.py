@@ -232,7 +232,7 @@ class JobRun:
                 return await draft.publish(await self._announce(*draft.file))
 
     async def _heard(self, progress: SpeechProgress) -> None:
-        """Tell the queue how far a long text is, and count its time anew: it is long, not stuck."""
+        """Tell the queue how far a long text is, and give it its whole time again: it is long, not stuck."""
         if progress.pieces_total == 1:
             return
         self._time.restart(self._settings().task_timeout)

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -179,7 +178,7 @@ class QueueService:
     async def dequeue_task(self) -> Task | None:
         """Take the next task yourself, rather than let a worker do it; ``None``: nothing waits.
 
-        It is yours until ``update_task_result``, for ``TASK_TIMEOUT`` at the most, and goes to somebody else when
+        It is yours until ``update_task_result``, for ``TASK_TIMEOUT`` at the most, and goes to another worker when
         this process dies. A task that cannot be read goes to the dead letters.
 
         Raises:
@@ -192,10 +191,13 @@ class QueueService:
             except QueueServiceError as error:
                 await self.backend.bury(lease, str(error))
                 continue
-            end = time.monotonic() + self._settings().task_timeout
-            self._taken[lease.job_id] = self.hold(lease, partial(float, end), partial(self._forget, lease.job_id))
+            self._take(lease)
             return Task(lease.job_id, request, lease.batch_id, lease.deliveries)
         return None
+
+    def _take(self, lease: Lease) -> None:
+        end_s = time.monotonic() + self._settings().task_timeout
+        self._taken[lease.job_id] = self.hold(lease, lambda: end_s, lambda: self._forget(lease.job_id))
 
     async def update_task_result(
         self, task_id: str, response: AudioResponse | None = None, *, result: AudioResponse | None = None
@@ -396,7 +398,7 @@ class QueueService:
     async def close(self) -> None:
         """End every wait with ``QueueClosedError``, and the connections. May be called twice.
 
-        Tasks taken with ``dequeue_task`` and not finished go to somebody else when their lease has run out.
+        Tasks taken with ``dequeue_task`` and not finished go to another worker when their lease has run out.
         """
         self._closed = True
         for task_id in list(self._taken):

@@ -6,13 +6,10 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 from audio_api.config import AudioConfig, get_config
 from audio_api.errors import ErrorCode, QueueClosedError, QueueUnavailableError, WorkerServiceError, error_class
@@ -21,6 +18,9 @@ from audio_api.services.job_run import Ending, JobRun, JobsInHand, hand_back
 from audio_api.services.pacing import PacedEngine, Pacer
 from audio_api.services.queue_service import QueueService
 from audio_api.services.tts_service import TTSService, make_engine
+from audio_api.services.worker_status import WorkersStatus, WorkerState, WorkerStatus
+
+__all__ = ["WorkerManager", "WorkerService", "WorkerState", "WorkerStatus", "WorkersStatus", "make_tts"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,77 +31,6 @@ _FIRST_RESTART_S, _LAST_RESTART_S = 1.0, 30.0
 _RATE_WINDOW_S = 60.0
 # How often a worker that cannot write looks whether it can.
 _LOOK_S = 1.0
-
-
-class WorkerState(StrEnum):
-    """What a worker does."""
-
-    IDLE = "idle"
-    WORKING = "working"
-    BLOCKED = "blocked"
-    RESTARTING = "restarting"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    """A worker at this moment.
-
-    Attributes:
-        worker_id: Its name.
-        state: What it does.
-        current_tasks: The tasks it works on.
-        processed: Tasks it finished, with success or without.
-        failed: Those without success, dead letters included.
-        deferred: Tasks that wait for a quota or for the end of an outage.
-        tasks_per_minute: Tasks finished in the last minute.
-        uptime_s: Seconds since it began.
-        restarts: How often its loop failed and began again.
-        problem: Why it takes no tasks now, such as a full disk; ``None``: it takes them.
-    """
-
-    worker_id: str
-    state: WorkerState
-    current_tasks: tuple[str, ...]
-    processed: int
-    failed: int
-    deferred: int
-    tasks_per_minute: int
-    uptime_s: float
-    restarts: int
-    problem: str | None = None
-
-
-class WorkersSummary(TypedDict):
-    """What awaiting ``WorkerManager.get_worker_status()`` gives.
-
-    Attributes:
-        total_workers: Workers that the manager has started.
-        running_workers: Those that have not been stopped.
-        worker_details: One entry for each worker.
-    """
-
-    total_workers: int
-    running_workers: int
-    worker_details: list[dict[str, Any]]
-
-
-class WorkersStatus(dict[str, WorkerStatus]):
-    """Every worker, by its name; awaited, it gives their summary."""
-
-    def __await__(self) -> Generator[Any, None, WorkersSummary]:
-        """The summary: each worker's fields, with ``running`` and ``tasks_processed``."""
-        details = [
-            {**asdict(each), "running": each.state is not WorkerState.STOPPED, "tasks_processed": each.processed}
-            for each in self.values()
-        ]
-        return WorkersSummary(
-            total_workers=len(details),
-            running_workers=sum(each["running"] for each in details),
-            worker_details=details,
-        )
-        yield  # makes this method a generator, as an awaitable needs
 
 
 def _settings_of(config: AudioConfig | None) -> Callable[[], AudioConfig]:
@@ -331,7 +260,7 @@ class WorkerService:
         """Take one task while this process does nothing else.
 
         A task that was lost twice may have killed its process, or have been next to one that did. If it kills this
-        one, too, it takes nobody along.
+        one, too, no other task is lost.
         """
         if not await self._or_stop(self._in_hand.alone.acquire(), stop):
             return
@@ -445,7 +374,7 @@ class WorkerManager:
         queue_service_factory: Callable[[], QueueService] | None = None,
     ) -> None:
         self._config = config
-        self._make_queue = queue_service_factory or partial(QueueService, config=config)
+        self._make_queue = queue_service_factory or (lambda: QueueService(config=config))
         self._own = AsyncExitStack()
         self._starting = asyncio.Lock()
         self._workers: dict[str, WorkerService] = {}
