@@ -33,7 +33,7 @@ MOST_COMPLEX_SHARE = 0.02
 # Of all functions. httpx, uvicorn and Starlette have 2 to 5 %.
 MOST_SINGLE_USE_SHARE = 0.23
 MOST_PARTIALS = 18
-MOST_CONTEXT_VARIABLES = 1
+MOST_CONTEXT_VARIABLES = 3
 
 
 def functions(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
