@@ -6,9 +6,10 @@ count.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from copy import copy
@@ -141,6 +142,8 @@ class Pacer:
         # What this process keeps to while the place that all workers share does not answer.
         self._alone = MemoryLimits(time.time)
         self._breakers = {limits: CircuitBreaker(limits) for limits in (self._shared, self._alone)}
+        # One call of a model asks at a time, or all that wait would ask at the moment when one may go.
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         # Calls of each model that are made or wait for their turn.
         self._in_progress: Counter[str] = Counter()
         self._blind = False
@@ -178,16 +181,18 @@ class Pacer:
         return error
 
     async def _admission(self, model: str) -> Admission:
-        waited_s = 0.0
-        while True:
-            admission = await self._tell(lambda limits: self._breakers[limits].admit(model, self._rates(model, limits)))
-            if admission.wait_s == 0:
-                return admission
-            waited_s += admission.wait_s
-            if waited_s > _LONGEST_WAIT_S:
-                raise _too_far(model, admission)
-            with uncounted():
-                await self._clock.sleep(admission.wait_s)
+        began_s = self._clock.monotonic()
+        with uncounted():
+            async with self._turns[model]:
+                while True:
+                    admission = await self._tell(
+                        lambda limits: self._breakers[limits].admit(model, self._rates(model, limits))
+                    )
+                    if admission.wait_s == 0:
+                        return admission
+                    if self._clock.monotonic() - began_s + admission.wait_s > _LONGEST_WAIT_S:
+                        raise _too_far(model, admission)
+                    await self._clock.sleep(admission.wait_s)
 
     def _rates(self, model: str, limits: CallLimits) -> Rates:
         settings = self._settings()
