@@ -25,6 +25,7 @@ from typing import TextIO
 from pydantic import ValidationError
 
 from audio_api import __version__
+from audio_api.books.command_options import add_options
 from audio_api.config import AudioConfig, get_config, reload_config
 from audio_api.errors import AudioAPIError, ConfigurationError, TTSOutputError, TTSValidationError
 from audio_api.logging_config import setup_logging
@@ -103,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     say.add_argument("--model", help="see the command models (default: DEFAULT_TTS_MODEL)")
     say.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     say.add_argument("--offline", action="store_true", help="a robotic voice, without key or network")
+    book = commands.add_parser("book", help="make an audiobook of an EPUB, Markdown or text")
+    book.set_defaults(run=_book)
+    add_options(book)
     commands.add_parser("voices", help="list the voices").set_defaults(run=_list_voices)
     commands.add_parser("languages", help="list the languages").set_defaults(run=_list_languages)
     commands.add_parser("models", help="list the models, with prices").set_defaults(run=_list_models)
@@ -273,6 +277,17 @@ def _say(arguments: argparse.Namespace) -> int:
     for warning in response.warnings:
         _complain(f"warning: {warning}")
     return DONE
+
+
+def _book(arguments: argparse.Namespace) -> int:
+    from audio_api.books.command import run
+
+    config = AudioConfig(tts_engine="offline") if arguments.offline else AudioConfig()
+    _log(config)
+    if arguments.language:
+        arguments.language = _language(arguments.language)
+    with _ended_tidily():
+        return run(arguments, config)
 
 
 def _list_voices(_: argparse.Namespace) -> int:

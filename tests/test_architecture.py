@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "emulator": {"models"},
 }
 # The programs put the parts together.
-PROGRAMS = {"__main__", "cli", "emulator.__main__", "emulator.pytest_plugin"}
+PROGRAMS = {"__main__", "books.command", "cli", "emulator.__main__", "emulator.pytest_plugin"}
 
 # Vendors' packages, and the only modules that import them.
 ONLY_IN: dict[str, str | tuple[str, ...]] = {

@@ -53,7 +53,7 @@ class Site:
             **settings,
         }
         self.config = AudioConfig(**values)
-        self._environment = {name.upper(): str(value) for name, value in values.items()}
+        self.environment = {name.upper(): str(value) for name, value in values.items()}
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, count: int = 1, program: Sequence[str] = WORKER) -> list[subprocess.Popen[bytes]]:
@@ -64,7 +64,7 @@ class Site:
                 process = subprocess.Popen(
                     [sys.executable, *program],
                     cwd=self.folder,
-                    env={**os.environ, "PYTHONPATH": str(ROOT), **self._environment},
+                    env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
                     stderr=log,
                     stdout=log,
                 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from audio_api.audio.durable import absolute, explained
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.audio.large_sounds import in_sound_thread
 from audio_api.books.audiobook import (
@@ -82,7 +83,9 @@ def target_for(
     if chosen == "m4b" and rss_base_url is not None:
         raise TTSValidationError("a feed lists one file a chapter: choose another format than m4b, such as mp3")
     name = file_name(book.title, ".m4b" if chosen == "m4b" else "")
-    where = Path(path).expanduser() if path is not None else config.output_dir / name
+    where = Path(path) if path is not None else config.output_dir / name
+    with explained(where):
+        where = absolute(where.expanduser())
     return BookTarget(book_format=chosen, path=where, overwrite=overwrite, rss_base_url=rss_base_url)
 
 
@@ -265,6 +268,7 @@ class _BookNarration:
                 path = response.raise_for_error().file_path
                 await in_sound_thread(writer.add, Path(path or ""), passage.silence_s)
                 done, seconds = done + len(passage.request.text), seconds + (response.duration or 0.0)
+                await self._progress.add(script.number, done, seconds)
             return await in_sound_thread(writer.finish, result.model, tuple(result.doubtful), tuple(result.warnings))
 
     async def _passage(self, number: int, passage: Passage, name: str, done: int, seconds: float) -> AudioResponse:
@@ -354,7 +358,8 @@ def _message(
     book: Book, chapters: Sequence[NarratedChapter], missing: Sequence[NarratedChapter], seconds: float
 ) -> str:
     if not missing:
-        return f"{len(chapters)} chapters of {book.title}, {seconds / 60:.1f} minutes"
+        count = "1 chapter" if len(chapters) == 1 else f"{len(chapters)} chapters"
+        return f"{count} of {book.title}, {seconds / 60:.1f} minutes"
     named = "; ".join(f"chapter {chapter.number} ({chapter.title[:40]}): {chapter.error}" for chapter in missing[:3])
     others = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
     return f"{len(missing)} of {len(chapters)} chapters are missing: {named}{others}"
