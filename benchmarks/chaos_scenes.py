@@ -324,7 +324,7 @@ def _malformed(chance: random.Random, number: int) -> bytes:
 
 
 async def malformed(stage: Stage) -> list[Figure]:
-    """Payloads and stream entries that are none, among good jobs."""
+    """Payloads that are none, and names in line that are no jobs, among good jobs."""
     count = stage.limits.jobs(1_000)
     foreign = count // 10
     good = await stage.enqueue(stage.limits.jobs(100))
@@ -333,7 +333,8 @@ async def malformed(stage: Stage) -> list[Figure]:
         for job in jobs:
             await queue.backend.enqueue([job])
     for number in range(foreign):
-        await stage.add_foreign_entry(**{("job", "task", "x" * 5_000)[number % 3]: stage.chance.randbytes(20)})
+        name = (f"unknown-{number}", stage.chance.randbytes(20), f"{number}" * 5_000)[number % 3]
+        await stage.add_foreign_name(name)
     good += await stage.enqueue(stage.limits.jobs(100), "Task")
     started = time.monotonic()
     stage.start(1)

@@ -259,10 +259,10 @@ class Stage:
         found = await self._client.hgetall(f"{self.key}:batch:{batch_id}")
         return {key.decode(): int(value) for key, value in found.items()}
 
-    async def add_foreign_entry(self, **fields: str | bytes) -> None:
-        """Write something into the stream that is no job."""
+    async def add_foreign_name(self, name: str | bytes) -> None:
+        """Put a name in line that is no job."""
         number = await self._client.hincrby(f"{self.key}:meta", "number", 1)
-        await self._client.xadd(f"{self.key}:band:0", fields, f"{number}-0")
+        await self._client.zadd(f"{self.key}:wait", {name: number})
 
     async def dead_letters(self) -> dict[str, str]:
         """The reason of every dead letter."""

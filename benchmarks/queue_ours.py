@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from audio_api import AudioConfig, AudioRequest, AudioResponse, QueueService, TTSService, WorkerService
 from audio_api.queues.base import Job, Lease, QueueBackend
 from audio_api.queues.memory import MemoryBackend
-from audio_api.queues.redis_streams import RedisBackend
+from audio_api.queues.redis_queue import RedisBackend
 from audio_api.services.tts_service import SpeechCallback, SpeechDraft
 
 LEASE_S = 30.0

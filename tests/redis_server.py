@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from audio_api.queues.redis_client import ACCESS
+from audio_api.queues.redis_connection import ACCESS
 
 USER, PASSWORD = "audio", "CANARY-redis-password"
 ENV_URL = "AUDIO_API_TEST_REDIS_URL"

@@ -50,7 +50,7 @@ ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "httpx2": ("engines.gemini", "doctor"),
     "soxr": ("audio.conversion", "engines.espeak_process"),
     "espeakng_loader": ("engines.espeak_process", "engines.offline"),
-    "redis": "queues.redis_client",
+    "redis": "queues.",
     "starlette": "emulator",
     "uvicorn": "emulator",
     "tenacity": "retry",

@@ -20,7 +20,7 @@ from audio_api.errors import AudioAPIError, ErrorCode
 from audio_api.models.languages import Language
 from audio_api.models.speech_models import DEFAULT_MODEL, MODEL_SPECS, VoiceModel, model_spec
 from audio_api.models.voices import VoiceName
-from audio_api.queues.redis_client import ACCESS
+from audio_api.queues.redis_connection import ACCESS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -25,8 +25,8 @@ from audio_api.doctor.live_facts import FACTS, LiveReport, check_live
 from audio_api.emulator import Emulator, Fault
 from audio_api.errors import ConfigurationError
 from audio_api.models.speech_models import model_spec
-from audio_api.queues import redis_client
-from audio_api.queues.redis_client import ping
+from audio_api.queues import redis_connection
+from audio_api.queues.redis_connection import ping
 from audio_api.retry import Clock
 
 KEY = "canary-key-never-shown"
@@ -238,7 +238,7 @@ async def test_ping_of_a_dead_socket(tmp_path: Path) -> None:
 
 async def test_ping_of_a_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes the connection and says nothing is given up on."""
-    monkeypatch.setattr(redis_client, "_PING_LIMIT_S", 0.05)
+    monkeypatch.setattr(redis_connection, "_PING_LIMIT_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert "TimeoutError" in await refusal_of(f"redis://127.0.0.1:{listener.getsockname()[1]}")
 
@@ -254,7 +254,8 @@ async def test_ping_refuses_unverified_tls(option: str) -> None:
 async def test_verified_tls_and_unknown_options(valkey: int) -> None:
     """The default, spelt out, is no reason to refuse; an option redis does not know is."""
     assert "ConnectionError" in await refusal_of(f"rediss://127.0.0.1:{free_port()}/0?ssl_cert_reqs=required")
-    assert "TypeError" in await refusal_of(f"redis://:{PASSWORD}@127.0.0.1:{valkey}/0?no_such_option=1")
+    refused = await refusal_of(f"redis://:{PASSWORD}@127.0.0.1:{valkey}/0?no_such_option=1")
+    assert refused == f"REDIS_URL for 127.0.0.1:{valkey} holds an option redis does not take"
 
 
 @pytest.mark.parametrize("mark", ["/", "?", "#"])

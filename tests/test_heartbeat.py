@@ -1,19 +1,21 @@
-"""Leases are renewed in time, by a thread that is asleep until the first of them needs it."""
+"""Leases are renewed in time, by the event loop of their holder; one that is blocked publishes nothing twice."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from math import inf
 
 import pytest
 
 from audio_api.errors import AudioAPIError, ConfigurationError, QueueUnavailableError
-from audio_api.queues.base import Job, Lease
+from audio_api.queues.base import Job, JobState, Lease
 from audio_api.queues.memory import MemoryBackend
-from audio_api.services.heartbeat import Heartbeat, HeldLease
+from audio_api.queues.redis_queue import RedisBackend
+from audio_api.services.heartbeat import HeldLease
 
 
 class Counted(MemoryBackend):
@@ -21,86 +23,125 @@ class Counted(MemoryBackend):
 
     refusal: AudioAPIError = QueueUnavailableError("not now")
 
-    def __init__(self, queue: str, renewed: list[str]) -> None:
-        super().__init__(queue)
-        self._renewed = renewed
+    def __init__(self) -> None:
+        super().__init__(f"heartbeat-{uuid.uuid4().hex}")
+        self.renewed: list[str] = []
 
     async def renew(self, leases: Sequence[Lease]) -> list[Lease]:
         """As the backend, and counted."""
-        self._renewed.extend(lease.job_id for lease in leases)
-        if self._renewed == ["refused"]:
+        self.renewed.extend(lease.job_id for lease in leases)
+        if self.renewed == ["refused"]:
             raise self.refusal
         return await super().renew(leases)
 
+    async def hold(self, job_id: str, lease_s: float, until: float = inf) -> HeldLease:
+        """Hold a lease of a new job."""
+        await self.enqueue([Job(job_id, b"{}")])
+        (lease,) = await self.lease(1, lease_s)
+        self.lost = asyncio.Event()
+        return HeldLease.hold(self, lease, lambda: until, self.lost.set)
 
-@pytest.fixture
-def renewed() -> list[str]:
-    """The jobs whose leases were renewed, in order."""
-    return []
-
-
-@pytest.fixture
-def queue() -> str:
-    """A queue of this test's own."""
-    return f"heartbeat-{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-async def heartbeat(queue: str, renewed: list[str]) -> AsyncIterator[Heartbeat]:
-    """One that is stopped at the end."""
-    made = Heartbeat(partial(Counted, queue, renewed))
-    yield made
-    await made.stop()
+    async def until_renewed(self, job_id: str, times: int) -> None:
+        """Wait for so many renewals."""
+        async with asyncio.timeout(20):
+            while self.renewed.count(job_id) < times:  # noqa: ASYNC110 - nothing announces a renewal
+                await asyncio.sleep(0.01)
 
 
-async def take(queue: str, job_id: str, lease_s: float) -> HeldLease:
-    """A lease of a new job."""
-    backend = MemoryBackend(queue)
-    await backend.enqueue([Job(job_id, b"{}")])
-    (lease,) = await backend.lease(1, lease_s)
-    return HeldLease(lease, lambda: inf, lambda: None)
-
-
-async def test_short_work_is_never_renewed(queue: str, heartbeat: Heartbeat, renewed: list[str]) -> None:
+async def test_short_work_is_never_renewed() -> None:
     """A job that ends within a third of its lease costs no renewal."""
+    queue = Counted()
     for number in range(100):
-        held = await take(queue, f"short-{number}", 30)
-        heartbeat.hold(held)
-        heartbeat.let_go(held)
-    await heartbeat.stop()
-    assert renewed == []
+        (await queue.hold(f"short-{number}", 30)).let_go()
+    await asyncio.sleep(0)
+    assert queue.renewed == []
 
 
-async def test_unused_one_stops_at_once(heartbeat: Heartbeat) -> None:
-    """Without a lease there is no thread to wait for."""
-    await heartbeat.stop()
+async def test_each_lease_is_renewed_in_its_own_time() -> None:
+    """A lease of a second is kept beside one of an hour."""
+    queue = Counted()
+    long, brief = await queue.hold("long", 3_600), await queue.hold("brief", 1)
+    await queue.until_renewed("brief", 4)
+    assert await queue.lease(1, 1) == []
+    assert "long" not in queue.renewed
+    for held in (long, brief):
+        held.let_go()
 
 
-async def until_renewed(renewed: list[str], job_id: str, times: int) -> None:
-    """Wait for so many renewals."""
-    async with asyncio.timeout(20):
-        while renewed.count(job_id) < times:  # noqa: ASYNC110 - counted in another thread
-            await asyncio.sleep(0.01)
+async def test_a_lease_is_not_renewed_when_its_work_should_have_ended() -> None:
+    """Work that hangs for ever does not keep its job for ever."""
+    queue = Counted()
+    await queue.hold("hangs", 0.3, until=time.monotonic() + 0.3)
+    (again,) = await queue.lease(1, 30, 5)
+    assert (again.job_id, again.deliveries) == ("hangs", 2)
 
 
-async def test_shorter_lease_is_renewed_in_time(queue: str, heartbeat: Heartbeat, renewed: list[str]) -> None:
-    """A lease of a second is kept although the thread had gone to sleep for one of an hour."""
-    heartbeat.hold(await take(queue, "long", 3_600))
-    brief = await take(queue, "brief", 1)
-    heartbeat.hold(brief)
-    await until_renewed(renewed, "brief", 4)
-    assert await MemoryBackend(queue).lease(1, 1) == []
-    heartbeat.let_go(brief)
+async def test_a_lost_lease_is_told() -> None:
+    """The job was cancelled: the holder hears of it at the next renewal, and the lease is renewed no more."""
+    queue = Counted()
+    held = await queue.hold("cancelled", 0.3)
+    await queue.cancel("cancelled")
+    async with asyncio.timeout(5):
+        await queue.lost.wait()
+    assert queue.renewed == ["cancelled"]
+    held.let_go()
 
 
 @pytest.mark.parametrize("refusal", [QueueUnavailableError("not now"), ConfigurationError("not you")])
-async def test_renewal_that_failed_is_tried_again_soon(
-    refusal: AudioAPIError, queue: str, heartbeat: Heartbeat, renewed: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_renewal_that_failed_is_tried_again_soon(refusal: AudioAPIError, monkeypatch: pytest.MonkeyPatch) -> None:
     """A queue that did not answer, or refused, is asked again after a second, long before the lease runs out."""
     monkeypatch.setattr(Counted, "refusal", refusal)
-    held = await take(queue, "refused", 9)
-    heartbeat.hold(held)
-    await until_renewed(renewed, "refused", 2)
-    assert await MemoryBackend(queue).lease(1, 1) == []
-    heartbeat.let_go(held)
+    queue = Counted()
+    held = await queue.hold("refused", 9)
+    await queue.until_renewed("refused", 2)
+    assert await queue.lease(1, 1) == []
+    held.let_go()
+
+
+async def test_renewal_ends_with_the_queue() -> None:
+    """A queue that was closed is not asked for ever."""
+    queue = Counted()
+    held = await queue.hold("closed", 0.3)
+    await queue.close()
+    await asyncio.wait([held.renewing], timeout=5)
+    assert held.renewing.done()
+    assert held.renewing.exception() is None
+
+
+async def test_a_blocked_loop_repeats_a_call_and_publishes_nothing_twice(redis_url: str) -> None:
+    """It stands still for longer than its lease: another worker has the job, and only that one's result counts."""
+    name = f"heartbeat-{uuid.uuid4().hex}"
+    blocked, go_on = threading.Event(), threading.Event()
+    published: list[bool] = []
+
+    async def block() -> bool:
+        queue = RedisBackend(redis_url, name)
+        (lease,) = await queue.lease(1, 0.5, 5)
+        lost = asyncio.Event()
+        held = HeldLease.hold(queue, lease, lambda: inf, lost.set)
+        blocked.set()
+        go_on.wait()
+        published.append(await queue.progress(lease, {"file": "mine.wav"}))
+        published.append(await queue.finish(lease, b"late", success=True))
+        async with asyncio.timeout(5):
+            await lost.wait()
+        await queue.close()
+        return held.renewing.done()
+
+    queue = RedisBackend(redis_url, name)
+    await queue.enqueue([Job("a", b"{}")], "batch")
+    other = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(block())))
+    await asyncio.to_thread(blocked.wait)
+    (lease,) = await queue.lease(1, 30, 10)
+    assert (lease.job_id, lease.deliveries) == ("a", 2)
+    go_on.set()
+    assert await other
+    assert published == [False, False]
+    assert await queue.finish(lease, b"in time", success=True)
+    status = await queue.status("a")
+    assert status
+    assert (status.state, status.result) == (JobState.SUCCEEDED, b"in time")
+    batch = await queue.batch_status("batch")
+    assert batch
+    assert batch.succeeded == 1
+    await queue.close()

@@ -30,7 +30,7 @@ from audio_api.models.audio_request import VoiceConfig
 from audio_api.queues.base import QueueBackend
 from audio_api.queues.limits import Admission, CallLimits, MemoryLimits, Rates
 from audio_api.queues.memory import MemoryBackend
-from audio_api.queues.redis_streams import RedisBackend
+from audio_api.queues.redis_queue import RedisBackend
 from audio_api.retry import Clock
 from audio_api.services.circuit_breaker import CircuitBreaker
 from audio_api.services.pacing import PacedEngine, Pacer

@@ -18,7 +18,7 @@ from audio_api.errors import (
     QueueServiceError,
     TaskNotFoundError,
 )
-from audio_api.queues import redis_client
+from audio_api.queues import redis_connection
 from audio_api.queues.base import (
     FAIR_TURN,
     MAX_DELIVERIES,
@@ -31,7 +31,7 @@ from audio_api.queues.base import (
     QueueBackend,
 )
 from audio_api.queues.memory import MemoryBackend
-from audio_api.queues.redis_streams import RedisBackend
+from audio_api.queues.redis_queue import RedisBackend
 
 OpenQueue = Callable[..., QueueBackend]
 SHORT_S = 0.15
@@ -45,8 +45,8 @@ LONG_S = 30.0
 @pytest.fixture(params=["memory", "redis"])
 async def open_queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenQueue]:
     """Makes handles of one queue that no other test uses."""
-    # A busy machine may take longer than a second to answer. test_redis_streams.py tests the limit itself.
-    monkeypatch.setattr(redis_client, "ANSWER_LIMIT_S", LONG_S)
+    # A busy machine may take longer than a second to answer. test_redis_queue.py tests the limit itself.
+    monkeypatch.setattr(redis_connection, "ANSWER_LIMIT_S", LONG_S)
     monkeypatch.setitem(RedisBackend._run.__kwdefaults__, "limit_s", LONG_S)
     name = uuid4().hex
     opened: list[QueueBackend] = []
@@ -415,18 +415,6 @@ async def test_poison_is_buried_and_others_pass(queue: QueueBackend) -> None:
     taken += await queue.lease(1, LONG_S)
     assert ids(taken) == ["healthy"]
     assert (await known(queue, "poison")).reason == "delivered 3 times and never finished"
-
-
-async def test_a_last_delivery_can_be_spared(queue: QueueBackend) -> None:
-    """Whoever looks at a job at its last delivery, and dies before it begins, does not use it up; the next one may."""
-    await queue.enqueue(jobs("a"))
-    again = [(await queue.lease(1, 0.02, 5, spare_last=True))[0].deliveries for _ in range(MAX_DELIVERIES + 2)]
-    assert again == [1, 2, 3, 3, 3]
-    assert (await one(queue, 0.02)).deliveries == MAX_DELIVERIES
-    async with asyncio.timeout(5):
-        while await state(queue, "a") is not JobState.DEAD:
-            assert await queue.lease(1, LONG_S, 0.05, spare_last=True) == []
-    assert (await known(queue, "a")).reason == "delivered 3 times and never finished"
 
 
 async def test_a_returned_job_comes_first(queue: QueueBackend) -> None:

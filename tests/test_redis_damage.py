@@ -15,7 +15,7 @@ from redis_server import RedisServer
 from audio_api.errors import QueueFullError, QueueServiceError
 from audio_api.queues.base import Job, JobState
 from audio_api.queues.limits import Rates
-from audio_api.queues.redis_streams import RedisBackend
+from audio_api.queues.redis_queue import LUA, RedisBackend
 
 PAYLOAD = b'{"v":1}'
 
@@ -51,7 +51,7 @@ def jobs(*names: str) -> list[Job]:
 
 Damage = Callable[[Any, str], Awaitable[object]]
 
-KEYS = ("meta", "bands", "band:0", "returned", "delayed", "leases", "dead", "wake", "live", "stages", "arrivals")
+KEYS = ("meta", "wait", "delayed", "leases", "dead", "wake", "live", "arrivals")
 OF_THE_QUEUE: dict[str, Damage] = {
     **{f"{name} gone": lambda r, q, name=name: r.delete(f"{q}:{name}") for name in KEYS},
     **{f"{name} a string": lambda r, q, name=name: r.set(f"{q}:{name}", b"\xffstray") for name in KEYS},
@@ -61,27 +61,37 @@ OF_THE_QUEUE: dict[str, Damage] = {
             ("number", "x"),
             ("number", "9223372036854775807"),
             ("number", "1"),
+            ("number", "17592186044415"),
             ("turns", "x"),
             ("grace", "99999999999999"),
             ("succeeded", "many"),
         )
     },
-    "meta and bands and line gone": lambda r, q: r.delete(f"{q}:meta", f"{q}:bands", f"{q}:band:0"),
-    "group gone": lambda r, q: r.xgroup_destroy(f"{q}:band:0", "workers"),
-    "group moved to the end": lambda r, q: r.xgroup_setid(f"{q}:band:0", "workers", "$"),
-    "an entry numbered by the clock": lambda r, q: r.xadd(f"{q}:band:0", {"x": "y"}),
-    "an entry with the last number": lambda r, q: r.xadd(f"{q}:band:0", {"x": "y"}, "18446744073709551615-0"),
-    "an entry of a stranger's job": lambda r, q: r.xadd(f"{q}:band:0", {"job": b"\xff\xfe"}),
-    "a job twice in line": lambda r, q: r.xadd(f"{q}:band:0", {"job": "good-0"}),
-    "a band that is no number": lambda r, q: r.zadd(f"{q}:bands", {"abc": 5, "1.5": 6, "-0": 7, "1000": 8}),
-    "a band without a line": lambda r, q: r.zadd(f"{q}:bands", {"7": 7}),
+    "meta and line gone": lambda r, q: r.delete(f"{q}:meta", f"{q}:wait"),
+    "everything gone but the jobs that live": lambda r, q: r.delete(
+        *(f"{q}:{name}" for name in KEYS if name != "live")
+    ),
+    "line gone but for a newer job": lambda r, q: r.zremrangebyrank(f"{q}:wait", 0, -2),
+    "live gone but for a stranger": lambda r, q: _replaced(r, f"{q}:live", "stray"),
+    "line gone but for a stranger": lambda r, q: _replaced(r, f"{q}:wait", "stray"),
+    "a stranger in line, by the clock": lambda r, q: r.zadd(f"{q}:wait", {"stray": time.time() * 1000}),
+    "a stranger in line, last": lambda r, q: r.zadd(f"{q}:wait", {"stray": "inf"}),
+    "a stranger in line, first": lambda r, q: r.zadd(f"{q}:wait", {"stray": "-inf"}),
+    "a stranger in line that is no text": lambda r, q: r.zadd(f"{q}:wait", {b"\xff\xfe": 5}),
+    "a stranger in line that is a name of ours": lambda r, q: r.zadd(f"{q}:wait", {"job:good-0": 5}),
+    "strangers in a band of half numbers": lambda r, q: r.zadd(f"{q}:wait", {f"s-{n}": n + 0.5 for n in range(4)}),
+    "a line for each priority beyond the last": lambda r, q: r.zadd(f"{q}:wait", {"stray": 300 * 2**44}),
+    "a job in line at another place": lambda r, q: r.zadd(f"{q}:wait", {"good-0": 7}),
     "a stranger's lease": lambda r, q: r.zadd(f"{q}:leases", {"stray": 0}),
     "a stranger's endless lease": lambda r, q: r.zadd(f"{q}:leases", {"stray": "inf"}),
+    "a waiting job among the leases": lambda r, q: r.zadd(f"{q}:leases", {"good-0": 0}),
     "a stranger's delay": lambda r, q: r.zadd(f"{q}:delayed", {"stray": 0, b"\xff": "inf"}),
-    "a stranger's return": lambda r, q: r.rpush(f"{q}:returned", "stray", "good-0"),
+    "a waiting job among the delayed": lambda r, q: r.zadd(f"{q}:delayed", {"good-0": 0}),
     "a stranger's dead letter": lambda r, q: r.zadd(f"{q}:dead", {"stray": 1}),
     "a stranger's stage": lambda r, q: r.rpush(f"{q}:arrivals", "stray"),
+    "a stranger's stage of a job": lambda r, q: _staged(r, q, "good-0"),
     "live has a stranger": lambda r, q: r.zadd(f"{q}:live", {"stray": 1}),
+    "a stranger's wake-ups": lambda r, q: r.rpush(f"{q}:wake", *range(1_000)),
 }
 OF_A_JOB: dict[str, tuple[Damage, str]] = {
     "deliveries": (lambda r, k: r.hset(k, "deliveries", "x"), "deliveries"),
@@ -102,6 +112,16 @@ OF_A_JOB: dict[str, tuple[Damage, str]] = {
 async def _as_list(stranger: Any, key: str) -> None:
     await stranger.delete(key)
     await stranger.rpush(key, "stray")
+
+
+async def _replaced(stranger: Any, key: str, name: str) -> None:
+    await stranger.delete(key)
+    await stranger.zadd(key, {name: 5})
+
+
+async def _staged(stranger: Any, queue: str, job_id: str) -> None:
+    await stranger.rpush(f"{queue}:stage:stray", job_id)
+    await stranger.rpush(f"{queue}:arrivals", "stray")
 
 
 async def do_all(queue: RedisBackend, count: int, lease_s: float = 5.0, limit_s: float = 5.0) -> set[str]:
@@ -214,6 +234,15 @@ async def test_a_clock_that_goes_back_makes_no_lease_longer(queue: RedisBackend,
     assert not await queue.finish(lost, b"{}", success=True)
 
 
+async def test_a_job_that_is_leased_is_not_given_out_again(queue: RedisBackend, admin: Any) -> None:
+    """Another program puts it back in line: its holder goes on, and the next worker gets the next job."""
+    await queue.enqueue(jobs("good-0", "good-1"))
+    (lease,) = await queue.lease(1, 30)
+    await admin.zadd(f"{queue._key}:wait", {"good-0": 5})
+    assert [each.job_id for each in await queue.lease(5, 30)] == ["good-1"]
+    assert await queue.finish(lease, b"{}", success=True)
+
+
 async def test_a_hundred_thousand_jobs_hold_nobody_up(queue: RedisBackend, server: RedisServer, admin: Any) -> None:
     """They are accepted together, in order, while no other client waits longer than 50 ms for the server."""
     count = 30_000
@@ -246,7 +275,7 @@ async def test_a_large_call_is_accepted_as_a_whole_or_not_at_all(server: RedisSe
         assert await queue.status("more-0") is None
         assert await admin.keys(f"{queue._key}:stage*") == []
         dying = asyncio.create_task(queue.enqueue([Job(f"half-{number}", PAYLOAD) for number in range(900)]))
-        while not await admin.exists(f"{queue._key}:stages"):  # noqa: ASYNC110 - nothing announces it
+        while not await admin.keys(f"{queue._key}:stage:*"):  # noqa: ASYNC110 - nothing announces it
             await asyncio.sleep(0)
         dying.cancel()
         await asyncio.wait([dying])
@@ -274,9 +303,52 @@ async def test_an_accepted_call_survives_its_producer(queue: RedisBackend, admin
     queue._run = die_after_acceptance  # type: ignore[method-assign]
     with pytest.raises(asyncio.CancelledError):
         await queue.enqueue([Job(f"job-{number}", PAYLOAD) for number in range(700)])
-    assert steps[-2:] == ["accept", "arrive"]
+    assert steps[-2:] == ["enqueue", "arrive"]
     queue._run = run  # type: ignore[method-assign]
     assert len(await do_all(queue, 700, limit_s=20)) == 700
+
+
+async def test_jobs_of_a_queue_of_streams_come_over(queue: RedisBackend, admin: Any) -> None:
+    """An earlier version kept lines in streams: all its jobs are done, in their order, and its lines are gone."""
+    key = queue._key
+    await queue.enqueue(jobs("new"))
+    entries = {"first": "queued", "second": "queued", "held": "leased", "later": "delayed"}
+    await admin.hset(f"{key}:meta", mapping={"number": 100})
+    for number, (name, state) in enumerate(entries.items()):
+        fields = {
+            "payload": PAYLOAD,
+            "priority": 0,
+            "enqueued": 1_700_000_000_000,
+            "state": state,
+            "entry": f"{number + 1}-0",
+        }
+        extra = {"due": round(time.time() * 1000) - 5, "token": 7, "deliveries": int(state == "leased"), "lasts": 500}
+        await admin.hset(f"{key}:job:{name}", mapping=fields | extra)
+        await admin.zadd(f"{key}:live", {name: number + 1})
+        if state != "delayed":
+            await admin.xadd(f"{key}:band:0", {"job": name}, f"{number + 1}-0")
+    await admin.xgroup_create(f"{key}:band:0", "workers", "0")
+    await admin.zadd(f"{key}:bands", {"0": 0})
+    await admin.zadd(f"{key}:leases", {"held": time.time() * 1000})
+    await admin.zadd(f"{key}:delayed", {"later": time.time() * 1000})
+    await admin.rpush(f"{key}:returned", "held")
+    order: list[str] = []
+    async with asyncio.timeout(20):
+        while len(order) < 5:
+            for lease in await queue.lease(1, 0.5, 1.0):
+                assert await queue.finish(lease, b"{}", success=True)
+                order.append(lease.job_id)
+    assert sorted(order) == ["first", "held", "later", "new", "second"]
+    assert order.index("first") < order.index("second")
+    left = {each.decode().removeprefix(f"{key}:").partition(":")[0] for each in await admin.keys(f"{key}:*")}
+    assert left <= {"meta", "wake", "job", "reply"}
+
+
+@pytest.mark.parametrize("file", LUA)
+async def test_each_file_of_lua_is_valid_by_itself(file: str, admin: Any) -> None:
+    """An editor checks it as it stands; the server's own compiler says so."""
+    assert await admin.eval("local _, why = loadstring(ARGV[1]) return why or 'valid'", 0, LUA[file]) == b"valid"
+    assert len(LUA[file].splitlines()) <= 400
 
 
 ODD = (b"$-1\r\n", b":7\r\n", b"*0\r\n", b"+OK\r\n", b"$3\r\nodd\r\n", b"*2\r\n:1\r\n*1\r\n$-1\r\n", b"*-1\r\n")

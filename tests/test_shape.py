@@ -19,11 +19,8 @@ TREES = {file: ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rgl
 MOST_LINES = 400
 # Modules that are being rewritten, and their lines now.
 LONGER = {
-    "queues/base.py": 480,
-    "queues/broker.py": 500,
-    "queues/redis_client.py": 480,
-    "queues/redis_streams.py": 610,
-    "queues/scripts.py": 920,
+    "queues/base.py": 525,
+    "queues/redis_queue.py": 465,
     "services/queue_service.py": 480,
     "services/tts_service.py": 690,
     "services/worker_service.py": 530,

@@ -21,7 +21,7 @@ from audio_api.engines.base import Turn, Utterance
 from audio_api.engines.gemini_errors import classify
 from audio_api.errors import AudioAPIError, ConfigurationError
 from audio_api.models.audio_request import VoiceConfig
-from audio_api.queues.redis_client import ping
+from audio_api.queues.redis_connection import ping
 
 PACKAGES = ("audio-api", "google-genai")
 EXTRAS = {

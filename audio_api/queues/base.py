@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import isfinite
-from typing import Any, ClassVar
+from math import inf, isfinite
+from typing import Any, ClassVar, TypeVar
 
-from audio_api.errors import ErrorCode, QueueFullError, QueueServiceError
+from audio_api.errors import ErrorCode, QueueFullError, QueueServiceError, QueueUnavailableError, TaskNotFoundError
 from audio_api.models.audio_request import ID_PATTERN
 from audio_api.queues.limits import CallLimits
 
@@ -29,6 +31,7 @@ FAIR_TURN = 8
 """While several priorities wait, every eighth job handed out is the oldest of them all, so that none starves."""
 PRIORITIES = range(-100, 101)
 """As ``AudioRequest.priority``: higher first, 0 normal."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 
 class JobState(StrEnum):
@@ -84,12 +87,19 @@ def check_jobs(jobs: Sequence[Job], batch_id: str | None) -> None:
         check_id(batch_id)
 
 
-def conflict(what: str) -> QueueServiceError:
-    """The error for an id that is taken, such as ``"job 7 is known with another payload"``."""
-    return QueueServiceError(f"{what}; choose another id", code=ErrorCode.TASK_CONFLICT)
+def job_conflict(job_id: str) -> QueueServiceError:
+    """The error for a job's id that is taken."""
+    text = f"job {job_id} is known with another payload or in another batch; choose another id"
+    return QueueServiceError(text, code=ErrorCode.TASK_CONFLICT)
 
 
-def full(waiting: int, new: int, max_size: int) -> QueueFullError:
+def batch_conflict(batch_id: str | None) -> QueueServiceError:
+    """The error for a batch's id that is taken."""
+    text = f"batch {batch_id} is known with other jobs; choose another id"
+    return QueueServiceError(text, code=ErrorCode.TASK_CONFLICT)
+
+
+def full(waiting: int, new: int, max_size: int | None) -> QueueFullError:
     """The error for more jobs than may wait."""
     return QueueFullError(f"{waiting:,} jobs wait and {new:,} more would exceed QUEUE_MAX_SIZE={max_size:,}")
 
@@ -103,6 +113,21 @@ def encode_progress(progress: Mapping[str, Any]) -> bytes:
     return check_size(json.dumps(progress).encode(), "progress note", MAX_PROGRESS_BYTES)
 
 
+def backoff() -> Iterator[float]:
+    """Seconds to wait for a place that does not answer, ever longer."""
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        yield pause_s
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+async def heard(bell: asyncio.Event, limit_s: float) -> None:
+    """Wait for a bell, but no longer than so many seconds, which may be infinite."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(None if limit_s == inf else limit_s):
+            await bell.wait()
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """Something to do.
@@ -111,7 +136,7 @@ class Job:
         id: 1 to 64 letters, digits, ``_`` or ``-``.
         payload: Versioned JSON, opaque to the queue, at most ``MAX_PAYLOAD_BYTES``. Never in a repr: it holds text.
         priority: -100 to 100, higher first, 0 normal.
-        not_before: Unix time in seconds before which nobody gets it; ``None``: at once.
+        not_before: Unix time in seconds before which no worker gets it; ``None``: at once.
 
     Raises:
         QueueServiceError: A value is outside these limits.
@@ -140,9 +165,10 @@ class Lease:
         payload: As enqueued.
         priority: As enqueued.
         batch_id: The batch it belongs to; ``None``: it stands alone.
-        token: The fencing token. Each lease's is higher than every earlier one's in this queue; who holds an older
-            one can change nothing any more.
-        deliveries: How often this job was handed out, this time included; releases that do not count left out.
+        token: The fencing token. Each lease's is higher than every earlier one's in this queue; the holder of an
+            older one can change nothing any more.
+        deliveries: How often this job was handed out, this time included; releases that do not count left out. A
+            job with more than one may have killed its worker, or have been next to one that did.
         lease_s: Seconds the lease lasts from now, and from each renewal.
         progress: What the last holder noted with ``progress``; ``None``: nothing.
     """
@@ -249,7 +275,7 @@ class QueueStats:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A job nobody will be given again, unless ``retry_dead`` says so.
+    """A job that no worker is given again, unless ``retry_dead`` says so.
 
     Attributes:
         job_id: The job; for an entry that is not one of ours, a name made from its place.
@@ -268,12 +294,17 @@ class DeadLetter:
     buried_at: float
 
 
+_Status = TypeVar("_Status", JobStatus, BatchStatus)
+
+
 class QueueBackend(ABC):
     """A place where jobs wait. A handle belongs to one event loop; any number of handles may share a queue.
 
     After ``close`` every call raises ``QueueClosedError``. When the place does not answer, every call raises
     ``QueueUnavailableError`` within a second; ``lease``, ``finish``, ``release`` and ``bury`` wait for it first
     (see there). A call that failed so may still have taken effect; each can be repeated safely, with the same ids.
+    Where a call returns whether it did it, ``False`` means that the lease is stale or the job is not there: nothing
+    changed.
     """
 
     durable: ClassVar[bool]
@@ -297,10 +328,8 @@ class QueueBackend(ABC):
         """
 
     @abstractmethod
-    async def lease(
-        self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, spare_last: bool = False
-    ) -> list[Lease]:
-        """Take up to ``max_jobs`` jobs; nobody else gets them until ``lease_s`` has passed without a renewal.
+    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
+        """Take up to ``max_jobs`` jobs; no other worker gets them until ``lease_s`` has passed without a renewal.
 
         First come jobs that were handed back or whose lease ran out, then the highest priority, the oldest first
         (see ``FAIR_TURN``). A job that ran out of leases ``MAX_DELIVERIES`` times is buried instead.
@@ -311,9 +340,6 @@ class QueueBackend(ABC):
             max_jobs: How many slots are free; at least 1.
             lease_s: How long each lease lasts, in seconds; renew it at a third of that.
             wait_s: The longest wait in seconds; 0 asks once.
-            spare_last: Whether a job's last delivery does not count when the lease runs out. For a holder that does not
-                begin such a job but releases it, to take it again when it is alone: should something else kill the
-                holder in between, the job is not to blame.
 
         Returns:
             The leases; none when the wait was in vain.
@@ -326,8 +352,8 @@ class QueueBackend(ABC):
     async def renew(self, leases: Sequence[Lease]) -> list[Lease]:
         """Let these leases last their ``lease_s`` from now, and return those that are still held.
 
-        The others are lost: the job was cancelled, or it was given to somebody else. A lease that ran out and was not
-        yet given to anybody is held.
+        The others are lost: the job was cancelled, or it was given to another worker. A lease that ran out and was
+        not yet given to another worker is held.
         """
 
     @abstractmethod
@@ -342,9 +368,6 @@ class QueueBackend(ABC):
             result: JSON, at most ``MAX_PAYLOAD_BYTES``; kept for the queue's result TTL from now on, and in a batch
                 from its completion on.
             success: Whether the job counts as succeeded or as failed.
-
-        Returns:
-            Whether this call did it. ``False``: the token is stale or the job already finished; nothing changed.
         """
 
     @abstractmethod
@@ -353,21 +376,14 @@ class QueueBackend(ABC):
 
         Args:
             lease: The current lease.
-            delay_s: Seconds before anybody gets it; 0: at once.
+            delay_s: Seconds before any worker gets it; 0: at once.
             count_delivery: Whether this delivery counts towards ``MAX_DELIVERIES``; a job that has used them up is
                 buried. Not counted when the job is innocent: a shutdown, a used-up quota.
-
-        Returns:
-            Whether this call did it. ``False``: the token is stale; nothing changed.
         """
 
     @abstractmethod
     async def bury(self, lease: Lease, reason: str) -> bool:
-        """Put a job among the dead letters, counted as dead in its batch. Waits for the place like ``finish``.
-
-        Returns:
-            Whether this call did it. ``False``: the token is stale; nothing changed.
-        """
+        """Put a job among the dead letters, counted as dead in its batch. Waits for the place like ``finish``."""
 
     @abstractmethod
     async def progress(self, lease: Lease, progress: Mapping[str, Any]) -> bool:
@@ -376,24 +392,16 @@ class QueueBackend(ABC):
         Args:
             lease: The current lease.
             progress: At most ``MAX_PROGRESS_BYTES`` as JSON; replaces the last note.
-
-        Returns:
-            Whether it was noted. ``False``: the token is stale; nothing changed.
         """
 
     @abstractmethod
     async def cancel(self, job_id: str) -> bool:
-        """Take a job out, wherever it waits; a leased job's holder finds its lease lost. Also discards a dead letter.
-
-        Returns:
-            Whether this call did it. ``False``: it is unknown, finished, or already cancelled.
-        """
+        """Take a job out, wherever it waits; a leased job's holder finds its lease lost. It discards a dead letter."""
 
     @abstractmethod
     async def status(self, job_id: str) -> JobStatus | None:
         """What is known about a job; ``None``: unknown, or its result has expired."""
 
-    @abstractmethod
     async def wait_result(self, job_id: str, timeout_s: float | None = None) -> JobStatus:
         """Wait, without polling, until a job is in a final state.
 
@@ -408,6 +416,13 @@ class QueueBackend(ABC):
             TaskNotFoundError: There is no such job.
         """
 
+        async def look() -> JobStatus:
+            if status := await self.status(job_id):
+                return status
+            raise TaskNotFoundError(f"there is no job {job_id}, or its result has expired")
+
+        return await self._until(f"job {job_id}", look, lambda status: status.state.final, timeout_s)
+
     @abstractmethod
     async def batch_status(self, batch_id: str) -> BatchStatus | None:
         """The counters of a batch; ``None``: unknown, or expired."""
@@ -416,7 +431,6 @@ class QueueBackend(ABC):
     async def batch_jobs(self, batch_id: str) -> list[JobStatus]:
         """Every job of a batch, in the order of its requests; empty when the batch is unknown."""
 
-    @abstractmethod
     async def wait_batch(
         self, batch_id: str, timeout_s: float | None = None, more_than: int | None = None
     ) -> BatchStatus:
@@ -434,6 +448,44 @@ class QueueBackend(ABC):
             TaskNotFoundError: There is no such batch.
         """
 
+        async def look() -> BatchStatus:
+            if status := await self.batch_status(batch_id):
+                return status
+            raise TaskNotFoundError(f"there is no batch {batch_id}, or it has expired")
+
+        def enough(status: BatchStatus) -> bool:
+            return status.complete or (more_than is not None and status.finished > more_than)
+
+        return await self._until(f"batch {batch_id}", look, enough, timeout_s)
+
+    @abstractmethod
+    def _bell(self, topic: str) -> asyncio.Event:
+        """An event that is set when the topic, ``"job <id>"`` or ``"batch <id>"``, has news, and by ``close``."""
+
+    async def _until(
+        self,
+        topic: str,
+        look: Callable[[], Awaitable[_Status]],
+        enough: Callable[[_Status], bool],
+        timeout_s: float | None,
+    ) -> _Status:
+        clock, pauses = asyncio.get_running_loop().time, backoff()
+        give_up = inf if timeout_s is None else clock() + timeout_s
+        status, bell, look_at = await look(), None, give_up
+        while not enough(status) and clock() < give_up:
+            if bell:
+                await heard(bell, look_at - clock())
+            # A bell is rung once. The next one is there before the look, so that no news falls between them.
+            bell, look_at = self._bell(topic), give_up
+            try:
+                status = await look()
+                pauses = backoff()
+            except QueueUnavailableError:
+                if clock() >= give_up:
+                    raise
+                look_at = min(give_up, clock() + next(pauses))
+        return status
+
     @abstractmethod
     async def stats(self) -> QueueStats:
         """A snapshot of the queue."""
@@ -444,11 +496,7 @@ class QueueBackend(ABC):
 
     @abstractmethod
     async def retry_dead(self, job_id: str) -> bool:
-        """Queue a dead job again, as if it had never been delivered.
-
-        Returns:
-            Whether this call did it. ``False``: it is not among the dead letters, or is not a job of ours.
-        """
+        """Queue a dead job again, as if it had never been delivered; an entry that is not a job of ours is not."""
 
     @abstractmethod
     async def cleanup_expired(self) -> int:

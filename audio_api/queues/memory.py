@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from math import inf
-from typing import Any, TypeVar
+from typing import Any
 
-from audio_api.errors import QueueClosedError, TaskNotFoundError
+from audio_api.errors import QueueClosedError, QueueServiceError
 from audio_api.queues.base import (
     DEFAULT_RESULT_TTL_S,
     BatchStatus,
@@ -22,15 +22,14 @@ from audio_api.queues.base import (
     check_jobs,
     check_size,
     encode_progress,
+    heard,
 )
-from audio_api.queues.broker import Bell, Broker, broker_of, steady_unix_time
 from audio_api.queues.limits import CallLimits
-
-_Status = TypeVar("_Status", JobStatus, BatchStatus)
+from audio_api.queues.memory_state import MemoryState, state_of, steady_unix_time
 
 
 class MemoryBackend(QueueBackend):
-    """A queue in this process. Handles of one name share it, also across threads and event loops. Not durable.
+    """A queue in this process. Handles of one name share it, in one thread. Not durable.
 
     Args:
         queue: The queue's name.
@@ -49,149 +48,91 @@ class MemoryBackend(QueueBackend):
         result_ttl_s: float = DEFAULT_RESULT_TTL_S,
         clock: Callable[[], float] = steady_unix_time,
     ) -> None:
-        self._shared = broker_of(check_id(queue), clock)
+        self._shared = state_of(check_id(queue), clock)
         self._shared.ttl_s = result_ttl_s
         self._max_size = max_size
         self._closed = False
-        self._bells: set[Bell] = set()
 
     @property
-    def _broker(self) -> Broker:
+    def _state(self) -> MemoryState:
         if self._closed:
             raise QueueClosedError("this queue was closed; make another MemoryBackend")
+        if self._shared.thread != threading.get_ident():
+            raise QueueServiceError("a queue in memory belongs to the thread that made it: use Redis")
         return self._shared
 
     async def enqueue(self, jobs: Sequence[Job], batch_id: str | None = None) -> None:
         check_jobs(jobs, batch_id)
-        with self._broker as broker:
-            broker.accept(jobs, batch_id, self._max_size)
+        self._state.accept(jobs, batch_id, self._max_size)
 
-    async def lease(
-        self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, spare_last: bool = False
-    ) -> list[Lease]:
-        give_up = time.monotonic() + wait_s
+    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + wait_s
         while True:
-            with self._broker as broker:
-                leases = broker.lease(max_jobs, lease_s, spare_last)
-                left_s = give_up - time.monotonic()
-                if leases or left_s <= 0:
-                    return leases
-                bell = broker.wait_idle()
-                pause_s = min(left_s, broker.next_due() - broker.clock())
-            try:
-                await self._heard(bell, pause_s)
-            finally:
-                with self._shared:
-                    self._shared.leave_idle(bell)
-
-    async def _heard(self, bell: Bell, limit_s: float) -> None:
-        self._bells.add(bell)
-        try:
-            await bell.heard(limit_s)
-        finally:
-            self._bells.discard(bell)
+            leases = self._state.lease(max_jobs, lease_s)
+            left_s = give_up - clock()
+            if leases or left_s <= 0:
+                return leases
+            await heard(self._bell("jobs"), min(left_s, self._state.due_in_s()))
 
     async def renew(self, leases: Sequence[Lease]) -> list[Lease]:
-        with self._broker as broker:
-            return [lease for lease in leases if broker.renew(lease)]
+        state = self._state
+        kept = [(lease, entry) for lease in leases if (entry := state.held(lease))]
+        for lease, entry in kept:
+            entry.due = state.clock() + lease.lease_s
+        return [lease for lease, _ in kept]
 
     async def finish(self, lease: Lease, result: bytes, *, success: bool) -> bool:
         check_size(result, f"result of job {lease.job_id}")
-        with self._broker as broker:
-            return broker.finish(lease, result, JobState.SUCCEEDED if success else JobState.FAILED)
+        return self._state.finish(lease, result, JobState.SUCCEEDED if success else JobState.FAILED)
 
     async def release(self, lease: Lease, delay_s: float = 0.0, *, count_delivery: bool = False) -> bool:
-        with self._broker as broker:
-            return broker.release(lease, delay_s, count_delivery=count_delivery)
+        return self._state.release(lease, delay_s, count_delivery=count_delivery)
 
     async def bury(self, lease: Lease, reason: str) -> bool:
-        with self._broker as broker:
-            return broker.bury(lease, reason)
+        return self._state.bury(lease, reason)
 
     async def progress(self, lease: Lease, progress: Mapping[str, Any]) -> bool:
         note = encode_progress(progress)
-        with self._broker as broker:
-            return broker.progress(lease, note)
+        if entry := self._state.held(lease):
+            entry.progress = note
+        return entry is not None
 
     async def cancel(self, job_id: str) -> bool:
-        with self._broker as broker:
-            return broker.cancel(job_id)
+        return self._state.cancel(job_id)
 
     async def status(self, job_id: str) -> JobStatus | None:
-        with self._broker as broker:
-            return broker.status(job_id)
-
-    async def wait_result(self, job_id: str, timeout_s: float | None = None) -> JobStatus:
-        def known() -> JobStatus:
-            if status := self._shared.status(job_id):
-                return status
-            raise TaskNotFoundError(f"there is no job {job_id}, or its result has expired")
-
-        return await self._until(f"job {job_id}", known, lambda status: status.state.final, timeout_s)
+        return self._state.status(job_id)
 
     async def batch_status(self, batch_id: str) -> BatchStatus | None:
-        with self._broker as broker:
-            return broker.batch_status(batch_id)
+        return self._state.batch_status(batch_id)
 
     async def batch_jobs(self, batch_id: str) -> list[JobStatus]:
-        with self._broker as broker:
-            return broker.batch_jobs(batch_id)
+        return self._state.batch_jobs(batch_id)
 
-    async def wait_batch(
-        self, batch_id: str, timeout_s: float | None = None, more_than: int | None = None
-    ) -> BatchStatus:
-        def known() -> BatchStatus:
-            if status := self._shared.batch_status(batch_id):
-                return status
-            raise TaskNotFoundError(f"there is no batch {batch_id}, or it has expired")
-
-        def enough(status: BatchStatus) -> bool:
-            return status.complete or (more_than is not None and status.finished > more_than)
-
-        return await self._until(f"batch {batch_id}", known, enough, timeout_s)
-
-    async def _until(
-        self, topic: str, look: Callable[[], _Status], enough: Callable[[_Status], bool], timeout_s: float | None
-    ) -> _Status:
-        give_up = inf if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            with self._broker as broker:
-                status = look()
-                left_s = give_up - time.monotonic()
-                if enough(status) or left_s <= 0:
-                    return status
-                bell = broker.watch(topic)
-            try:
-                await self._heard(bell, left_s)
-            finally:
-                with self._shared:
-                    self._shared.unwatch(topic, bell)
+    def _bell(self, topic: str) -> asyncio.Event:
+        return self._state.bell(topic)
 
     async def stats(self) -> QueueStats:
-        with self._broker as broker:
-            return broker.stats()
+        return self._state.stats()
 
     async def list_dead(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        with self._broker as broker:
-            return broker.letters()[offset : offset + limit]
+        return self._state.letters()[offset : offset + limit]
 
     async def retry_dead(self, job_id: str) -> bool:
-        with self._broker as broker:
-            return broker.retry_dead(job_id)
+        return self._state.retry_dead(job_id)
 
     async def cleanup_expired(self) -> int:
-        with self._broker as broker:
-            return broker.forget_expired()
+        return self._state.forget_expired()
 
     @property
     def limits(self) -> CallLimits:
         return self._shared.limits
 
     async def health(self) -> str:
-        with self._broker:
-            return "memory of this process (not durable)"
+        _ = self._state
+        return "memory of this process (not durable)"
 
     async def close(self) -> None:
         self._closed = True
-        for bell in self._bells:
-            bell.ring()
+        self._shared.ring(*self._shared.bells)

@@ -34,7 +34,7 @@ from audio_api.queues.base import (
 )
 from audio_api.queues.memory import MemoryBackend
 from audio_api.services.health import Health
-from audio_api.services.heartbeat import Heartbeat, HeldLease
+from audio_api.services.heartbeat import HeldLease
 from audio_api.services.job_codec import (
     Task,
     TaskResult,
@@ -89,7 +89,6 @@ class QueueService:
         self._use_redis = use_redis
         self._config = config
         self._backend: QueueBackend | None = None
-        self._heartbeat: Heartbeat | None = None
         self._taken: dict[str, HeldLease] = {}
         self._closed = False
         self._sound_access: SoundAccess | None = None
@@ -403,8 +402,6 @@ class QueueService:
         self._closed = True
         for task_id in list(self._taken):
             self._forget(task_id)
-        if self._heartbeat:
-            await self._heartbeat.stop()
         if self._backend:
             await self._backend.close()
 
@@ -423,24 +420,19 @@ class QueueService:
         return self._backend
 
     def hold(self, lease: Lease, until: Callable[[], float], lost: Callable[[], None]) -> HeldLease:
-        """Renew a lease until ``let_go``, from a thread that no work of this event loop can stop; for workers.
+        """Renew a lease in this event loop until ``let_go``; for workers.
 
         Args:
             lease: The lease.
             until: Tells the moment, in monotonic seconds, after which it is not renewed any more, should the work hang
-                for ever. Called in that thread.
-            lost: Called in this event loop when the task was cancelled or given to somebody else.
+                for ever.
+            lost: Called when the task was cancelled or given to another worker.
         """
-        if self._heartbeat is None:
-            self._heartbeat = Heartbeat(self._make_backend)
-        held = HeldLease(lease, until, lost)
-        self._heartbeat.hold(held)
-        return held
+        return HeldLease.hold(self.backend, lease, until, lost)
 
     def let_go(self, held: HeldLease) -> None:
         """Renew a lease no more; for workers."""
-        if self._heartbeat:
-            self._heartbeat.let_go(held)
+        held.let_go()
 
     def _forget(self, task_id: str) -> None:
         if held := self._taken.pop(task_id, None):
@@ -455,7 +447,7 @@ class QueueService:
         settings = self._settings()
         sizes: dict[str, Any] = {"max_size": settings.queue_max_size, "result_ttl_s": settings.result_ttl}
         if self.use_redis:
-            from audio_api.queues.redis_streams import RedisBackend  # an optional extra
+            from audio_api.queues.redis_queue import RedisBackend  # an optional extra
 
             try:
                 return RedisBackend(

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from audio_api.config import AudioConfig, get_config
 from audio_api.errors import ErrorCode, QueueClosedError, QueueUnavailableError, WorkerServiceError, error_class
-from audio_api.queues.base import MAX_DELIVERIES, Lease
+from audio_api.queues.base import Lease
 from audio_api.services.job_run import Ending, JobRun, JobsInHand, hand_back
 from audio_api.services.pacing import PacedEngine, Pacer
 from audio_api.services.queue_service import QueueService
@@ -245,22 +245,22 @@ class WorkerService:
         return await self._in_hand.place.check(self._settings().output_dir) is None
 
     async def _begin_all(self, leases: list[Lease], stop: asyncio.Task[bool]) -> None:
-        """Begin to work, unless files cannot be written, or a task of this process is at its last delivery."""
-        last_chance = any(lease.deliveries >= MAX_DELIVERIES for lease in leases)
+        """Begin to work, unless files cannot be written, or a task may be what killed its last worker."""
+        suspected = any(lease.deliveries > 1 for lease in leases)
         can_write = await self._can_write()
-        if can_write and not last_chance and not self._in_hand.alone.locked():
+        if can_write and not suspected and not self._in_hand.alone.locked():
             for lease in leases:
                 self._begin(lease)
             return
         await self._hand_back(leases)
-        if can_write and last_chance:
+        if can_write and suspected:
             await self._run_alone(stop)
 
     async def _run_alone(self, stop: asyncio.Task[bool]) -> None:
         """Take one task while this process does nothing else.
 
-        A task that was lost twice may have killed its process, or have been next to one that did. If it kills this
-        one, too, no other task is lost.
+        A task that was lost may have killed its process, or have been next to one that did. If it kills this one, too,
+        no other task is lost.
         """
         if not await self._or_stop(self._in_hand.alone.acquire(), stop):
             return
@@ -284,7 +284,7 @@ class WorkerService:
 
     async def _lease(self, free: int, stop: asyncio.Task[bool]) -> list[Lease]:
         backend = self._queue.backend
-        asking = asyncio.create_task(backend.lease(free, self._settings().lease_time, _WAIT_S, spare_last=True))
+        asking = asyncio.create_task(backend.lease(free, self._settings().lease_time, _WAIT_S))
         try:
             await asyncio.wait({asking, stop}, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -1,41 +1,40 @@
-"""A Redis server: its connections, its moves, and what its errors mean. The only file that imports redis."""
+"""The connections to a Redis, and what its errors mean."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from functools import cache
+from hashlib import sha1
 from math import inf
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar
 
 from audio_api.errors import ConfigurationError, QueueClosedError, QueueServiceError, QueueUnavailableError
-from audio_api.queues.redis_url import Place, address, places, travels_openly
+from audio_api.queues.base import heard
+from audio_api.queues.failover import Failover
 
 _logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
 
 ACCESS = (
-    "resetchannels ~audio_api:* &audio_api:* -@all +@connection +@stream +@sortedset +@hash +@string +@list +eval "
+    "resetchannels ~audio_api:* &audio_api:* -@all +@connection +@sortedset +@hash +@string +@list +eval "
     "+evalsha +time +pexpire +persist +del +exists +publish +subscribe -@dangerous"
 )
 """All that ``ACL SETUSER`` must allow; add ``on`` and a password. ``+config|get`` lets a wrong server be warned of."""
 
-# A server on the same network answers within milliseconds; one that speaks another protocol never does.
-_PING_LIMIT_S = 5.0
 # Producers hear within a second that the server does not answer.
 ANSWER_LIMIT_S = 0.9
 # A thousand jobs or a megabyte take well under a tenth of a second; a hundred times slower is no answer.
 _LIMIT_PER_JOB_S, _LIMIT_PER_BYTE_S = 1e-3, 1e-6
 # Seconds of silence after which the server is asked whether the subscription still stands.
 _QUIET_S = 10.0
-# A sentinel that does not answer at once must leave time to ask the others.
-_SENTINEL_LIMIT_S = 0.25
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+# One connection waits for jobs, and one hears of results.
+_WAITING_CONNECTIONS = 2
+# A person who asks whether the server is there can wait longer than a job.
+_PING_LIMIT_S = 5.0
 
 # What Redis says first in an error that passes by itself.
 _PASSING = {
@@ -69,21 +68,14 @@ def _warn_once(message: str, *details: str) -> None:
     _logger.warning(message, *details)
 
 
-_NOWHERE: Place = ("", 0)
-"""The place of a master before any sentinel was asked."""
-
-
 def answer_limit_s(jobs: int, size_bytes: int) -> float:
     """Seconds after which a server that was sent so many jobs, of this size together, does not answer."""
     return ANSWER_LIMIT_S + jobs * _LIMIT_PER_JOB_S + size_bytes * _LIMIT_PER_BYTE_S
 
 
-def backoff() -> Iterator[float]:
-    """Seconds to wait for a server that does not answer, ever longer."""
-    pause_s = _FIRST_PAUSE_S
-    while True:
-        yield pause_s
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+def as_text(value: bytes) -> str:
+    """What the server sent, also when it is not UTF-8."""
+    return value.decode(errors="replace")
 
 
 def _forget_frames(error: BaseException | None) -> None:
@@ -115,33 +107,20 @@ def _ours(error: Exception, where: str) -> QueueServiceError | ConfigurationErro
     return QueueUnavailableError(f"the Redis server at {where} does not answer ({type(error).__name__})")
 
 
-@dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script.
+    """A Lua script; a server that has run it before knows it by its digest."""
 
-    Attributes:
-        text: The script.
-        sha: By which a server knows it that has run it before.
-    """
-
-    text: str
-    sha: str
-
-    @classmethod
-    def of(cls, text: str) -> Self:
-        """The script with this text."""
-        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-class Server:
-    """The connections to one server, and the only place that meets redis-py's errors.
-
-    ``_quick`` serves commands that are answered at once; ``_patient`` has a connection for blocking reads and one for
-    the subscription.
+class RedisConnection:
+    """One pool of connections to the server that takes commands now; no other code meets redis-py's errors.
 
     Args:
         url: As ``REDIS_URL``.
-        pool_size: Connections for commands.
+        pool_size: Connections for commands; two more wait for jobs and for results.
 
     Attributes:
         address: Where the URL leads, without user and password.
@@ -155,75 +134,47 @@ class Server:
     def __init__(self, url: str, pool_size: int) -> None:
         try:
             import redis.asyncio
-            from redis.asyncio.connection import parse_url
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
         except ModuleNotFoundError:
             raise ConfigurationError("redis is not installed: pip install 'audio-api[redis]'") from None
         self._redis: Any = redis.asyncio  # which redis-py types in parts
-        self.address = address(url)
-        if travels_openly(url):
+        self._failover = Failover(url)
+        self.address = self._failover.address
+        if self._failover.travels_openly:
             _warn_once("the password for the Redis server at %s travels openly: use rediss://", self.address)
-        plain, self._hosts, self._service = places(url)
         self._pool_size = pool_size
         try:
-            self._options: dict[str, Any] = {
-                **parse_url(plain),
-                "retry": Retry(NoBackoff(), 0),
-                "protocol": 2,
-                "socket_timeout": None,
-                "socket_connect_timeout": ANSWER_LIMIT_S,
-            }
-            self._place = _NOWHERE if self._service else self._hosts[0]
-            self._quick, self._patient = self._clients()
+            self._client = self._connect()
         except (TypeError, ValueError):
-            raise ConfigurationError(f"REDIS_URL for {self.address} holds an option redis does not take") from None
+            raise self._failover.refusal() from None
         self._free = asyncio.Semaphore(pool_size)
         self._reader = asyncio.Lock()
         self._answered_at = self.failed_at = -inf
         self.closing = asyncio.Event()
 
-    def _clients(self) -> list[Any]:
-        """For commands that are answered at once, and for a blocking read and a subscription."""
-        options = {**self._options, **_host_and_port(self._place)}
-        pools = [self._redis.ConnectionPool(max_connections=size, **options) for size in (self._pool_size, 2)]
-        pools[0].make_connection()  # or else the first command would stumble over an option
-        return [self._redis.Redis.from_pool(pool) for pool in pools]
+    def _connect(self) -> Any:
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
 
-    async def _move(self, place: Place) -> None:
-        if place == self._place:
+        self._place = self._failover.place
+        options = {
+            **self._failover.options,
+            "retry": Retry(NoBackoff(), 0),
+            # The older protocol: in the newer one redis-py asks for notices that only a cloud's servers know.
+            "protocol": 2,
+            "socket_timeout": None,
+            "socket_connect_timeout": ANSWER_LIMIT_S,
+        }
+        pool = self._redis.ConnectionPool(max_connections=self._pool_size + _WAITING_CONNECTIONS, **options)
+        pool.make_connection()  # or else the first command would stumble over an option
+        return self._redis.Redis.from_pool(pool)
+
+    async def _move(self) -> None:
+        """Connect to where the failover leads, unless that is here."""
+        if self._failover.place == self._place:
             return
-        _logger.info("the queue at %s moves to %s", self.address, place)
-        old, self._place = (self._quick, self._patient), place
-        self._quick, self._patient = self._clients()
-        await _hang_up(*old)
-
-    async def _follow(self, error: Exception, failed: Place) -> None:
-        """Find the server that takes commands now: as a cluster says, as sentinels say, or the next of several."""
-        from redis.exceptions import MovedError
-
-        if isinstance(error, MovedError):
-            await self._move((error.host or failed[0], error.port))
-        elif self._service:
-            await self._move(await self._master())
-        elif failed == self._place and len(self._hosts) > 1:
-            self._hosts.rotate(-1)
-            await self._move(self._hosts[0])
-
-    async def _master(self) -> Place:
-        from redis.exceptions import ConnectionError as CutError
-        from redis.exceptions import RedisError
-
-        own = {name: value for name, value in self._options.items() if name not in {"username", "password", "db"}}
-        own |= {"socket_connect_timeout": _SENTINEL_LIMIT_S, "socket_timeout": _SENTINEL_LIMIT_S}
-        for place in self._hosts:
-            with suppress(RedisError, OSError):
-                pool = self._redis.ConnectionPool(**{**own, **_host_and_port(place)})
-                async with self._redis.Redis.from_pool(pool) as sentinel:
-                    found = await sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
-                if found:
-                    return as_text(found[0]), int(found[1])
-        raise CutError("no sentinel knows the master")
+        _logger.info("the queue at %s moves to %s", self.address, self._failover.place)
+        old, self._client = self._client, self._connect()
+        await _hang_up(old)
 
     def refuse_if_closed(self) -> None:
         """Raise ``QueueClosedError`` after ``close``."""
@@ -253,7 +204,7 @@ class Server:
             raise ours from None
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[None]:
+    async def _slot(self) -> AsyncIterator[None]:
         """Wait for a free connection, as long as the server answers those who have one."""
         clock = asyncio.get_running_loop().time
         while True:
@@ -269,9 +220,9 @@ class Server:
         finally:
             self._free.release()
 
-    async def command(self, *args: Any) -> Any:
+    async def command(self, *args: Any, limit_s: float = ANSWER_LIMIT_S) -> Any:
         """Send one command, which may be repeated."""
-        return await self._reliably(lambda: self._execute(*args), ANSWER_LIMIT_S)
+        return await self._reliably(lambda: self._execute(*args), limit_s)
 
     async def run(
         self, script: Script, key: str, args: Sequence[Any], *, if_unknown: Sequence[Any], limit_s: float
@@ -291,7 +242,7 @@ class Server:
         from redis.exceptions import AuthenticationError, BusyLoadingError, MovedError, ReadOnlyError
         from redis.exceptions import ConnectionError as CutError
 
-        async with self._connection(), self._answering(limit_s):
+        async with self._slot(), self._answering(limit_s):
             for _ in range(2):
                 failed = self._place
                 try:
@@ -301,13 +252,14 @@ class Server:
                 except (CutError, MovedError, ReadOnlyError) as error:
                     # A connection may also have been cut long ago, while it was idle, or by our own end.
                     self.refuse_if_closed()
-                    await self._follow(error, failed)
+                    await self._failover.follow(error, failed)
+                    await self._move()
             return await attempt()
 
     async def _execute(self, *args: Any) -> Any:
-        if self._place == _NOWHERE:
-            await self._move(await self._master())
-        return await self._quick.execute_command(*args)
+        await self._failover.locate()
+        await self._move()
+        return await self._client.execute_command(*args)
 
     async def pop(self, key: str, limit_s: float) -> None:
         """Return when the list has an item, which is taken, or after ``limit_s``. Callers take turns."""
@@ -321,7 +273,7 @@ class Server:
         try:
             block_s = max(give_up - clock(), 0.001)
             async with self._answering(block_s + ANSWER_LIMIT_S):
-                await self._patient.execute_command("BLPOP", key, f"{block_s:.3f}")
+                await self._client.execute_command("BLPOP", key, f"{block_s:.3f}")
         finally:
             self._reader.release()
 
@@ -331,7 +283,7 @@ class Server:
         Raises:
             QueueUnavailableError: The subscription broke, also by silence.
         """
-        async with self._patient.pubsub() as channels:
+        async with self._client.pubsub() as channels:
             async with self._answering(ANSWER_LIMIT_S):
                 await channels.subscribe(channel)
             asked = False
@@ -358,9 +310,9 @@ class Server:
                 f"the server at {self.address} answers what no Redis does ({type(error).__name__}): correct REDIS_URL"
             ) from None
 
-    async def introduce(self) -> str:
+    async def introduce(self, limit_s: float = ANSWER_LIMIT_S) -> str:
         """Ask for the server's name and version; HELLO is allowed where INFO is not."""
-        answer = await self.command("HELLO")
+        answer = await self.command("HELLO", limit_s=limit_s)
         with self.understood():
             known = dict(zip(answer[::2], answer[1::2], strict=True))
             return f"{as_text(known[b'server'])} {as_text(known[b'version'])}"
@@ -391,77 +343,32 @@ class Server:
 
     async def pause(self, pause_s: float) -> None:
         """Wait, but not beyond ``close``."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(pause_s):
-                await self.closing.wait()
+        await heard(self.closing, max(0.0, pause_s))
         self.refuse_if_closed()
 
     async def close(self) -> None:
         """End every call with ``QueueClosedError``, and the connections."""
         self.closing.set()
-        await _hang_up(self._quick, self._patient)
+        await _hang_up(self._client)
 
 
-def as_text(value: bytes) -> str:
-    """What the server sent, also when it is not UTF-8."""
-    return value.decode(errors="replace")
-
-
-async def _hang_up(*clients: Any) -> None:
-    for client in clients:
-        await client.connection_pool.disconnect(inuse_connections=True)
-        await client.aclose()
-
-
-def _host_and_port(place: Place) -> dict[str, Any]:
-    """Nothing for a socket's path, which has neither."""
-    return {"host": place[0], "port": place[1]} if place[0] else {}
+async def _hang_up(client: Any) -> None:
+    await client.connection_pool.disconnect(inuse_connections=True)
+    await client.aclose()
 
 
 async def ping(url: str) -> str:
-    """Connect, log in, and ask the server who it is.
+    """Connect, log in, and ask the server who it is, such as ``"valkey 9.1.2"``.
 
     Args:
         url: As ``REDIS_URL``.
 
-    Returns:
-        The server's name and version, such as ``"valkey 9.1.2"``.
-
     Raises:
         ConfigurationError: No usable server is there, or the extra is missing. The text never holds the password.
     """
+    server = RedisConnection(url, pool_size=1)
     try:
-        from redis.asyncio import Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-        from redis.exceptions import AuthenticationError, RedisError
-    except ModuleNotFoundError:
-        raise ConfigurationError("redis is not installed: pip install 'audio-api[redis]'") from None
-    where = address(url)
-    if "," in where or "+sentinel" in url:
-        return await _ping_one_of_several(url)
-    try:
-        # HELLO rather than INFO: an access list for the queue need not allow INFO.
-        async with (
-            asyncio.timeout(_PING_LIMIT_S),
-            # The older protocol, because in the newer one redis-py asks for notices that only a cloud's servers know.
-            Redis.from_url(url, protocol=2, decode_responses=True, retry=Retry(NoBackoff(), 0)) as client,
-        ):
-            answer = await cast(Any, client).execute_command("HELLO")  # redis-py leaves it untyped
-    except AuthenticationError:
-        raise ConfigurationError(f"the Redis server at {where} refuses REDIS_URL's user or password") from None
-    except (RedisError, OSError, TypeError, ValueError) as error:  # the last two: an option redis does not take
-        raise ConfigurationError(
-            f"no Redis server can be used at {where} ({type(error).__name__}): start it, or correct REDIS_URL"
-        ) from None
-    known = dict(zip(answer[::2], answer[1::2], strict=True))
-    return f"{known['server']} {known['version']}"
-
-
-async def _ping_one_of_several(url: str) -> str:
-    server = Server(url, pool_size=1)
-    try:
-        return await server.introduce()
+        return await server.introduce(_PING_LIMIT_S)
     except QueueServiceError as error:
         raise ConfigurationError(f"{error}: start it, or correct REDIS_URL") from None
     finally:

@@ -1,0 +1,162 @@
+-- Jobs are handed out, and leases last or run out.
+
+-- The next job: one that was handed back, else the first of the highest priority. While several priorities wait, every
+-- FAIR_TURN-th job is the oldest of them all.
+local function next_in_line()
+  local first, last = call('ZRANGE', wait, 0, 0, 'WITHSCORES'), call('ZRANGE', wait, -1, -1, 'WITHSCORES')
+  local band = first[1] and math.floor(first[2] / BAND)
+  if not band or band < 1 or band == math.floor(last[2] / BAND) then return first[1] end
+  if call('HINCRBY', meta, 'turns', 1) % FAIR_TURN > 0 then return first[1] end
+  local oldest
+  for _, head in ipairs(heads()) do
+    if not oldest or head.number < oldest.number then oldest = head end
+  end
+  return oldest and oldest.id or first[1]
+end
+
+local function show(id)
+  local known = call('HMGET', job_key(id), 'payload', 'priority', 'batch', 'token', 'deliveries', 'progress')
+  return {id, known[1], known[2], known[3] or '', known[4], known[5], known[6] or ''}
+end
+
+local function grant(id, lease_ms)
+  local token, batch = number(), call('HGET', job_key(id), 'batch')
+  call('HINCRBY', job_key(id), 'deliveries', 1)
+  call('HSET', job_key(id), 'state', 'leased', 'token', token, 'started', now, 'lasts', lease_ms)
+  call('ZADD', leases, now + lease_ms, id)
+  call('ZADD', live, token, id)
+  if has_counters(batch) then call('HSET', batch_key(batch), 'started', 1) end
+  return show(id)
+end
+
+-- What a call took whose reply was lost: it is asked again.
+local function taken_by(receipt)
+  local taken = {}
+  for id, token in (read('GET', receipt) or ''):gmatch('(%S+) (%S+)') do
+    if holds(id, token) then
+      call('ZADD', leases, now + call('HGET', job_key(id), 'lasts'), id)
+      taken[#taken + 1] = show(id)
+    end
+  end
+  return taken
+end
+
+local function promote(ttl)
+  for _, id in ipairs(call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, AT_ONCE)) do
+    call('ZREM', delayed, id)
+    local odd, state = examine(id)
+    if odd then condemn(id, odd, ttl) elseif state == 'delayed' then place(id, call('HGET', job_key(id), 'priority')) end
+  end
+end
+
+local function reclaim(ttl)
+  for _, id in ipairs(call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, AT_ONCE)) do
+    local odd, state = examine(id)
+    if state == 'leased' then
+      hand_back(id, ttl)
+    elseif odd then
+      condemn(id, odd, ttl)
+    else
+      call('ZREM', leases, id)
+    end
+  end
+end
+
+-- When the clock went back, a lease must not last for as long again.
+local function shorten_leases(lease_ms)
+  for _, id in ipairs(call('ZREVRANGEBYSCORE', leases, '+inf', now + lease_ms + 1000, 'LIMIT', 0, AT_ONCE)) do
+    local ends = now + (whole(read('HGET', job_key(id), 'lasts'), 1) or lease_ms)
+    if tonumber(call('ZSCORE', leases, id)) > ends + 1000 then call('ZADD', leases, ends, id) end
+  end
+end
+
+-- Answers 'expired' while leases have run out, until it is asked to reclaim them: a call that a frozen server finds
+-- after its thaw must not take the jobs of those who could not renew. Else 'leases' answers, with the leases, the
+-- milliseconds until a job may appear by itself, and whether the keys fit together.
+function steps.lease(most, lease_ms, this_call, reclaims, ttl, restarted)
+  local receipt, receipts = q .. ':reply:' .. this_call, {}
+  most, lease_ms = tonumber(most), tonumber(lease_ms)
+  despite_full_memory()
+  mend()
+  local taken = taken_by(receipt)
+  if #taken > 0 then return {'leases', taken, 0, 1} end
+  -- A server that knows no scripts has restarted; those who hold leases get the time to renew them.
+  if restarted == '1' then call('HSET', meta, 'grace', now + lease_ms) end
+  promote(ttl)
+  arrive(AT_ONCE)
+  shorten_leases(lease_ms)
+  local runs_out = reclaims ~= 'never' and tonumber(call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2])
+  if runs_out then runs_out = math.max(runs_out, tonumber(call('HGET', meta, 'grace') or 0)) end
+  if runs_out and runs_out <= now then
+    if reclaims == 'ask' then return {'expired'} end
+    reclaim(ttl)
+  end
+  while #taken < most do
+    local id = next_in_line()
+    if not id then break end
+    call('ZREM', wait, id)
+    local odd, state = examine(id)
+    if odd then
+      condemn(id, odd, ttl)
+    elseif state == 'queued' then
+      taken[#taken + 1] = grant(id, lease_ms)
+      receipts[#taken] = id .. ' ' .. taken[#taken][5]
+    end
+  end
+  if #taken > 0 then call('SET', receipt, table.concat(receipts, ' '), 'PX', lease_ms) end
+  if call('ZCARD', wait) > 0 then ring() end
+  local due = math.min(tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]) or math.huge, runs_out or math.huge)
+  -- When nothing waits, every job that is not finished is leased or delayed; else some line was lost.
+  local fit = #taken > 0 or call('ZCARD', live) == call('ZCARD', leases) + call('ZCARD', delayed)
+  return {'leases', taken, due < math.huge and math.max(0, due - now) or -1, fit and 1 or 0}
+end
+
+-- The arguments are three for each lease: id, token and milliseconds. The tokens of those that are held answer.
+function steps.renew()
+  despite_full_memory()
+  mend()
+  local kept = {}
+  for i = 1, #ARGV, 3 do
+    if holds(ARGV[i], ARGV[i + 1]) then
+      call('ZADD', leases, now + ARGV[i + 2], ARGV[i])
+      kept[#kept + 1] = ARGV[i + 1]
+    end
+  end
+  return kept
+end
+
+-- Puts a job where its state says that it is.
+local function heal(id, ttl)
+  local odd, state = examine(id)
+  if OVER[state] then
+    leave(id)
+  elseif odd then
+    condemn(id, odd, ttl)
+  elseif state == 'leased' and not call('ZSCORE', leases, id) then
+    call('ZADD', leases, now + (whole(call('HGET', job_key(id), 'lasts'), 1) or 30000), id)
+  elseif state == 'delayed' and not call('ZSCORE', delayed, id) or state == 'queued' and not call('ZSCORE', wait, id) then
+    local known = call('HMGET', job_key(id), 'priority', 'due')
+    place(id, known[1], state == 'delayed' and tonumber(known[2] or ''))
+  end
+end
+
+-- Puts jobs back in line whose line was lost, from the start-th on; where to go on, or -1 at the end. The lines of the
+-- version before 2.0 were streams: its jobs come over, and the streams go.
+function steps.heal(start, ttl)
+  despite_full_memory()
+  mend()
+  start = tonumber(start)
+  if start == 0 then
+    for _, priority in ipairs(read('ZRANGE', q .. ':bands', 0, -1)) do call('DEL', q .. ':band:' .. priority) end
+    call('DEL', q .. ':bands', q .. ':returned', q .. ':stages')
+    for _, key in ipairs({leases, delayed, wait}) do
+      for _, id in ipairs(call('ZRANGE', key, 0, AT_ONCE - 1)) do
+        if not call('ZSCORE', live, id) then call('ZADD', live, number(), id) end
+      end
+    end
+  end
+  local before, ids = call('ZCARD', live), call('ZRANGE', live, start, start + AT_ONCE - 1)
+  for _, id in ipairs(ids) do heal(id, ttl) end
+  if #ids < AT_ONCE then return -1 end
+  return start + #ids - math.max(0, before - call('ZCARD', live))
+end

@@ -1,0 +1,63 @@
+-- Questions about jobs, batches and the queue.
+
+-- Most bytes of payloads in one answer, unless a single one is larger.
+local PAGE_BYTES = 1000000
+
+local function statuses(ids)
+  local found = {}
+  for _, id in ipairs(ids) do
+    local known = read('HMGET', job_key(id), 'state', 'priority', 'batch', 'deliveries', 'enqueued', 'started',
+      'finished', 'result', 'progress', 'reason')
+    if known[1] and known[1] ~= 'staged' then found[#found + 1] = {id, known} end
+  end
+  return found
+end
+
+function steps.status(id) return statuses({id}) end
+
+function steps.batch_status(batch)
+  has_counters(batch)
+  return call('HMGET', batch_key(batch), 'total', 'started', unpack(ENDS))
+end
+
+function steps.batch_jobs(batch)
+  return statuses(read('LRANGE', batch_key(batch) .. ':jobs', 0, -1))
+end
+
+function steps.stats()
+  mend()
+  local waiting, lines, oldest = {}, heads(), now
+  for _, line in ipairs(lines) do
+    waiting[PRIORITIES + 1 - line.band] = call('ZCOUNT', wait, line.band * BAND, (line.band + 1) * BAND - 1)
+  end
+  local returned = call('ZRANGEBYSCORE', wait, '-inf', BAND - 1)
+  for _, id in ipairs(returned) do
+    local priority = whole(read('HGET', job_key(id), 'priority'), -PRIORITIES, PRIORITIES)
+    if priority then waiting[priority] = (waiting[priority] or 0) + 1 end
+  end
+  local counts = {}
+  for priority, count in pairs(waiting) do counts[#counts + 1] = {priority, count} end
+  if returned[1] then lines[#lines + 1] = {id = returned[1]} end
+  for _, line in ipairs(lines) do
+    oldest = math.min(oldest, whole(read('HGET', job_key(line.id), 'enqueued')) or now)
+  end
+  return {counts, call('ZCARD', delayed), call('ZCARD', leases), call('ZCARD', dead),
+    call('HMGET', meta, 'succeeded', 'failed', 'cancelled'), #lines > 0 and now - oldest or -1}
+end
+
+function steps.list_dead(first, last)
+  local found, bytes = {}, 0
+  for _, id in ipairs(read('ZREVRANGE', dead, first, last)) do
+    local known = read('HMGET', job_key(id), 'payload', 'reason', 'deliveries', 'batch', 'finished')
+    bytes = bytes + #(known[1] or '')
+    if #found > 0 and bytes > PAGE_BYTES then break end
+    found[#found + 1] = {id, known}
+  end
+  return found
+end
+
+function steps.check()
+  mend()
+  call('HSET', meta, 'checked', now)
+  return 1
+end

@@ -1,0 +1,462 @@
+"""Jobs that wait in Redis, on any number of machines: what is done in Lua is in ``lua/``, atomically.
+
+Redis 6.2 or newer, or Valkey. The user that the URL names needs no more than ``redis_connection.ACCESS``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import pkgutil
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from functools import partial
+from math import inf
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from audio_api.errors import ConfigurationError, QueueServiceError, QueueUnavailableError
+from audio_api.queues.base import (
+    DEFAULT_RESULT_TTL_S,
+    FAIR_TURN,
+    MAX_DELIVERIES,
+    NEVER_FINISHED,
+    BatchStatus,
+    DeadLetter,
+    Job,
+    JobState,
+    JobStatus,
+    Lease,
+    QueueBackend,
+    QueueStats,
+    backoff,
+    batch_conflict,
+    check_id,
+    check_jobs,
+    check_size,
+    encode_progress,
+    full,
+    job_conflict,
+)
+from audio_api.queues.limits import CallLimits, RedisLimits
+from audio_api.queues.redis_connection import ANSWER_LIMIT_S, RedisConnection, Script, answer_limit_s, as_text
+
+_logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+CLOCK = "local time = redis.call('TIME')\nlocal now = time[1] * 1000 + math.floor(time[2] / 1000)"
+_NUMBERS = f"local MAX_DELIVERIES, FAIR_TURN, NEVER_FINISHED = {MAX_DELIVERIES}, {FAIR_TURN}, '{NEVER_FINISHED}'"
+_FILES = ("enqueue.lua", "lease.lua", "finish.lua", "look.lua", "limits.lua")
+LUA = {name: (pkgutil.get_data(__name__, f"lua/{name}") or b"").decode() for name in ("queue.lua", *_FILES)}
+"""The text of each file; read once, at the import."""
+# Longest blocking read. Shorter than any timeout of a proxy in between, and still a third of a command per second.
+_LONGEST_BLOCK_S = 4.0
+# A step with so many jobs holds the server for some 20 ms.
+_MOST_IN_A_STEP, _BYTES_IN_A_STEP = 200, 1_000_000
+# A function of Lua takes some thousand arguments at most; steps with more read them themselves.
+_MOST_UNPACKED = 20
+# How often a handle looks after a queue whose keys do not fit together.
+_HEAL_EVERY_S = 10.0
+
+
+class RedisBackend(QueueBackend):
+    """A queue in Redis. Handles of one name share it, in any number of processes on any number of machines.
+
+    Args:
+        url: As ``REDIS_URL``: ``redis://``, ``rediss://`` or ``unix://``, for a cluster with some of its nodes,
+            comma-separated; or ``redis+sentinel://host:port,host:port/service/database``.
+        queue: The queue's name.
+        pool_size: Connections for commands; two more wait for jobs and for results.
+        max_size: How many jobs may wait, delayed ones included; ``None``: any number.
+        result_ttl_s: Seconds results are kept, from completion on, as this handle's calls decide.
+
+    Raises:
+        ConfigurationError: The URL is wrong or the extra is missing.
+    """
+
+    durable = True
+
+    def __init__(
+        self,
+        url: str,
+        queue: str = "audio",
+        *,
+        pool_size: int = 10,
+        max_size: int | None = None,
+        result_ttl_s: float = DEFAULT_RESULT_TTL_S,
+    ) -> None:
+        self._server = RedisConnection(url, pool_size)
+        self._key = f"audio_api:{{{check_id(queue)}}}"
+        self._scripts = _scripts(queue)
+        self._limits = RedisLimits(self._run_limit)
+        self._max_size = max_size
+        self._ttl_ms = _ms(result_ttl_s)
+        self._bells: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._listener: asyncio.Task[None] | None = None
+        self._unanswered: list[str] = []
+        self._inspected = False
+        self._healed_at = -inf
+
+    async def _run(
+        self,
+        step: str,
+        *args: Any,
+        read: Callable[[Any], _T],
+        if_unknown: Sequence[Any] | None = None,
+        limit_s: float = ANSWER_LIMIT_S,
+    ) -> _T:
+        """Run a step, and understand its answer with ``read``."""
+        if not self._inspected:
+            self._inspected = await self._server.inspect()
+        script = self._scripts[step]
+        answer = await self._server.run(script, self._key, args, if_unknown=if_unknown or args, limit_s=limit_s)
+        with self._server.understood():
+            return read(answer)
+
+    async def _run_limit(self, step: str, *args: Any) -> Any:
+        return await self._run(step, *args, read=_admission if step == "take" else int)
+
+    async def enqueue(self, jobs: Sequence[Job], batch_id: str | None = None) -> None:
+        check_jobs(jobs, batch_id)
+        stage, before, most = secrets.token_hex(8), 0, "" if self._max_size is None else self._max_size
+        for some in [jobs] if batch_id else _steps(jobs):
+            fields: list[Any] = []
+            for job in some:
+                fields += (job.id, job.payload, job.priority, "" if job.not_before is None else _ms(job.not_before))
+            limit_s = answer_limit_s(len(some), sum(len(job.payload) for job in some))
+            args = (batch_id or "", stage, before, len(jobs), most, *fields)
+            answer, details = await self._run("enqueue", *args, limit_s=limit_s, read=_verdict)
+            if answer == "full":
+                raise full(int(details[0]), int(details[1]), self._max_size)
+            if answer == "batch":
+                raise batch_conflict(batch_id)
+            if answer == "job":
+                raise job_conflict(as_text(details[0]))
+            if answer == "gone":
+                raise QueueUnavailableError("the queue lost jobs that were being handed over; hand them over again")
+            before += len(some)
+        calls = int(len(some) < len(jobs))
+        while calls:
+            calls = await self._run("arrive", read=int)
+
+    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
+        clock, pauses = asyncio.get_running_loop().time, backoff()
+        give_up = clock() + wait_s
+        while True:
+            last = clock() >= give_up
+            try:
+                leases, due_s = await self._take_or_give_back(max_jobs, lease_s)
+                if leases or last:
+                    return leases
+                # Half a lease, because one that is given out in the meantime may also run out in the meantime.
+                wait_s = min(give_up - clock(), due_s, lease_s / 2, _LONGEST_BLOCK_S)
+                await self._server.pop(f"{self._key}:wake", wait_s)
+                pauses = backoff()
+            except QueueUnavailableError:
+                if last:
+                    raise
+                await self._server.pause(min(next(pauses), give_up - clock()))
+
+    async def _take_or_give_back(self, max_jobs: int, lease_s: float) -> tuple[list[Lease], float]:
+        """As ``_take``; a caller that is cancelled meanwhile hears of no job, and so none may stay with it."""
+        taking = asyncio.create_task(self._take(max_jobs, lease_s))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            with suppress(QueueServiceError, ConfigurationError):
+                for lease in (await taking)[0]:
+                    await self._end("release", lease, secrets.token_hex(8), 0, 0)
+            raise
+
+    async def _take(self, max_jobs: int, lease_s: float) -> tuple[list[Lease], float]:
+        """The jobs that can be had now, and the seconds until one may appear by itself."""
+        clock = asyncio.get_running_loop().time
+        call = self._unanswered.pop() if self._unanswered else secrets.token_hex(8)
+        ask = partial(self._ask, max_jobs, lease_s, call)
+        # A server that was frozen, read-only or away comes back with every lease run out, before their holders could
+        # renew them: they get the time.
+        reclaims = "never" if clock() - self._server.failed_at < lease_s else "ask"
+        try:
+            leases, due_s, fits = await ask(reclaims)
+            if due_s is None:
+                leases, due_s, fits = await ask("now")
+            if not fits and clock() >= self._healed_at + _HEAL_EVERY_S:
+                self._healed_at = clock()
+                await self._heal()
+                leases, due_s, _ = await ask("never")
+        except BaseException:
+            # Also when cancelled: the server may have given jobs to this call, and the next one asks for them.
+            self._unanswered.append(call)
+            raise
+        return leases, inf if due_s is None else due_s
+
+    async def _ask(
+        self, max_jobs: int, lease_s: float, call: str, reclaims: str
+    ) -> tuple[list[Lease], float | None, bool]:
+        args = (max_jobs, _ms(lease_s), call, reclaims, self._ttl_ms)
+        return await self._run("lease", *args, 0, if_unknown=(*args, 1), read=partial(_taken, lease_s))
+
+    async def _heal(self) -> None:
+        """Put jobs back in line whose line was lost."""
+        _logger.warning("keys of the queue are missing, or are those of another program: it is put in order")
+        start = 0
+        while start >= 0:
+            start = await self._run("heal", start, self._ttl_ms, read=int)
+
+    async def renew(self, leases: Sequence[Lease]) -> list[Lease]:
+        args = [arg for lease in leases for arg in (lease.job_id, lease.token, _ms(lease.lease_s))]
+        kept = await self._run("renew", *args, read=lambda answer: {int(token) for token in answer}) if args else set()
+        return [lease for lease in leases if lease.token in kept]
+
+    async def _insist(self, step: str, lease: Lease, *args: Any) -> bool:
+        """End a lease as soon as the server answers. It is told which call this is: a lost reply does not matter."""
+        this_call, pauses = secrets.token_hex(8), backoff()
+        while True:
+            try:
+                return await self._end(step, lease, this_call, *args)
+            except QueueUnavailableError as error:
+                pause_s = next(pauses)
+                _logger.warning("%s of job %s waits %.1f s: %s", step, lease.job_id, pause_s, error)
+                await self._server.pause(pause_s)
+
+    async def _end(self, step: str, lease: Lease, this_call: str, *args: Any) -> bool:
+        limit_s = answer_limit_s(1, sum(len(arg) for arg in args if isinstance(arg, bytes)))
+        args = (lease.job_id, lease.token, this_call, self._ttl_ms, *args)
+        return bool(await self._run(step, *args, limit_s=limit_s, read=int))
+
+    async def finish(self, lease: Lease, result: bytes, *, success: bool) -> bool:
+        check_size(result, f"result of job {lease.job_id}")
+        return await self._insist("finish", lease, (JobState.SUCCEEDED if success else JobState.FAILED).value, result)
+
+    async def release(self, lease: Lease, delay_s: float = 0.0, *, count_delivery: bool = False) -> bool:
+        return await self._insist("release", lease, _ms(delay_s), int(count_delivery))
+
+    async def bury(self, lease: Lease, reason: str) -> bool:
+        return await self._insist("bury", lease, reason)
+
+    async def progress(self, lease: Lease, progress: Mapping[str, Any]) -> bool:
+        return bool(await self._run("progress", lease.job_id, lease.token, encode_progress(progress), read=int))
+
+    async def cancel(self, job_id: str) -> bool:
+        return bool(await self._run("cancel", job_id, self._ttl_ms, read=int))
+
+    async def status(self, job_id: str) -> JobStatus | None:
+        found = await self._run("status", job_id, read=_statuses)
+        return found[0] if found else None
+
+    async def batch_status(self, batch_id: str) -> BatchStatus | None:
+        return await self._run("batch_status", batch_id, read=partial(_batch_status, batch_id))
+
+    async def batch_jobs(self, batch_id: str) -> list[JobStatus]:
+        return await self._run("batch_jobs", batch_id, read=_statuses)
+
+    def _bell(self, topic: str) -> asyncio.Event:
+        if self._listener is None or self._listener.done():
+            self._listener = asyncio.create_task(self._listen())
+        return self._bells.setdefault(topic, asyncio.Event())
+
+    async def _listen(self) -> None:
+        """Ring the bells, as long as a caller waits; one subscription serves all of them."""
+        pauses = backoff()
+        while self._bells:
+            try:
+                async with aclosing(self._server.subscribe(f"{self._key}:done")) as topics:
+                    async for topic in topics:
+                        pauses = backoff()
+                        self._ring([topic] if topic else list(self._bells))
+                        if not self._bells:
+                            break
+            except (QueueServiceError, ConfigurationError):
+                # Without news, callers must look for themselves, at this pace.
+                self._ring(list(self._bells))
+                await self._server.pause(next(pauses))
+
+    def _ring(self, topics: Sequence[str]) -> None:
+        for topic in topics:
+            if bell := self._bells.pop(topic, None):
+                bell.set()
+
+    async def stats(self) -> QueueStats:
+        return await self._run("stats", read=_stats)
+
+    async def list_dead(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        letters: list[DeadLetter] = []
+        while len(letters) < limit:
+            page = await self._run("list_dead", offset + len(letters), offset + limit - 1, read=_dead_letters)
+            if not page:
+                break
+            letters += page
+        return letters
+
+    async def retry_dead(self, job_id: str) -> bool:
+        return bool(await self._run("retry_dead", job_id, read=int))
+
+    async def cleanup_expired(self) -> int:
+        self._server.refuse_if_closed()
+        return 0
+
+    @property
+    def limits(self) -> CallLimits:
+        return self._limits
+
+    async def health(self) -> str:
+        # A write: a server that is full or read-only answers every question, but takes no job.
+        await self._run("check", read=int)
+        return await self._server.introduce()
+
+    async def close(self) -> None:
+        self._server.closing.set()
+        self._ring(list(self._bells))
+        while self._listener and not self._listener.done():
+            self._listener.cancel()
+            # The client may lose a cancellation while it connects again.
+            await asyncio.wait([self._listener], timeout=1)
+        if self._listener and not self._listener.cancelled():
+            self._listener.exception()
+        await self._server.close()
+
+
+def _scripts(queue: str) -> dict[str, Script]:
+    """The script of each step.
+
+    It names its queue: a server that has restarted knows no scripts any more, and every queue's workers must notice.
+    """
+    head = f"-- {queue}\n{CLOCK}\n{_NUMBERS}\n{LUA['queue.lua']}"
+    return {
+        step: Script(f"{head}\n{LUA[file]}\nreturn steps.{step}(unpack(ARGV, 1, math.min(#ARGV, {_MOST_UNPACKED})))")
+        for file in _FILES
+        for step in re.findall(r"^function steps\.(\w+)", LUA[file], re.MULTILINE)
+    }
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _steps(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
+    """The jobs in so many parts that the server has done with each at once."""
+    start = size_bytes = 0
+    for end, job in enumerate(jobs):
+        size_bytes += len(job.payload)
+        if end > start and (end - start >= _MOST_IN_A_STEP or size_bytes > _BYTES_IN_A_STEP):
+            yield jobs[start:end]
+            start, size_bytes = end, len(job.payload)
+    yield jobs[start:]
+
+
+def _taken(lease_s: float, answer: Any) -> tuple[list[Lease], float | None, bool]:
+    """The leases, the seconds until a job may appear by itself, and whether the keys fit together.
+
+    The seconds are ``None`` when leases have run out and must be reclaimed first.
+    """
+    if answer[0] == b"expired":
+        return [], None, True
+    _, taken, due_ms, fits = answer
+    return [_lease(each, lease_s) for each in taken], inf if due_ms < 0 else due_ms / 1000, bool(fits)
+
+
+def _verdict(answer: Any) -> tuple[str, Sequence[Any]]:
+    verdict, *details = answer
+    return {b"ok": "ok", b"full": "full", b"batch": "batch", b"job": "job", b"gone": "gone"}[verdict], details
+
+
+def _admission(answer: Any) -> tuple[bytes, float, bytes]:
+    verdict, value, probe = answer
+    return bytes(verdict), float(value), bytes(probe)
+
+
+def _whole(value: bytes | None) -> int:
+    """A count or a moment; 0 for one that is missing, or that another program has overwritten."""
+    return int(value) if value and re.fullmatch(rb"-?\d{1,16}", value) else 0
+
+
+def _seconds(value: bytes | None) -> float | None:
+    return None if value is None else _whole(value) / 1000
+
+
+def _text(value: bytes | None) -> str | None:
+    return as_text(value) if value else None
+
+
+def _note(value: bytes | None) -> Mapping[str, Any] | None:
+    try:
+        note = json.loads(value) if value else None
+    except ValueError:
+        return None
+    return note if isinstance(note, dict) else None
+
+
+def _lease(values: Sequence[Any], lease_s: float) -> Lease:
+    job_id, payload, priority, batch_id, token, deliveries, progress = values
+    return Lease(
+        job_id=as_text(job_id),
+        payload=bytes(payload),
+        priority=int(priority),
+        batch_id=_text(batch_id),
+        token=int(token),
+        deliveries=int(deliveries),
+        lease_s=lease_s,
+        progress=_note(progress),
+    )
+
+
+def _statuses(answer: Any) -> list[JobStatus]:
+    return [_status(*each) for each in answer]
+
+
+def _status(job_id: bytes, values: Sequence[Any]) -> JobStatus:
+    state, priority, batch_id, deliveries, enqueued, started, finished, result, progress, reason = values
+    return JobStatus(
+        job_id=as_text(job_id),
+        state=JobState(as_text(state)),
+        priority=_whole(priority),
+        batch_id=_text(batch_id),
+        deliveries=_whole(deliveries),
+        enqueued_at=_whole(enqueued) / 1000,
+        started_at=_seconds(started),
+        finished_at=_seconds(finished),
+        result=result,
+        progress=_note(progress),
+        reason=_text(reason),
+    )
+
+
+def _batch_status(batch_id: str, answer: Any) -> BatchStatus | None:
+    total, started, *ended = answer
+    if total is None:
+        return None
+    succeeded, failed, cancelled, dead = map(_whole, ended)
+    return BatchStatus(batch_id, int(total), succeeded, failed, cancelled, dead, bool(started))
+
+
+def _stats(answer: Any) -> QueueStats:
+    waiting, delayed, leased, dead, (succeeded, failed, cancelled), oldest_ms = answer
+    return QueueStats(
+        waiting={int(priority): int(count) for priority, count in waiting},
+        delayed=int(delayed),
+        leased=int(leased),
+        dead=int(dead),
+        succeeded=_whole(succeeded),
+        failed=_whole(failed),
+        cancelled=_whole(cancelled),
+        oldest_age_s=None if oldest_ms < 0 else oldest_ms / 1000,
+    )
+
+
+def _dead_letters(answer: Any) -> list[DeadLetter]:
+    return [_dead_letter(*each) for each in answer]
+
+
+def _dead_letter(job_id: bytes, values: Sequence[Any]) -> DeadLetter:
+    payload, reason, deliveries, batch_id, buried = values
+    return DeadLetter(
+        job_id=as_text(job_id),
+        payload=payload or b"",
+        reason=_text(reason) or "it is not known why",
+        deliveries=_whole(deliveries),
+        batch_id=_text(batch_id),
+        buried_at=_whole(buried) / 1000,
+    )
