@@ -30,7 +30,7 @@ No error holds an exception of the vendor's SDK: those carry the API key in thei
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -93,6 +93,20 @@ class ErrorCode(StrEnum):
     WORKER_RUNNING = "worker_running"
 
 
+class FailedPiece(NamedTuple):
+    """The piece of a long text that could not be spoken.
+
+    Attributes:
+        number: Which it is, from 1.
+        total: Pieces in all.
+        finished: Pieces that are finished, and are not paid for again.
+    """
+
+    number: int
+    total: int
+    finished: int
+
+
 class AudioAPIError(Exception):
     """Base of every error of this library. Picklable; holds no key and no foreign exception.
 
@@ -103,6 +117,11 @@ class AudioAPIError(Exception):
         retry_after_s: Seconds the server asked to wait; ``None`` when it did not say.
         attempts: API calls made before giving up; 0 when nothing was sent.
         usage: Tokens that were billed although the attempt failed; ``None`` when none are known.
+
+    Attributes:
+        piece: The piece of a long text that failed; ``None``: the text is one piece, or none was begun.
+        heard_s: Seconds of a stream that were handed over before it ended; ``None``: none were.
+        calls: The records of the calls that led to it, as ``audio_api.speech.cost`` keeps them.
     """
 
     default_code: ClassVar[ErrorCode] = ErrorCode.API_ERROR
@@ -124,6 +143,17 @@ class AudioAPIError(Exception):
         self.retry_after_s = retry_after_s
         self.attempts = attempts
         self.usage = usage
+        self.piece: FailedPiece | None = None
+        self.heard_s: float | None = None
+        self.calls: tuple[object, ...] = ()
+
+    def __str__(self) -> str:
+        """What happened, in which piece, and how much was heard before."""
+        text = super().__str__()
+        if self.piece:
+            number, total, finished = self.piece
+            text = f"piece {number} of {total}: {text}; finished pieces: {finished}"
+        return text if self.heard_s is None else f"the stream ended after {self.heard_s:.1f} s of sound: {text}"
 
 
 class ConfigurationError(AudioAPIError, ValueError):

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -29,6 +30,8 @@ T = TypeVar("T")
 _CONNECTION_ATTEMPTS = 3
 # RetryInfo is rounded down to whole seconds; a second more is the difference between one call and two.
 _ROUNDING_S = 1.0
+
+_now = partial(datetime.now, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[], float] = random.random
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    now: Callable[[], datetime] = _now
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,11 @@ def _error(state: RetryCallState) -> AudioAPIError:
     return error
 
 
+def _may_be_repeated(error: BaseException) -> bool:
+    # A call that ran into the limit of its job ends the job's try: what follows is for the job to decide.
+    return isinstance(error, AudioAPIError) and error.retryable and error.code is not ErrorCode.TASK_TIMEOUT
+
+
 def _log(state: RetryCallState) -> None:
     error = _error(state)
     logger.info(
@@ -160,7 +168,7 @@ async def call_with_retry(attempt: Callable[[], Awaitable[T]], policy: RetryPoli
     """
     schedule = _Schedule(policy, clock)
     retrying = AsyncRetrying(
-        retry=retry_if_exception(lambda error: isinstance(error, AudioAPIError) and error.retryable),
+        retry=retry_if_exception(_may_be_repeated),
         after=schedule.record,
         wait=schedule.wait_s,
         stop=schedule.is_over,

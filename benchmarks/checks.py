@@ -28,7 +28,7 @@ from audio_api.engines.base import Turn, Utterance
 from audio_api.engines.offline import OfflineEngine
 from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.voices import VoiceName
-from audio_api.services.synthesis import AGREEMENT
+from audio_api.speech.attempts import AGREEMENT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from corpus import Sample, samples

@@ -190,7 +190,7 @@ def list_pieces(config: AudioConfig, chars: int) -> list[object]:
     """The pieces of a text."""
     from audio_api.engines.base import Utterance
     from audio_api.models.speech_models import model_spec
-    from audio_api.services.planning import plan_pieces
+    from audio_api.speech.planning import plan_pieces
 
     utterance = Utterance.from_request(AudioRequest(text=book(chars)), MODEL)
     return list(plan_pieces(utterance, model_spec(MODEL).piece_chars))

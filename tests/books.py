@@ -16,7 +16,7 @@ from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import Utterance
 from audio_api.models.audio_request import AudioRequest
 from audio_api.retry import Clock
-from audio_api.services.planning import PlannedPiece, plan_pieces
+from audio_api.speech.planning import PlannedPiece, plan_pieces
 
 MODEL = "gemini-3.8-flash-tts"
 LEGACY = "gemini-2.5-flash-preview-tts"

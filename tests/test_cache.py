@@ -24,11 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from audio_api.audio import cache as cache_module
-from audio_api.audio.cache import CachedPiece, PieceCache
 from audio_api.audio.file_threads import in_file_thread
-from audio_api.audio.large_sounds import few_at_once
+from audio_api.audio.large_sounds import SoundBudget
 from audio_api.models.usage import TokenUsage
+from audio_api.speech import piece_cache as cache_module
+from audio_api.speech.piece_cache import CachedPiece, PieceCache
 
 KEY, OTHER_KEY = "0f" * 32, "1e" * 32
 MADE_AT = datetime(2026, 11, 22, 17, tzinfo=UTC)
@@ -85,7 +85,7 @@ def test_a_piece_comes_back_as_it_was_stored(pcm: bytes, note: str) -> None:
         assert same(asyncio.run(PieceCache(Path(folder), PLENTY_BYTES).get(KEY)), piece)
 
 
-async def test_a_piece_is_a_wav_that_anybody_can_play(tmp_path: Path) -> None:
+async def test_a_piece_is_a_wav_that_any_player_plays(tmp_path: Path) -> None:
     """The standard library reads the file, and hears only the sound."""
     await PieceCache(tmp_path, PLENTY_BYTES).put(KEY, made())
     with wave.open(str(file_of(tmp_path))) as file:
@@ -224,7 +224,7 @@ async def test_a_piece_under_another_key_is_none(tmp_path: Path) -> None:
 
 
 async def test_notes_of_another_version_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A piece whose format has changed is made anew rather than misread."""
+    """A piece whose format has changed is made again rather than misread."""
     cache = PieceCache(tmp_path, PLENTY_BYTES)
     await cache.put(KEY, made())
     monkeypatch.setattr(cache_module, "_FORMAT", b"audio_api piece 2\0")
@@ -387,7 +387,7 @@ async def test_a_full_disk_keeps_nothing_and_fails_nothing(
     """What fitted stays readable, what did not leaves no trace."""
     folder = mount("size=64k")
     cache = PieceCache(folder, PLENTY_BYTES)
-    kept = [await cache.put(key_of(number), made()) for number in range(10)]
+    kept = [bool(await cache.put(key_of(number), made())) for number in range(10)]
     assert kept[0]
     assert not kept[-1]
     for number, was_kept in enumerate(kept):
@@ -417,9 +417,8 @@ CHILD = """
 import asyncio, hashlib, random, sys
 from datetime import datetime, UTC
 from pathlib import Path
-from audio_api.audio.cache import CachedPiece, PieceCache
+from audio_api.speech.piece_cache import CachedPiece, PieceCache
 from audio_api.audio.file_threads import in_file_thread
-from audio_api.audio.large_sounds import few_at_once
 from audio_api.models.usage import TokenUsage
 
 folder, max_bytes, seed, rounds, keys, repeats = sys.argv[1], *map(int, sys.argv[2:])
@@ -506,11 +505,14 @@ def torn_drafts(folder: Path) -> list[Path]:
 
 
 async def test_a_piece_is_loaded_only_with_a_permit(tmp_path: Path) -> None:
-    """One that is not here needs none: nobody waits to learn that there is nothing."""
-    cache, permits = PieceCache(tmp_path, PLENTY_BYTES), asyncio.Semaphore(1)
+    """One that is not here needs none: a request learns at once that there is nothing."""
+    cache, budget = PieceCache(tmp_path, PLENTY_BYTES), SoundBudget(1)
     await cache.put(KEY, made())
-    with few_at_once(permits):
-        assert await cache.get(OTHER_KEY) is None
-        assert not permits.locked()
-        assert same(await cache.get(KEY), made())
-        assert permits.locked()
+    with budget.permit() as other, budget.permit() as permit:
+        await other.take()
+        assert await cache.get(OTHER_KEY, permit) is None
+        loading = asyncio.create_task(cache.get(KEY, permit))
+        await asyncio.wait([loading], timeout=0.1)
+        assert not loading.done()
+        other.give_back()
+        assert same(await loading, made())

@@ -26,7 +26,7 @@ from audio_api.models.audio_request import AudioRequest, AudioResponse, VoiceCon
 from audio_api.models.voices import VoiceName
 from audio_api.services.job_codec import encode_result
 from audio_api.services.tts_service import TTSService
-from audio_api.services.voice_paces import VoicePaces, outliers, voice_key
+from audio_api.speech.voice_paces import VoicePaces, outliers, voice_key
 
 RATE = 24_000
 TEXT = "All human beings are born free and equal in dignity and rights, and they are endowed with reason."

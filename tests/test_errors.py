@@ -88,6 +88,9 @@ def test_an_error_knows_nothing_unless_told() -> None:
         "retry_after_s": None,
         "attempts": 0,
         "usage": None,
+        "piece": None,
+        "heard_s": None,
+        "calls": (),
     }
     assert error.reset_at is None
     assert TTSOutputError("disk full").audio is None

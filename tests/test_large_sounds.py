@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from audio_api.audio.large_sounds import few_at_once, give_permit_back, in_sound_thread, take_permit
+from audio_api.audio.large_sounds import SoundBudget, in_sound_thread
 
 
 async def test_all_work_is_done_in_one_thread_one_after_the_other() -> None:
@@ -45,14 +45,14 @@ def test_it_works_in_a_child_process() -> None:
 
 async def test_no_more_tasks_than_permits_have_a_sound() -> None:
     """Each may take its permit again while it has it, and gives it back at the end, however it ends."""
-    permits = asyncio.Semaphore(2)
+    budget = SoundBudget(2)
     held, most = 0, 0
 
     async def work(number: int) -> None:
         nonlocal held, most
-        with few_at_once(permits):
-            await take_permit()
-            await take_permit()
+        with budget.permit() as permit:
+            await permit.take()
+            await permit.take()
             held += 1
             most = max(most, held)
             await asyncio.sleep(0)
@@ -62,23 +62,37 @@ async def test_no_more_tasks_than_permits_have_a_sound() -> None:
 
     results = await asyncio.gather(*(work(number) for number in range(10)), return_exceptions=True)
     assert (most, sum(isinstance(result, ZeroDivisionError) for result in results)) == (2, 5)
-    assert not permits.locked()
+    with budget.permit() as one, budget.permit() as other:
+        await asyncio.gather(one.take(), other.take())
 
 
 async def test_a_permit_that_was_given_back_is_anothers() -> None:
     """Before the end of the task, and only once."""
-    permits = asyncio.Semaphore(1)
-    with few_at_once(permits):
-        await take_permit()
-        assert permits.locked()
-        give_permit_back()
-        give_permit_back()
-        assert not permits.locked()
-        await permits.acquire()
-        assert permits.locked()
+    budget = SoundBudget(1)
+    with budget.permit() as permit, budget.permit() as other, budget.permit() as third:
+        await permit.take()
+        permit.give_back()
+        permit.give_back()
+        await other.take()
+        waiting = asyncio.create_task(third.take())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        other.give_back()
+        await waiting
 
 
-async def test_without_a_limit_no_task_waits() -> None:
-    """Who is not one of several needs no permit."""
-    await take_permit()
-    give_permit_back()
+async def test_a_permit_that_was_closed_is_never_waited_for() -> None:
+    """Work that outlives its request goes on without one, and leaves the permits to others."""
+    budget = SoundBudget(1)
+    with budget.permit() as closed:
+        await closed.take()
+    with budget.permit() as other:
+        await other.take()
+        await closed.take()
+        closed.give_back()
+        with budget.permit() as third:
+            waiting = asyncio.create_task(third.take())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            other.give_back()
+            await waiting

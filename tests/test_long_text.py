@@ -1,6 +1,7 @@
 """Texts longer than one call: cut, made a few at a time, joined, kept, and never paid for twice.
 
-The real engine talks to the emulator over real sockets; how pieces are started and ended is tested on ``Narration``.
+The real engine talks to the emulator over real sockets; how pieces are started and ended is tested on
+``OrderedPieces``.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -35,21 +36,23 @@ from books import (
 from scripted import USAGE, ScriptedEngine, speech
 from sound import RATE, loudness_db, read_wav
 
-from audio_api.audio.cache import CachedPiece, PieceCache
-from audio_api.audio.large_sounds import few_at_once, take_permit
+from audio_api.audio.large_sounds import SoundBudget
+from audio_api.audio.wav_file import SavedWav
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator, Fault
 from audio_api.emulator.control import ReceivedCall
 from audio_api.emulator.speech import synthesize
-from audio_api.engines.base import SpeechAudio, Utterance
+from audio_api.engines.base import Bounds, SpeechAudio, Utterance
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSContentBlockedError
 from audio_api.models.audio_request import AudioRequest, SpeakerConfig, SpeakerMode, SpeechProgress
 from audio_api.models.usage import TokenUsage
-from audio_api.services.narration import Narration
-from audio_api.services.planning import PlannedPiece
-from audio_api.services.synthesis import Bill, Synthesis
 from audio_api.services.tts_service import TTSService
-from audio_api.services.voice_paces import VoicePaces
+from audio_api.speech.attempts import Attempts, Desk, SpendingPause
+from audio_api.speech.ordered_pieces import OrderedPieces
+from audio_api.speech.piece_cache import CachedPiece, PieceCache
+from audio_api.speech.planning import PlannedPiece, SpokenPiece
+from audio_api.speech.speaker import SpeakOptions
+from audio_api.speech.voice_paces import VoicePaces
 
 TEXT = book(4_500)
 REQUEST = AudioRequest(text=TEXT, output_filename="book")
@@ -77,20 +80,23 @@ def texts(emulator: Emulator) -> list[str]:
     return sorted((call.text for call in emulator.calls), key=TEXT.find)
 
 
-# --- narration -----------------------------------------------------------------------------------------------------
+# --- ordered pieces ------------------------------------------------------------------------------------------------
 
 
 class Speaker:
     """Speaks a piece when a test lets it, and keeps it for as long; remembers who was started and who was ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int) -> None:
+        self.config = AudioConfig(piece_concurrency=at_once, tts_engine="offline", _env_file=None)
+        self.budget = SoundBudget(2)
+        self.loading: Callable[[], Awaitable[None]] = _nothing
         self.gates = [asyncio.Event() for _ in PIECES]
         self.keeping: dict[int, asyncio.Event] = {}
         self.failures: dict[int, Exception] = {}
         self.started: list[int] = []
         self.cancelled: list[int] = []
 
-    async def __call__(self, piece: PlannedPiece, when_spoken: Callable[[], None]) -> SpeechAudio:
+    async def speak(self, piece: PlannedPiece, options: SpeakOptions) -> SpokenPiece:
         """Speak when the piece's gate is open."""
         number = PIECES.index(piece)
         self.started.append(number)
@@ -101,10 +107,15 @@ class Speaker:
             raise
         if number in self.failures:
             raise self.failures[number]
-        when_spoken()
+        assert options.turn
+        assert options.permit
+        options.turn.close()
+        await options.permit.take()
+        await self.loading()
         if number in self.keeping:
+            options.permit.give_back()
             await self.keeping[number].wait()
-        return speech(piece.utterance)
+        return SpokenPiece(piece, speech(piece.utterance))
 
     def let_all(self) -> None:
         """Open every gate."""
@@ -112,16 +123,21 @@ class Speaker:
             gate.set()
 
 
-async def heard(narration: Narration) -> list[PlannedPiece]:
+def ordered(speaker: Speaker, pieces: Sequence[PlannedPiece] = PIECES, done: int = 0) -> OrderedPieces:
+    """Pieces that this speaker makes."""
+    return OrderedPieces(pieces, cast("Any", speaker), SpeakOptions(), done=done)
+
+
+async def heard(pieces: OrderedPieces) -> list[PlannedPiece]:
     """Every piece in the order in which it is handed over."""
-    async with narration:
-        return [part.piece async for part in narration.in_order()]
+    async with pieces:
+        return [part.piece async for part in pieces.in_order()]
 
 
 async def test_pieces_are_handed_over_in_the_order_of_the_text() -> None:
     """Whichever is finished first; no more are in progress than are allowed at once, and no more wait."""
-    speaker = Speaker()
-    hearing = asyncio.create_task(heard(Narration(PIECES, speaker, at_once=2)))
+    speaker = Speaker(at_once=2)
+    hearing = asyncio.create_task(heard(ordered(speaker)))
     await _some_time()
     assert speaker.started == [0, 1]
     for gate in speaker.gates[1:]:
@@ -137,9 +153,9 @@ async def test_pieces_are_handed_over_in_the_order_of_the_text() -> None:
 
 async def test_the_next_call_does_not_wait_until_a_piece_is_kept() -> None:
     """Its time on the disk is used; but no more than twice as many pieces are in progress as are called for at once."""
-    speaker = Speaker()
+    speaker = Speaker(at_once=2)
     speaker.keeping = {number: asyncio.Event() for number in range(TOTAL)}
-    hearing = asyncio.create_task(heard(Narration(PIECES, speaker, at_once=2)))
+    hearing = asyncio.create_task(heard(ordered(speaker)))
     await _some_time()
     assert speaker.started == [0, 1]
     speaker.gates[1].set()
@@ -154,22 +170,20 @@ async def test_the_next_call_does_not_wait_until_a_piece_is_kept() -> None:
 
 
 async def test_few_pieces_are_in_memory_however_many_are_in_progress() -> None:
-    """Two at a time are loaded, checked and kept; one whose call takes long holds nobody up."""
-    speaker = Speaker()
+    """Two at a time are loaded, checked and kept; one whose call takes long holds no other up."""
+    speaker = Speaker(at_once=TOTAL)
     loaded, most, finished = 0, 0, 0
 
-    async def speak(piece: PlannedPiece, when_spoken: Callable[[], None]) -> SpeechAudio:
+    async def load() -> None:
         nonlocal loaded, most, finished
-        audio = await speaker(piece, when_spoken)
-        await take_permit()
         loaded += 1
         most = max(most, loaded)
         await _some_time()
         loaded -= 1
         finished += 1
-        return audio
 
-    hearing = asyncio.create_task(heard(Narration(PIECES, speak, at_once=TOTAL)))
+    speaker.loading = load
+    hearing = asyncio.create_task(heard(ordered(speaker)))
     for gate in speaker.gates[1:]:
         gate.set()
     await until(lambda: finished == TOTAL - 1)
@@ -180,27 +194,35 @@ async def test_few_pieces_are_in_memory_however_many_are_in_progress() -> None:
 
 async def test_a_piece_that_waits_for_its_next_attempt_takes_no_memory(tmp_path: Path) -> None:
     """Its permit is another's between two attempts, and its own again for the second."""
-    permits = asyncio.Semaphore(1)
-    locked: list[bool] = []
+    budget = SoundBudget(1)
+    is_free: list[bool] = []
 
     class Loading(ScriptedEngine):
-        async def synthesize(self, utterance: Utterance) -> SpeechAudio:
-            await take_permit()
-            return await super().synthesize(utterance)
+        async def synthesize_within(self, utterance: Utterance, bounds: Bounds) -> SpeechAudio:
+            assert bounds.permit
+            await bounds.permit.take()
+            return await super().synthesize_within(utterance, bounds)
+
+    async def look() -> None:
+        with budget.permit() as another:
+            taking = asyncio.create_task(another.take())
+            await asyncio.wait([taking], timeout=0.01)
+            is_free.append(taking.done())
+            taking.cancel()
 
     async def sleep(seconds: float) -> None:
-        locked.append(permits.locked())
+        await look()
 
     def silence(utterance: Utterance) -> SpeechAudio:
         return speech(utterance, pcm=bytes(100_000))
 
     config = AudioConfig(output_dir=tmp_path, tts_engine="offline")
     clock = replace(CLOCK, sleep=sleep)
-    synthesis = Synthesis(Loading([silence]), config, clock, Bill(config, clock), VoicePaces(None))
-    with few_at_once(permits):
-        await synthesis.run(PIECES[0].utterance)
-        locked.append(permits.locked())
-    assert locked == [False, True]
+    desk = Desk(Loading([silence]), config, clock, VoicePaces(None), SpendingPause(clock, 1))
+    with budget.permit() as permit:
+        await Attempts(desk, PIECES[0].utterance, [], Bounds(permit)).run()
+        await look()
+    assert is_free == [True, False]
 
 
 @pytest.mark.parametrize("room", [True, False])
@@ -209,17 +231,21 @@ async def test_what_waits_for_an_earlier_piece_comes_back_as_it_was(
 ) -> None:
     """From a temporary file; where there is no room for one it waits in memory."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path if room else tmp_path / "missing"))
-    speaker = Speaker()
-    async with Narration(PIECES[:3], speaker, at_once=3) as narration:
-        narration.begin()
+    speaker = Speaker(at_once=3)
+    async with ordered(speaker, PIECES[:3]) as pieces:
+        pieces.begin()
         speaker.gates[1].set()
         speaker.gates[2].set()
         await _some_time()
         speaker.gates[0].set()
-        parts = [part async for part in narration.in_order()]
+        parts = [part async for part in pieces.in_order()]
     assert all(same(part.audio.pcm, speech(part.piece.utterance).pcm) for part in parts)
     assert [part.piece for part in parts] == PIECES[:3]
     assert list(tmp_path.iterdir()) == []
+
+
+async def _nothing() -> None:
+    pass
 
 
 async def _some_time() -> None:
@@ -229,9 +255,9 @@ async def _some_time() -> None:
 
 async def test_a_failed_piece_lets_those_in_progress_finish() -> None:
     """They are paid for. None is begun after it; the error names the piece, and counts what is finished."""
-    speaker = Speaker()
+    speaker = Speaker(at_once=3)
     speaker.failures[1] = TTSContentBlockedError("refused")
-    hearing = asyncio.create_task(heard(Narration(PIECES, speaker, at_once=3)))
+    hearing = asyncio.create_task(heard(ordered(speaker)))
     await until(lambda: len(speaker.started) == 3)
     speaker.gates[0].set()
     await until(lambda: len(speaker.started) == 4)
@@ -246,22 +272,22 @@ async def test_a_failed_piece_lets_those_in_progress_finish() -> None:
 
 async def test_the_only_piece_fails_with_its_own_words() -> None:
     """A short text knows nothing of pieces."""
-    speaker = Speaker()
+    speaker = Speaker(at_once=3)
     speaker.failures[0] = TTSContentBlockedError("refused")
     speaker.let_all()
     with pytest.raises(TTSContentBlockedError, match=r"^refused$"):
-        await heard(Narration(PIECES[:1], speaker, at_once=3))
+        await heard(ordered(speaker, PIECES[:1]))
 
 
 async def test_pieces_heard_before_count() -> None:
     """The pieces of a stream after its first one are numbered from two."""
-    speaker = Speaker()
+    speaker = Speaker(at_once=1)
     speaker.failures[1] = TTSContentBlockedError("refused")
     speaker.let_all()
-    narration = Narration(PIECES[1:], speaker, at_once=1, done=1)
+    following = ordered(speaker, PIECES[1:], done=1)
     with pytest.raises(TTSContentBlockedError, match=f"^piece 2 of {TOTAL}: refused; finished pieces: 1$"):
-        await heard(narration)
-    assert (narration.done, narration.total) == (1, TOTAL)
+        await heard(following)
+    assert (following.done, following.total) == (1, TOTAL)
 
 
 @pytest.mark.parametrize(
@@ -273,12 +299,12 @@ async def test_leaving_ends_the_calls_in_progress_unless_they_are_to_be_kept(
     error: BaseException, cancelled: list[int]
 ) -> None:
     """A bug or a cancellation ends them; any error that a caller could act on lets them finish."""
-    speaker = Speaker()
+    speaker = Speaker(at_once=3)
     speaker.gates[0].set()
 
     async def fail() -> None:
-        async with Narration(PIECES[:3], speaker, at_once=3) as narration:
-            await anext(narration.in_order())
+        async with ordered(speaker, PIECES[:3]) as pieces:
+            await anext(pieces.in_order())
             await until(lambda: len(speaker.started) == 3)
             asyncio.get_running_loop().call_later(0.01, speaker.let_all)
             raise error
@@ -373,7 +399,7 @@ async def test_calls_go_on_while_pieces_are_kept(
     disk = asyncio.Event()
     put = PieceCache.put
 
-    async def slowly(cache: PieceCache, key: str, piece: CachedPiece) -> bool:
+    async def slowly(cache: PieceCache, key: str, piece: CachedPiece) -> SavedWav | None:
         await disk.wait()
         return await put(cache, key, piece)
 
@@ -530,7 +556,7 @@ async def test_a_successor_takes_over_in_the_middle(tts: TTSService, gemini_emul
 
 
 async def test_what_a_lost_model_left_is_used(gemini_emulator: Emulator, folder: Path) -> None:
-    """A book that a model begins and its successor ends costs nothing the second time, whoever knows of the loss."""
+    """A book that a model begins and its successor ends costs nothing the second time, in any service."""
 
     def retire(call: ReceivedCall) -> Fault | None:
         return Fault.MODEL_RETIRED if call.model == LEGACY and call.number > 2 else None
@@ -554,7 +580,7 @@ async def test_what_a_lost_model_left_is_used(gemini_emulator: Emulator, folder:
     assert same((folder / "first.wav").read_bytes(), (folder / "again.wav").read_bytes())
 
 
-async def test_what_nobody_has_begun_is_cut_for_the_successor(gemini_emulator: Emulator, folder: Path) -> None:
+async def test_a_text_that_was_not_begun_is_cut_for_the_successor(gemini_emulator: Emulator, folder: Path) -> None:
     """After the last day of a model the successor's longer pieces are asked for: fewer calls."""
     async with TTSService(settings(gemini_emulator, folder), clock=AFTERWARDS) as tts:
         (await tts.generate_audio(REQUEST)).raise_for_error()
@@ -629,7 +655,7 @@ async def test_the_cache_can_be_left_out(gemini_emulator: Emulator, folder: Path
 
 
 async def test_what_was_kept_is_checked_again(gemini_emulator: Emulator, folder: Path) -> None:
-    """A piece that was accepted without checks does not pass as checked, and is made anew."""
+    """A piece that was accepted without checks does not pass as checked, and is made again."""
     gemini_emulator.faults = lambda call: Fault.HALF_SILENT if call.text == PIECES[0].utterance.text else None
     await _speak(gemini_emulator, folder, AudioRequest(text=TEXT, output_filename="1"), audio_checks="off")
     gemini_emulator.reset()
@@ -638,7 +664,7 @@ async def test_what_was_kept_is_checked_again(gemini_emulator: Emulator, folder:
 
 
 async def test_a_doubtful_take_from_the_cache_is_called_doubtful(folder: Path) -> None:
-    """Every time; where the settings are strict it is made anew instead."""
+    """Every time; where the settings are strict it is made again instead."""
 
     def cut(share: float) -> Callable[[Any], SpeechAudio]:
         def take(utterance: Any) -> SpeechAudio:

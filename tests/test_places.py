@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from audio_api import AudioConfig, AudioRequest, ErrorCode, TTSService
-from audio_api.audio import wav_file
+from audio_api.audio import left_behind, wav_file
 from audio_api.audio.durable import check_target
 from audio_api.audio.wav import encode_wav
 from audio_api.audio.wav_file import WavWriter
 from audio_api.emulator import Emulator
 from audio_api.errors import TTSOutputError
-from audio_api.services import recording
+from audio_api.speech import assembly
 
 LONG = "This is one of the sentences of a long text. " * 60
 
@@ -153,7 +153,7 @@ async def test_growing_files_of_killed_processes_are_collected(monkeypatch: pyte
     (folder / "notes.part.wav").write_text("RIFF of my own")
     (folder / "empty.part.wav").touch()
     async with WavWriter(folder, "live", growing=True):
-        monkeypatch.setattr(wav_file, "_tidied", set())
+        monkeypatch.setattr(left_behind, "_tidied", set())
         await wav_file.write_wav(folder, "next", bytes(100))
         assert {path.name for path in folder.iterdir()} == {
             "mine.part.wav", "notes.part.wav", "empty.part.wav", "live.part.wav", "next.wav",
@@ -192,7 +192,7 @@ async def test_a_sound_too_long_for_the_memory_is_not_made_to_its_end(
     settings: AudioConfig, gemini_emulator: Emulator, mount: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not handed over, and what cannot be is not paid for."""
-    monkeypatch.setattr(recording, "MOST_UNSAVED_BYTES", 2**20)
+    monkeypatch.setattr(assembly, "MOST_UNSAVED_BYTES", 2**20)
     config = settings.model_copy(update={"output_dir": mount("size=4k"), "piece_concurrency": 1})
     async with TTSService(config) as service:
         response = await service.generate_audio(AudioRequest(text=LONG * 10, output_filename="a.wav"))

@@ -15,7 +15,7 @@ from audio_api.errors import TTSValidationError
 from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.speech_models import VoiceModel, model_spec
 from audio_api.models.voices import VoiceName
-from audio_api.services.planning import PlannedPiece, halve, plan_pieces
+from audio_api.speech.planning import PlannedPiece, halve, plan_pieces
 from audio_api.text.pace import alphabet_pace, spoken_s
 
 KORE = VoiceConfig(voice_name=VoiceName.KORE)

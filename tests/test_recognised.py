@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +17,8 @@ from sound import RATE, Samples, read_wav
 from audio_api.engines.base import SpeechAudio, Turn, Utterance
 from audio_api.engines.offline import OfflineEngine
 from audio_api.models.audio_request import VoiceConfig
-from audio_api.services.narration import Narration
-from audio_api.services.planning import PlannedPiece, plan_pieces
-from audio_api.services.recording import Target, record
+from audio_api.speech.assembly import Joint, Target, joined_blocks, write_blocks
+from audio_api.speech.planning import PlannedPiece, SpokenPiece, plan_pieces
 
 pocketsphinx = pytest.importorskip("pocketsphinx", reason="it has wheels for Python 3.11 and 3.13")
 pytestmark = pytest.mark.slow
@@ -90,16 +91,13 @@ async def understood_whole(
 ) -> list[str]:
     """The words understood of the file into which takes are joined."""
 
-    async def take(piece: PlannedPiece, _: object) -> SpeechAudio:
-        return takes[piece]
+    async def parts() -> AsyncIterator[SpokenPiece]:
+        for piece, audio in takes.items():
+            yield SpokenPiece(piece, audio)
 
-    async def ignore(_: float) -> None:
-        pass
-
-    async with (
-        Narration(list(takes), take, at_once=1) as narration,
-        record(narration, Target(folder / name, overwrite=False, real=folder), ignore) as draft,
-    ):
+    joint, target = Joint(), Target(folder / name, overwrite=False, real=folder)
+    async with AsyncExitStack() as opened:
+        draft = await write_blocks(joined_blocks(parts(), joint), joint, len(takes), target, opened, None)
         recording = await draft.publish()
     return recogniser.words(read_wav(recording.path))
 

@@ -1,4 +1,4 @@
-"""Equal pieces that several requests want at the same moment: made once, paid for once, and nobody loses theirs."""
+"""Equal pieces that several requests want at the same moment: made and paid for once, and no request loses its own."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ async def start(tts: TTSService, gate: Gate, *requests: AudioRequest) -> list[as
 
 def waiting(tts: TTSService) -> int:
     """How many requests wait for a piece in progress."""
-    (runtime,) = tts._runtimes._users
-    return sum(making.waiting for making in runtime._sharing._in_progress.values())
+    (speaker,) = tts._speakers
+    return sum(flight.waiting for flight in speaker._flights._flights.values())
 
 
 async def test_equal_books_at_the_same_moment_are_paid_for_once(gemini_emulator: Emulator, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ async def test_the_last_one_who_leaves_ends_the_call(tts: TTSService, gate: Gate
     assert (len(gate.asked), gate.cancelled) == (2, 1)
 
 
-async def test_an_error_reaches_everybody(tts: TTSService, gate: Gate) -> None:
+async def test_an_error_reaches_every_request(tts: TTSService, gate: Gate) -> None:
     """The call is made once, and is on one bill; each error says which piece of its own request failed."""
     gate.error = TTSContentBlockedError("refused", usage=USAGE)
     tasks = await start(tts, gate, request("a"), request("b"))
@@ -143,7 +143,7 @@ async def test_a_take_of_ones_own_is_not_shared(tts: TTSService, gate: Gate) -> 
     assert [response.attempts for response in responses] == [1, 1]
 
 
-async def test_warnings_reach_everybody(tts: TTSService, gate: Gate) -> None:
+async def test_warnings_reach_every_request(tts: TTSService, gate: Gate) -> None:
     """What is to be known of a shared piece is known to all who hear it."""
     tasks = await start(tts, gate, request("a"), request("b"))
     gate.opened.set()

@@ -25,9 +25,9 @@ from audio_api.engines.gemini import GeminiEngine
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSContentBlockedError, TTSModelNotFoundError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
 from audio_api.models.usage import TokenUsage
-from audio_api.services.planning import PlannedPiece
-from audio_api.services.streaming import FIRST_CHARS
 from audio_api.services.tts_service import TTSService
+from audio_api.speech.planning import PlannedPiece
+from audio_api.speech.streaming import FIRST_CHARS
 
 TEXT = book(2_500)
 REQUEST = AudioRequest(text=TEXT, output_filename="talk")
@@ -136,7 +136,7 @@ async def test_the_first_sound_waits_for_nothing_else(serve: Serve, gemini_emula
 
 
 async def test_the_other_pieces_are_begun_with_the_first_sound(serve: Serve, gemini_emulator: Emulator) -> None:
-    """Not before, so that a refusal is paid for once; and not after, so that nobody waits for them."""
+    """Not before, so that a refusal is paid for once; and not after, so that no listener waits for them."""
     gemini_emulator.faults = lambda call: Fault.STREAM_STALL if is_first(call) else None
     async with aclosing(serve().stream_audio(REQUEST)) as stream:
         assert gemini_emulator.calls == []
@@ -151,7 +151,7 @@ async def test_the_other_pieces_are_begun_with_the_first_sound(serve: Serve, gem
 async def test_a_stream_that_was_heard_costs_nothing_the_next_time(
     serve: Serve, gemini_emulator: Emulator, folder: Path
 ) -> None:
-    """Every piece is kept, the streamed one included; ``cache=False`` makes them anew."""
+    """Every piece is kept, the streamed one included; ``cache=False`` makes them again."""
     tts = serve()
     first = await listen(tts.stream_audio(REQUEST))
     assert (kept_pieces(folder), len(gemini_emulator.calls)) == (TOTAL, TOTAL)
@@ -180,7 +180,7 @@ async def test_a_slow_listener_holds_no_slot(serve: Serve) -> None:
 async def test_what_fails_before_the_first_sound_is_tried_again(
     serve: Serve, gemini_emulator: Emulator, fault: Fault
 ) -> None:
-    """Nobody has heard anything yet."""
+    """No sound was heard yet."""
     gemini_emulator.fail_next(fault, fault)
     blocks, error = await listen(serve().stream_audio(REQUEST))
     assert error is None
@@ -237,7 +237,7 @@ async def test_what_fails_after_the_first_sound_is_an_error_that_says_how_much_w
     assert kept_pieces(folder) == len(gemini_emulator.calls) - 1 > 0
 
 
-async def test_a_later_piece_is_tried_again_before_anybody_hears_it(serve: Serve, gemini_emulator: Emulator) -> None:
+async def test_a_later_piece_is_tried_again_before_it_is_heard(serve: Serve, gemini_emulator: Emulator) -> None:
     """Whatever is wrong with it: a broken connection, silence, half a text."""
     faults = iter([Fault.RESET_IN_BODY, Fault.SILENT, Fault.TRUNCATED])
     gemini_emulator.faults = lambda call: next(faults, None) if is_later(call) else None
@@ -358,7 +358,7 @@ async def test_a_wrong_request_is_refused_before_any_call(serve: Serve, gemini_e
 
 
 @pytest.mark.parametrize("way", ["close", "break", "cancel"])
-async def test_whoever_stops_listening_hangs_up(serve: Serve, gemini_emulator: Emulator, way: str) -> None:
+async def test_a_listener_who_stops_hangs_up(serve: Serve, gemini_emulator: Emulator, way: str) -> None:
     """The server sees every caller go: that of the stream and those of the pieces after it. No slot is lost."""
     tts = serve(max_concurrency=5)
     gemini_emulator.faults = lambda call: Fault.STREAM_STALL if is_first(call) else Fault.NEVER_ANSWERS
@@ -402,7 +402,7 @@ async def test_cancelling_before_the_first_sound_hangs_up(serve: Serve, gemini_e
 # --- what it cost --------------------------------------------------------------------------------------------------
 
 
-async def test_whoever_listened_to_the_end_is_told_what_it_cost(serve: Serve) -> None:
+async def test_a_listener_to_the_end_is_told_what_it_cost(serve: Serve) -> None:
     """Once: all tokens of all pieces, or nothing when they are kept; it is the response of a file, without the file."""
     tts, told = serve(), []
     for _ in range(2):
@@ -433,10 +433,10 @@ async def test_an_error_is_told_with_its_cost_and_raised(serve: Serve, gemini_em
 
 
 @pytest.mark.parametrize("way", ["close", "cancel"])
-async def test_whoever_leaves_is_told_what_it_cost_so_far(
+async def test_a_listener_who_leaves_is_told_what_it_cost_so_far(
     serve: Serve, gemini_emulator: Emulator, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That is no error of anybody's, and no success either; nobody is warned. Calls that this ends are counted, too."""
+    """That is neither an error nor a success, and warns of nothing. Calls that this ends are counted, too."""
     caplog.set_level(logging.INFO, "audio_api")
     gemini_emulator.faults = lambda call: Fault.STREAM_STALL if is_first(call) else Fault.NEVER_ANSWERS
     told: list[AudioResponse] = []

@@ -48,8 +48,8 @@ from audio_api.models.audio_request import (
 from audio_api.models.speech_models import VoiceModel
 from audio_api.retry import Clock
 from audio_api.services.one_liner import asay, say
-from audio_api.services.runtime import content_key
 from audio_api.services.tts_service import TTSService
+from audio_api.speech.speaker import content_key
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then it rests for a while."
 DOWN = TTSUnavailableError("down")
@@ -378,7 +378,7 @@ async def test_a_bug_is_never_a_response(serve: Serve) -> None:
 
 @pytest.mark.parametrize("slip", [TEXT, {"text": TEXT}], ids=type)
 async def test_a_text_alone_is_no_request(serve: Serve, slip: Any) -> None:
-    """Whoever passes the text itself is told what is wanted, by every entry, and without the text."""
+    """A caller who passes the text itself is told what is wanted, by every entry, and without the text."""
     service = serve()
     for speak in (service.generate_audio, service.stream_to_file, lambda text: anext(service.stream_audio(text))):
         with pytest.raises(TypeError, match=rf"AudioRequest\(text=…\), not a {type(slip).__name__}$"):
@@ -534,7 +534,7 @@ async def test_cancelling_stops_the_call_and_leaves_nothing(config: AudioConfig)
 
 
 async def test_a_batch_answers_in_order_and_survives_failures(serve: Serve) -> None:
-    """Results stand in the order of the requests; one failure stops nobody; the counters agree."""
+    """Results stand in the order of the requests; one failure stops no other; the counters agree."""
     refused = AudioRequest(text="x" * 300)
     requests = [AudioRequest(text=f"Sentence number {n} of the batch.", output_filename=f"{n}") for n in range(7)]
     batch = await serve(max_text_length=200).generate_batch([*requests[:3], refused, *requests[3:]])
@@ -677,7 +677,7 @@ async def test_a_factory_is_asked_once_for_each_settings(config: AudioConfig) ->
 
 
 async def test_an_injected_engine_is_not_closed(config: AudioConfig) -> None:
-    """Whoever opens a thing closes it; after ``close`` the service says that it is closed."""
+    """Who opens a thing closes it; after ``close`` the service says that it is closed."""
     engine = ScriptedEngine()
     async with TTSService(config, engine=engine) as service:
         pass

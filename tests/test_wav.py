@@ -26,7 +26,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from audio_api.audio import durable, wav_file
+from audio_api.audio import durable, left_behind
 from audio_api.audio.durable import check_target
 from audio_api.audio.wav import (
     MAX_DATA_BYTES,
@@ -252,7 +252,7 @@ async def test_a_file_is_written_in_one_go(tmp_path: Path) -> None:
 def test_chunks_may_follow_the_sound(tmp_path: Path) -> None:
     """A trailer is stored as it is, counted in the header, and not heard by any reader."""
     trailer = chunk(b"note", b"made by hand")
-    path = save_wav(tmp_path, "a", SOUND, sample_rate=8_000, trailer=trailer)
+    path, _ = save_wav(tmp_path, "a", SOUND, sample_rate=8_000, trailer=trailer)
     data = path.read_bytes()
     assert data == wav_header(len(SOUND), 8_000, trailer_bytes=len(trailer)) + SOUND + trailer
     assert struct.unpack_from("<I", data, 4)[0] == len(data) - 8
@@ -746,7 +746,7 @@ def test_a_killed_process_leaves_the_old_file_and_its_draft_is_collected(tmp_pat
     os.utime(own_number, (long_ago, long_ago))
     tmp_path.joinpath(f".folder.{process.pid}.0123456789abcdef.tmp").mkdir()
 
-    wav_file._tidied.clear()
+    left_behind._tidied.clear()
     asyncio.run(write_wav(tmp_path, "young", SOUND))
     assert draft in names(tmp_path)
 
@@ -754,7 +754,7 @@ def test_a_killed_process_leaves_the_old_file_and_its_draft_is_collected(tmp_pat
     asyncio.run(write_wav(tmp_path, "again", SOUND))
     assert draft in names(tmp_path), "the folder is listed once per process"
 
-    wav_file._tidied.clear()
+    left_behind._tidied.clear()
     asyncio.run(write_wav(tmp_path, "old", SOUND))
     assert draft not in names(tmp_path)
     assert not own_number.exists()

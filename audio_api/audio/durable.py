@@ -217,12 +217,16 @@ class DurableFile:
         path: Its path.
         overwrite: Whether it may replace an existing file.
         draft: Its name until it is published; ``None``: a hidden one that tells whose it is.
+        synced: Whether its name is on disk before ``publish`` returns.
     """
 
-    def __init__(self, folder_fd: int, path: Path, *, overwrite: bool, draft: str | None = None) -> None:
+    def __init__(
+        self, folder_fd: int, path: Path, *, overwrite: bool, draft: str | None = None, synced: bool = True
+    ) -> None:
         self._folder_fd = folder_fd
         self._path = path
         self._overwrite = overwrite
+        self._synced = synced
         self._draft = draft or draft_name(path.name)
         self._fd = -1
         self._is_draft = False
@@ -248,6 +252,33 @@ class DurableFile:
         while view:
             view = view[os.write(self._fd, view) :]
 
+    def become(self, path: Path, identity: os.stat_result) -> bool:
+        """Be a further name (a hard link) of a file that is complete, instead of a file of its own.
+
+        Args:
+            path: The other file.
+            identity: What it is.
+
+        Returns:
+            Whether it is; it is not where the file system has no hard links, or when the other file was replaced.
+        """
+        link = draft_name(self._path.name)
+        try:
+            os.link(path, link, dst_dir_fd=self._folder_fd, follow_symlinks=False)
+        except OSError:
+            return False
+        fd = os.open(link, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._folder_fd)
+        found = os.fstat(fd)
+        is_same = os.path.samestat(found, identity) and found.st_size == identity.st_size
+        if not is_same or found.st_mtime_ns != identity.st_mtime_ns:
+            os.close(fd)
+            os.unlink(link, dir_fd=self._folder_fd)
+            return False
+        os.rename(link, self._draft, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd)
+        self.close()
+        self._fd = fd
+        return True
+
     def close(self) -> None:
         """Close it; it keeps its draft's name until it is published."""
         # Forgotten first: after a failed close the number may already belong to another file.
@@ -271,7 +302,7 @@ class DurableFile:
             raise OSError(errno.ESTALE, "its folder was replaced while it was written")
         give_name = _replace if self._overwrite else _claim
         try:
-            give_name(self._folder_fd, self._draft, self._path.name)
+            give_name(self._folder_fd, self._draft, self._path.name, self._synced)
         except FileExistsError:
             raise taken(self._path) from None
         self._is_draft = False
@@ -303,13 +334,14 @@ def _sync_folder(folder_fd: int) -> None:
             raise
 
 
-def _replace(folder_fd: int, draft: str, name: str) -> None:
+def _replace(folder_fd: int, draft: str, name: str, synced: bool) -> None:
     """Give a draft, which is on disk, its name, whatever has it now."""
     os.rename(draft, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
-    _sync_folder(folder_fd)
+    if synced:
+        _sync_folder(folder_fd)
 
 
-def _claim(folder_fd: int, draft: str, name: str) -> None:
+def _claim(folder_fd: int, draft: str, name: str, synced: bool) -> None:
     """Give a draft, which is on disk, its name if that is free, and take it back if that cannot be made durable.
 
     Raises:
@@ -329,7 +361,8 @@ def _claim(folder_fd: int, draft: str, name: str) -> None:
     with _given_back(folder_fd, name):
         with suppress(OSError):
             os.unlink(draft, dir_fd=folder_fd)
-        _sync_folder(folder_fd)
+        if synced:
+            _sync_folder(folder_fd)
 
 
 @contextmanager

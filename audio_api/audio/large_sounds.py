@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -28,49 +27,50 @@ async def in_sound_thread(work: Callable[..., _T], *args: object) -> _T:
     return await asyncio.get_running_loop().run_in_executor(_executor, work, *args)
 
 
-class _Permit:
-    """Leave to have a sound in memory; one of a few that several tasks share."""
+class Permit:
+    """One of a few permits that several tasks share; one task has it, and may take it again after giving it back."""
 
     def __init__(self, permits: asyncio.Semaphore) -> None:
         self._permits = permits
         self._is_held = False
+        self._is_closed = False
 
     async def take(self) -> None:
-        if not self._is_held:
+        """Wait for the permit; at once when it is held already, or was closed."""
+        if not (self._is_held or self._is_closed):
             await self._permits.acquire()
             self._is_held = True
 
     def give_back(self) -> None:
+        """Let another task have it."""
         if self._is_held:
             self._is_held = False
             self._permits.release()
 
-
-_permit: ContextVar[_Permit | None] = ContextVar("sound_permit", default=None)
-
-
-@contextmanager
-def few_at_once(permits: asyncio.Semaphore) -> Iterator[None]:
-    """Let this task have a sound in memory only with one of these permits; give it back at the end."""
-    permit = _Permit(permits)
-    token = _permit.set(permit)
-    try:
-        yield
-    finally:
-        _permit.reset(token)
-        permit.give_back()
+    def close(self) -> None:
+        """Give it back for good: work that outlives its request waits for no permit any more."""
+        self.give_back()
+        self._is_closed = True
 
 
-async def take_permit() -> None:
-    """Wait, before a sound is loaded, until there may be one more; at once when this task may have one already."""
-    if permit := _permit.get():
-        await permit.take()
+class SoundBudget:
+    """How many sounds of long texts may be in memory at a time.
 
+    Args:
+        sounds: The most.
+    """
 
-def give_permit_back() -> None:
-    """Let another task have it: this one dropped its sound, and does something else."""
-    if permit := _permit.get():
-        permit.give_back()
+    def __init__(self, sounds: int) -> None:
+        self._permits = asyncio.Semaphore(sounds)
+
+    @contextmanager
+    def permit(self) -> Iterator[Permit]:
+        """A permit to have one sound in memory; it is not taken yet, and given back at the end."""
+        permit = Permit(self._permits)
+        try:
+            yield permit
+        finally:
+            permit.close()
 
 
 def _renew() -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from math import inf
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from audio_api.audio.durable import (
     DurableFile,
@@ -20,27 +20,32 @@ from audio_api.audio.durable import (
     checked_name,
     explained,
     folder_at,
-    is_forgotten,
     real_folder,
 )
 from audio_api.audio.file_threads import run_in_file_thread
+from audio_api.audio.left_behind import GROWING, remove_part_of_the_dead, remove_stale_drafts
 from audio_api.audio.wav import (
     HEADER_BYTES,
     MAX_DATA_BYTES,
     SAMPLE_RATE,
     growing_header,
-    is_growing_header,
     wav_header,
 )
-from audio_api.errors import ErrorCode, TTSOutputError
 from audio_api.errors import TooLateError as TooLateError  # the worker's run imports it from here
+from audio_api.errors import TTSOutputError
 
 MOST_UNSAVED_BYTES = 64 * 2**20
 """The most sound, of 23 minutes, that is handed over in memory when its file could not be written."""
 
 Pcm = bytes | bytearray | memoryview
-_GROWING = ".part.wav"
 _T = TypeVar("_T")
+
+
+class SavedWav(NamedTuple):
+    """A file that was written, and what it is."""
+
+    path: Path
+    identity: os.stat_result
 
 
 async def write_wav(
@@ -64,7 +69,7 @@ async def write_wav(
         ValueError: The sound ends inside a sample, or no WAV has this sample rate.
     """
     draft = _WavDraft(directory, name, sample_rate, overwrite)
-    return await draft.in_thread(draft.save, pcm)
+    return (await draft.in_thread(draft.save, pcm)).path
 
 
 def save_wav(
@@ -76,7 +81,8 @@ def save_wav(
     overwrite: bool = False,
     trailer: bytes = b"",
     real: Path | None = None,
-) -> Path:
+    synced: bool = True,
+) -> SavedWav:
     """Do what ``write_wav`` does, blocking, for work that runs in a thread anyway; it raises the same errors.
 
     Args:
@@ -87,8 +93,9 @@ def save_wav(
         overwrite: As ``write_wav``.
         trailer: Chunks that follow the sound, complete with ids, sizes and padding; players ignore unknown ones.
         real: As ``WavWriter``.
+        synced: Whether it is on disk before this returns; what is not may be torn after a power failure.
     """
-    return _WavDraft(directory, name, sample_rate, overwrite, real=real).save(pcm, trailer)
+    return _WavDraft(directory, name, sample_rate, overwrite, real=real, synced=synced).save(pcm, trailer)
 
 
 class WavWriter:
@@ -160,6 +167,21 @@ class WavWriter:
         """
         return await self._draft.in_thread(self._draft.prepare, pcm)
 
+    async def adopt(self, saved: SavedWav, data_bytes: int) -> os.stat_result | None:
+        """Do what ``prepare`` does with a file that holds this sound already: it gets a further name (a hard link).
+
+        Args:
+            saved: The other file.
+            data_bytes: The size of its sound.
+
+        Returns:
+            As ``prepare``; ``None`` when it cannot have a further name, or is not that file any more.
+
+        Raises:
+            TTSOutputError, RuntimeError: As ``prepare``.
+        """
+        return await self._draft.in_thread(self._draft.adopt, saved, data_bytes)
+
     @property
     def unsaved(self) -> bytes | None:
         """What was written before the file was given up; ``None``: above ``MOST_UNSAVED_BYTES``, or unreadable."""
@@ -204,11 +226,13 @@ class _WavDraft:
         *,
         growing: bool = False,
         real: Path | None = None,
+        synced: bool = True,
     ) -> None:
         wav_header(0, sample_rate)
         self._real = real
+        self._synced = synced
         self._path = directory / checked_name(name)
-        self._growing_name = checked_name(f"{self._path.name.removesuffix('.wav')}{_GROWING}") if growing else None
+        self._growing_name = checked_name(f"{self._path.name.removesuffix('.wav')}{GROWING}") if growing else None
         self._sample_rate = sample_rate
         self._overwrite = overwrite
         self._data_bytes = 0
@@ -242,10 +266,12 @@ class _WavDraft:
         with explained(self._path), ExitStack() as undo:
             self._path = absolute(self._path)
             folder_fd = undo.enter_context(folder_at(self._real or real_folder(self._path.parent)))
-            _remove_stale_drafts(folder_fd)
+            remove_stale_drafts(folder_fd)
             if self._growing_name:
-                _remove_part_of_the_dead(self._path.with_name(self._growing_name), folder_fd)
-            self._file = DurableFile(folder_fd, self._path, overwrite=self._overwrite, draft=self._growing_name)
+                remove_part_of_the_dead(self._path.with_name(self._growing_name), folder_fd)
+            self._file = DurableFile(
+                folder_fd, self._path, overwrite=self._overwrite, draft=self._growing_name, synced=self._synced
+            )
             undo.enter_context(self._file)
             if self._growing_name:
                 # Another process may look for a moment whether the file was left behind.
@@ -255,10 +281,10 @@ class _WavDraft:
             self._undo = undo.pop_all()
         return self
 
-    def save(self, pcm: Pcm, trailer: bytes = b"") -> Path:
+    def save(self, pcm: Pcm, trailer: bytes = b"") -> SavedWav:
         with self:
-            self.prepare(pcm, trailer)
-            return self.publish()
+            identity = self.prepare(pcm, trailer)
+            return SavedWav(self.publish(), identity)
 
     def write(self, pcm: Pcm) -> None:
         with self._writing() as file:
@@ -275,8 +301,17 @@ class _WavDraft:
             file.write(trailer)
             os.lseek(file.fileno(), 0, os.SEEK_SET)
             file.write(header)
-            os.fsync(file.fileno())
+            if self._synced:
+                os.fsync(file.fileno())
             self._prepared = True
+            return os.fstat(file.fileno())
+
+    def adopt(self, saved: SavedWav, data_bytes: int) -> os.stat_result | None:
+        with self._writing() as file:
+            if not file.become(saved.path, saved.identity):
+                return None
+            os.fsync(file.fileno())
+            self._data_bytes, self._prepared = data_bytes, True
             return os.fstat(file.fileno())
 
     @contextmanager
@@ -337,60 +372,3 @@ def _content(fd: int, data_bytes: int) -> Iterator[bytes]:
     while at < end and (block := os.pread(fd, end - at, at)):
         yield block
         at += len(block)
-
-
-_tidied: set[tuple[int, int]] = set()
-
-
-def _remove_stale_drafts(folder_fd: int) -> None:
-    """Remove what crashed processes left behind; once per folder and process, because it lists the whole folder."""
-    folder = os.fstat(folder_fd)
-    if (folder.st_dev, folder.st_ino) in _tidied:
-        return
-    _tidied.add((folder.st_dev, folder.st_ino))
-    with os.scandir(folder_fd) as entries:
-        for entry in entries:
-            with suppress(OSError):
-                if is_forgotten(entry) or _is_part_of_the_dead(entry, folder_fd):
-                    os.unlink(entry.name, dir_fd=folder_fd)
-
-
-def _is_part_of_the_dead(entry: os.DirEntry[str], folder_fd: int) -> bool:
-    if not (entry.name.endswith(_GROWING) and entry.is_file(follow_symlinks=False)):
-        return False
-    fd = os.open(entry.name, os.O_RDWR | os.O_NOFOLLOW, dir_fd=folder_fd)
-    try:
-        return _is_left_behind(fd, begun=True)
-    finally:
-        os.close(fd)
-
-
-def _remove_part_of_the_dead(part: Path, folder_fd: int) -> None:
-    """Take the name of a growing file whose writer was killed: its lock ended with it."""
-    try:
-        fd = os.open(part.name, os.O_RDWR | os.O_NOFOLLOW, dir_fd=folder_fd)
-    except FileNotFoundError:
-        return
-    try:
-        if not _is_left_behind(fd, begun=False):
-            raise TTSOutputError(
-                f"{str(part)!r} is still being written, or a file of its own: choose another name",
-                code=ErrorCode.OUTPUT_EXISTS,
-            )
-        os.unlink(part.name, dir_fd=folder_fd)
-    finally:
-        os.close(fd)
-
-
-def _is_left_behind(fd: int, *, begun: bool) -> bool:
-    """Whether no process writes a file any more whose header says that it grows; a complete file is the user's own.
-
-    Args:
-        fd: The file.
-        begun: Whether its header must be there.
-    """
-    with suppress(BlockingIOError):
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        header = os.pread(fd, HEADER_BYTES, 0)
-        return is_growing_header(header) and not (begun and len(header) < HEADER_BYTES)
-    return False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Self
 
-from audio_api.errors import ErrorCode, TTSValidationError
+from audio_api.audio.large_sounds import Permit
+from audio_api.errors import ErrorCode, TTSValidationError, WorkerServiceError
 from audio_api.models.audio_request import AudioRequest, VoiceConfig
 from audio_api.models.usage import TokenUsage
 from audio_api.text.dialogue import split_turns
@@ -53,7 +56,7 @@ class Utterance:
     def from_request(cls, request: AudioRequest, model: str) -> Self:
         """Read a request's text, split into turns in multiple mode; a turn's own style wins over its speaker's.
 
-        A dialogue of any length and cast comes back whole; ``audio_api.services.planning`` cuts it into calls.
+        A dialogue of any length and cast comes back whole; ``audio_api.speech.planning`` cuts it into calls.
 
         Raises:
             TTSValidationError: The dialogue's text and its speakers do not fit.
@@ -121,10 +124,42 @@ class SpeechAudio:
         return len(self.pcm) / 2 / self.sample_rate
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one attempt may take.
+
+    Attributes:
+        permit: Taken before a large sound is loaded; ``None``: none is needed.
+        limit_s: The most seconds; ``None``: as many as the engine allows.
+    """
+
+    permit: Permit | None = None
+    limit_s: float | None = None
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """End what is within when it takes too long.
+
+        Raises:
+            WorkerServiceError: It did (code ``TASK_TIMEOUT``).
+        """
+        limit = asyncio.timeout(self.limit_s)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            problem = f"the call took longer than {self.limit_s:g} s"
+        else:
+            return
+        raise WorkerServiceError(problem, code=ErrorCode.TASK_TIMEOUT)
+
+
 class SpeechEngine(ABC):
     """A source of speech. One call is one attempt: an engine neither waits nor tries again.
 
-    An engine speaks at any sample rate; ``audio_api.services.conversion`` brings its sound to 24 kHz.
+    An engine speaks at any sample rate; ``audio_api.speech.conversion`` brings its sound to 24 kHz.
 
     Attributes:
         name: Stands for the engine in logs and content keys.
@@ -151,6 +186,21 @@ class SpeechEngine(ABC):
         Raises:
             TTSError: Of the class that says whether another attempt makes sense; a billed failure carries its usage.
         """
+
+    async def synthesize_within(self, utterance: Utterance, bounds: Bounds) -> SpeechAudio:
+        """Make one attempt within bounds; an engine of its own needs ``synthesize`` only.
+
+        Args:
+            utterance: What is spoken.
+            bounds: What the attempt may take. An engine whose sounds are small, or in memory anyway, need not take the
+                permit.
+
+        Raises:
+            TTSError: As from ``synthesize``.
+            WorkerServiceError: It took too long (code ``TASK_TIMEOUT``).
+        """
+        async with bounds.in_time():
+            return await self.synthesize(utterance)
 
     async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
         """Make one attempt, and yield the sound as it arrives; close the generator to end the call early.

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from audio_api.audio.large_sounds import in_sound_thread
+from audio_api.audio.large_sounds import Permit, in_sound_thread
 from audio_api.config import NO_KEY
-from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
+from audio_api.engines.base import Bounds, SpeechAudio, SpeechEngine, Turn, Utterance
 from audio_api.engines.gemini_connections import Connections
 from audio_api.engines.gemini_errors import classify, objection_to, unreadable
 from audio_api.engines.gemini_habits import Habits
@@ -105,9 +105,21 @@ class GeminiEngine(SpeechEngine):
             TTSError: Of the class that says whether another attempt makes sense.
             ConfigurationError: The key, the base URL or the proxy is wrong.
         """
+        return await self._synthesize(utterance, None)
+
+    async def synthesize_within(self, utterance: Utterance, bounds: Bounds) -> SpeechAudio:
+        """Make one call; a large reply waits on disk until there may be one more sound in memory.
+
+        Raises:
+            TTSError, ConfigurationError, WorkerServiceError: As from ``SpeechEngine``.
+        """
+        async with bounds.in_time():
+            return await self._synthesize(utterance, bounds.permit)
+
+    async def _synthesize(self, utterance: Utterance, permit: Permit | None) -> SpeechAudio:
         while True:
             self.preflight(utterance)
-            wire, manner = Wire(), self._habits.manner(utterance)
+            wire, manner = Wire(permit=permit), self._habits.manner(utterance)
             try:
                 reply = await self._call("generate_content", _speech_call(utterance, manner), self._timeout_s, wire)
             except TTSAPIError as error:

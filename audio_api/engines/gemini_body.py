@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from io import FileIO
 
 from audio_api.audio.file_threads import in_file_thread
-from audio_api.audio.large_sounds import in_sound_thread, take_permit
+from audio_api.audio.large_sounds import Permit, in_sound_thread
 from audio_api.engines.gemini_json import MOST_JSON_BYTES, too_much
 
 # Parsing takes four times the size of a body in memory, and many may come in at once. 8 seconds of speech are less.
@@ -57,8 +57,11 @@ class Body:
         """The whole of it, as it came."""
         return bytes(self._tail) if self._file is None else await in_file_thread(self._read, self._file)
 
-    async def unpack(self) -> Unpacked:
+    async def unpack(self, permit: Permit | None = None) -> Unpacked:
         """The whole of it, with large sounds apart from the rest.
+
+        Args:
+            permit: Taken before a large sound is loaded; ``None``: none is needed.
 
         Raises:
             TTSAudioError: There is far more in it than sound.
@@ -66,7 +69,8 @@ class Body:
         """
         if self._file is None and len(self._tail) < _STEP_BYTES:
             return Unpacked(bytes(self._tail))
-        await take_permit()
+        if permit:
+            await permit.take()
         return await in_sound_thread(self._unpack)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from audio_api.audio.large_sounds import Permit
 from audio_api.audio.wav import SAMPLE_RATE
 from audio_api.engines.base import SpeechAudio
 from audio_api.engines.gemini_errors import Objection
@@ -41,6 +42,7 @@ class Wire:
         marks: How many marks were given.
         status: Of HTTP; 0 before it is known.
         objection: What the API refuses in the way the call was put; ``None``: nothing.
+        permit: Taken before a large sound is loaded; ``None``: none is needed.
         call: Ends the call when it is closed: of a stream whose event it cannot read, the SDK forgets the connection.
     """
 
@@ -49,6 +51,7 @@ class Wire:
     objection: Objection | None = None
     sounds: dict[bytes, bytes] = field(default_factory=dict)
     marks: int = 0
+    permit: Permit | None = None
     call: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @property

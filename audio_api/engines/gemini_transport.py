@@ -113,7 +113,7 @@ class _SpeechTransport(httpx2.AsyncBaseTransport):
                 async for part in stream:
                     await body.add(part)
                 if wire and method == _SPEECH:
-                    return respond(content=await _reduced(await _unpacked(body), wire))
+                    return respond(content=await _reduced(await _unpacked(body, wire), wire))
                 return respond(content=await body.read())
 
     async def aclose(self) -> None:
@@ -146,9 +146,9 @@ async def _send(lane: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> htt
 _SENDING = "http11.send_request_headers.started"
 
 
-async def _unpacked(body: Body) -> Unpacked:
+async def _unpacked(body: Body, wire: Wire) -> Unpacked:
     try:
-        return await body.unpack()
+        return await body.unpack(wire.permit)
     except ValueError as error:
         raise httpx2.DecodingError(str(error)) from None
 

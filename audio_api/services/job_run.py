@@ -30,7 +30,6 @@ from audio_api.services.job_codec import decode_request, encode_result
 from audio_api.services.output_place import OutputPlace
 from audio_api.services.queue_service import QueueService
 from audio_api.services.recovery import History, PutBack, put_back
-from audio_api.services.time_limit import TimeLimit, time_limit
 from audio_api.services.tts_service import SpeechDraft, TTSService
 
 logger = logging.getLogger(__name__)
@@ -116,8 +115,6 @@ class JobRun:
         self._tts = tts
         self._settings = settings
         self._task: asyncio.Task[Ending] | None = None
-        self._limit: asyncio.Timeout | None = None
-        self._time = TimeLimit()
         self._cancelled_as: Ending | None = None
         self._settling = False
         self._note: dict[str, object] = asdict(History.from_note(lease.progress or {}))
@@ -167,9 +164,8 @@ class JobRun:
             self._task.cancel()
 
     def _renewed_until(self) -> float:
-        """As long as the task may run; without end while its result waits for the queue."""
-        end = self._limit.when() if self._limit else None
-        return inf if end is None else end + self.lease.lease_s
+        """Without end: every attempt is bounded, and its result waits for the queue."""
+        return inf
 
     async def _work(self) -> Ending:
         try:
@@ -206,21 +202,8 @@ class JobRun:
 
     async def _speak(self, request: AudioRequest, unsaved: AudioResponse | None) -> AudioResponse:
         limit_s = self._settings().task_timeout
-        try:
-            async with asyncio.timeout(limit_s) as self._limit:
-                self._time = TimeLimit(self._limit)
-                time_limit.set(self._time)
-                async with self._tts.prepare(request, self._heard, unsaved=unsaved) as draft:
-                    return await self._publish(draft)
-        except TimeoutError:
-            if not (self._limit and self._limit.expired()):
-                raise
-            return _gave_up(f"the task ran longer than TASK_TIMEOUT={limit_s:g} s", ErrorCode.TASK_TIMEOUT)
-        finally:
-            self._limit = None
-            # Else the task's context would hold the task, and only the garbage collector would find them.
-            time_limit.set(None)
-            self._time.end()
+        async with self._tts.prepare(request, self._heard, unsaved=unsaved, attempt_limit_s=limit_s) as draft:
+            return await self._publish(draft)
 
     async def _publish(self, draft: SpeechDraft) -> AudioResponse:
         """Let a file have its name while the lease is certainly held."""
@@ -232,13 +215,12 @@ class JobRun:
                 return await draft.publish(await self._announce(*draft.file))
 
     async def _heard(self, progress: SpeechProgress) -> None:
-        """Tell the queue how far a long text is, and give it its whole time again: it is long, not stuck."""
+        """Tell the queue how far a long text is."""
         if progress.pieces_total == 1:
             return
-        self._time.restart(self._settings().task_timeout)
         self._note |= progress.model_dump()
         # The queue may be away for a while; what was heard is kept, and the next piece tells it again.
-        with suppress(QueueUnavailableError), self._time.paused():
+        with suppress(QueueUnavailableError):
             if not await self._queue.backend.progress(self.lease, self._note):
                 self._lose()
 
@@ -303,16 +285,15 @@ class JobRun:
         Raises:
             WorkerServiceError: Another worker may have the job by now.
         """
-        with self._time.paused():
-            while True:
-                try:
-                    held = await self._queue.backend.progress(self.lease, note)
-                except QueueUnavailableError:
-                    await asyncio.sleep(_PAUSE_S)
-                    continue
-                if not held:
-                    raise _lost(self.lease)
-                return
+        while True:
+            try:
+                held = await self._queue.backend.progress(self.lease, note)
+            except QueueUnavailableError:
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            if not held:
+                raise _lost(self.lease)
+            return
 
     async def _earlier_file(self, request: AudioRequest) -> _EarlierFile | None:
         """The file that an earlier worker wrote for this very task, before it died."""
@@ -381,10 +362,6 @@ def _response_to(file: _EarlierFile) -> AudioResponse:
         subtitle_paths=file.subtitles or (),
         warnings=("an earlier worker wrote the file, and ended before it could tell; its cost is unknown",),
     )
-
-
-def _gave_up(text: str, code: ErrorCode) -> AudioResponse:
-    return AudioResponse(success=False, message=f"no speech: {text}", error=text, error_code=code, retryable=True)
 
 
 def _lost(lease: Lease) -> WorkerServiceError:

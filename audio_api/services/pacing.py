@@ -14,12 +14,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from copy import copy
 from datetime import UTC, datetime
-from math import inf
 from typing import Protocol, TypeVar
 
 from audio_api.clock import next_pacific_midnight
 from audio_api.config import AudioConfig
-from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
+from audio_api.engines.base import Bounds, SpeechAudio, SpeechEngine, Utterance
 from audio_api.engines.gemini_errors import LONGEST_DELAY_S
 from audio_api.errors import (
     AudioAPIError,
@@ -68,49 +67,6 @@ async def _settle_account(limits: CallLimits, admission: Admission, error: Audio
         await limits.pause_all(error.retry_after_s or _UNNAMED_PAUSE_S, _LONGEST_ACCOUNT_PAUSE_S, PROBE_S)
     elif admission.of_account and (error is None or isinstance(error, TTSAudioError | TTSContentBlockedError)):
         await limits.resume_all()
-
-
-class AccountPause:
-    """Holds all calls of one service back while its account may spend nothing; it minds no other limit.
-
-    Args:
-        clock: Time and chance.
-        longest_s: The seconds that a call waits at most.
-    """
-
-    def __init__(self, clock: Clock, longest_s: float) -> None:
-        self._limits = MemoryLimits(clock.monotonic)
-        self._clock = clock
-        self._longest_s = longest_s
-
-    @asynccontextmanager
-    async def call(self, model: str) -> AsyncIterator[None]:
-        """Wait until the account may spend again, and make the call within.
-
-        Raises:
-            TTSRateLimitError: With the code ``SPEND_LIMITED``: that is further away than a call waits.
-        """
-        admission = await self._admission(model)
-        try:
-            yield
-        except AudioAPIError as error:
-            await _settle_account(self._limits, admission, error)
-            raise
-        await _settle_account(self._limits, admission, None)
-
-    async def _admission(self, model: str) -> Admission:
-        while (admission := await self._limits.take(model, _NO_RATES)).wait_s:
-            if admission.wait_s > self._longest_s:
-                raise TTSRateLimitError(
-                    f"the account has spent as much as it may; no model is called for {admission.wait_s:,.0f} s",
-                    code=ErrorCode.SPEND_LIMITED,
-                    retry_after_s=admission.wait_s,
-                )
-            await self._clock.sleep(admission.wait_s)
-        return admission
-
-
-_NO_RATES = Rates(per_window=None, window_s=0.0, per_day=None, day_end=lambda _: inf)
 
 
 def _end_of_pacific_day(now_s: float) -> float:
@@ -290,6 +246,15 @@ class PacedEngine(SpeechEngine):
         """
         async with self._pacer.call(utterance.model):
             return await self._engine.synthesize(utterance)
+
+    async def synthesize_within(self, utterance: Utterance, bounds: Bounds) -> SpeechAudio:
+        """As the engine itself, when it is this call's turn; the wait for it is not bounded.
+
+        Raises:
+            AudioAPIError: As the engine itself, and as ``Pacer.call``.
+        """
+        async with self._pacer.call(utterance.model):
+            return await self._engine.synthesize_within(utterance, bounds)
 
     async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
         """As the engine itself, when it is this call's turn.

@@ -45,8 +45,8 @@ from audio_api.services.job_codec import (
     job_of,
     task_result,
 )
-from audio_api.services.listeners import tell
 from audio_api.services.sound_access import SoundAccess
+from audio_api.speech.listeners import tell
 
 BatchProgressCallback = Callable[[int, int], Awaitable[None] | None]
 """Called with how many requests of a batch are finished, and how many there are."""

@@ -1,26 +1,23 @@
-"""One request becomes one verified WAV: preflight, attempts, checks, file, report."""
+"""The door for requests: each one becomes a verified file, a stream, or an error, and a report of what it used."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import os
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
-from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from audio_api.audio.durable import check_target
-from audio_api.audio.wav import MAX_DATA_BYTES, SAMPLE_RATE, decode_wav
+from audio_api.audio.wav import SAMPLE_RATE, decode_wav
 from audio_api.config import AudioConfig, get_config
-from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
+from audio_api.engines.base import SpeechAudio, SpeechEngine
+from audio_api.engines.from_settings import make_engine
 from audio_api.errors import (
     AudioAPIError,
     ErrorCode,
@@ -44,20 +41,17 @@ from audio_api.models.audio_request import (
     BatchAudioResponse,
     SpeechProgress,
 )
-from audio_api.models.usage import TokenUsage
-from audio_api.models.user_text import has_words, uniform
 from audio_api.retry import Clock
+from audio_api.services.drafts import Report, SpeechDraft
 from audio_api.services.health import Health
-from audio_api.services.listeners import tell
-from audio_api.services.narration import Narration, Speak
-from audio_api.services.planning import PlannedPiece
-from audio_api.services.recording import Draft, Joint, Target, may_replace, record, write_blocks
-from audio_api.services.runtime import Runtime, content_key
-from audio_api.services.runtimes import Runtimes
-from audio_api.services.streaming import FIRST_CHARS, Live, stream_pieces
-from audio_api.services.subtitle_files import check_subtitles, write_subtitles
-from audio_api.services.synthesis import Bill
-from audio_api.text.pace import spoken_s
+from audio_api.speech.assembly import Draft, Joint, SpeechCallback, Target, joined_blocks, write_blocks, write_one
+from audio_api.speech.cost import calls_of
+from audio_api.speech.listeners import tell
+from audio_api.speech.ordered_pieces import OrderedPieces
+from audio_api.speech.planning import PlannedPiece, SpokenPiece, check_length
+from audio_api.speech.speaker import PieceSpeaker, SpeakOptions, content_key
+from audio_api.speech.streaming import FIRST_CHARS, SpeechStream
+from audio_api.speech.subtitle_files import check_subtitles
 
 # The errors, too: programs written for the published original import them from here.
 __all__ = [
@@ -84,18 +78,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_FILE_S = MAX_DATA_BYTES / 2 / SAMPLE_RATE
-# None is planned to last more than two minutes.
-_SURELY_FIT = _LONGEST_FILE_S // 120
-
 ProgressCallback = Callable[[int, int, AudioResponse], Awaitable[None] | None]
 """Called after each request of a batch with: requests finished, requests in all, this request's response."""
 
 ResponseCallback = Callable[[AudioResponse], Awaitable[None] | None]
 """Called with what became of a request."""
-
-SpeechCallback = Callable[[SpeechProgress], Awaitable[None] | None]
-"""Called after each piece of a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,60 +94,6 @@ class ServiceHealth(Health):
     """
 
     engine: str
-
-
-class SpeechDraft:
-    """Speech that is finished, in a file without a name; or the failure that stands in its place.
-
-    Args:
-        request: What was spoken.
-        draft: The file, or why there is none.
-        bill: What was used; ``None``: nothing, the settings are wrong.
-        account: Completes the response and logs it.
-    """
-
-    def __init__(
-        self,
-        request: AudioRequest,
-        draft: Draft | AudioAPIError,
-        bill: Bill | None,
-        account: Callable[[AudioResponse], Awaitable[AudioResponse]],
-    ) -> None:
-        self._request = request
-        self._draft = draft
-        self._bill = bill
-        self._account = account
-
-    @property
-    def file(self) -> tuple[str, os.stat_result] | None:
-        """The name that the file will get, and what it is, which the name does not change; ``None``: there is none."""
-        if isinstance(self._draft, AudioAPIError):
-            return None
-        return self._draft.recording.path.name, self._draft.identity
-
-    async def publish(self, before: float = inf) -> AudioResponse:
-        """Give the file its name, and write the subtitles beside it.
-
-        Args:
-            before: The moment, in seconds of ``time.monotonic``, from which on the file may not get its name any more.
-
-        Returns:
-            What ``generate_audio`` returns.
-
-        Raises:
-            TooLateError: That moment is over; the draft may be published with a later one.
-        """
-        if isinstance(self._draft, AudioAPIError):
-            return await self._account(_failure(self._draft, self._bill))
-        try:
-            recording = await self._draft.publish(before)
-            subtitle_paths = await write_subtitles(recording, self._request, self._draft.identity)
-        except AudioAPIError as error:
-            return await self._account(_failure(error, self._bill))
-        assert self._bill  # noqa: S101 - what has a draft has a bill
-        message = f"{recording.duration_s:.2f} s of speech in {recording.path.name}"
-        model, duration_s = recording.model, recording.duration_s
-        return await self._account(_success(message, model, duration_s, self._bill, recording.path, subtitle_paths))
 
 
 class TTSService:
@@ -189,10 +122,13 @@ class TTSService:
         clock: Clock | None = None,
     ) -> None:
         self._config = config
+        self._gemini_client = gemini_client
         self._engine = engine
+        self._engine_factory = engine_factory
         self._clock = clock or Clock()
-        make = engine_factory or partial(make_engine, gemini_client=gemini_client)
-        self._runtimes = Runtimes(engine, make, self._clock)
+        # Of each configuration that is in use, and of the one in force, which is the last: how many requests use it.
+        self._speakers: dict[PieceSpeaker, int] = {}
+        self._is_closed = False
         self._being_written: set[Path] = set()
 
     async def __aenter__(self) -> Self:
@@ -206,7 +142,7 @@ class TTSService:
     @property
     def config(self) -> AudioConfig:
         """The settings in force now."""
-        return self._settings()
+        return self._config or get_config()
 
     async def generate_audio(self, request: AudioRequest, on_progress: SpeechCallback | None = None) -> AudioResponse:
         """Speak one request, of any length and cast, into one file.
@@ -217,7 +153,7 @@ class TTSService:
 
         Args:
             request: What to speak.
-            on_progress: Called after each piece; a coroutine function is awaited. ``None``: nobody is told.
+            on_progress: Called after each piece; a coroutine function is awaited. ``None``: no listener is told.
 
         Returns:
             A success whose ``file_path`` is a complete WAV of the whole text, or a failure with its ``error_code``;
@@ -233,6 +169,7 @@ class TTSService:
         on_progress: SpeechCallback | None = None,
         *,
         unsaved: AudioResponse | None = None,
+        attempt_limit_s: float | None = None,
     ) -> AsyncIterator[SpeechDraft]:
         """Do all of ``generate_audio`` but the last step, which gives the file its name.
 
@@ -244,11 +181,15 @@ class TTSService:
             on_progress: As ``generate_audio``.
             unsaved: The response to the same request whose file could not be written; its sound is written now, rather
                 than made and paid for again. ``None``, or without sound: it is made.
+            attempt_limit_s: The most seconds that one call may take; waiting for a slot, a quota or the next attempt
+                does not count. ``None``: as many as the engine allows.
 
         Yields:
             The finished speech; or the failure, which ``publish`` returns.
         """
-        async with self._drafted(request, partial(self._write, on_progress=on_progress, unsaved=unsaved)) as draft:
+        _check_type(request)
+        options = SpeakOptions(request.cache, attempt_limit_s)
+        async with self._prepared(request, options, on_progress, unsaved) as draft:
             yield draft
 
     async def stream_to_file(self, request: AudioRequest, on_progress: SpeechCallback | None = None) -> AudioResponse:
@@ -261,7 +202,8 @@ class TTSService:
         Returns:
             As ``generate_audio``; a stream that fails leaves no file.
         """
-        async with self._drafted(request, partial(self._write_growing, on_progress=on_progress)) as draft:
+        _check_type(request)
+        async with self._prepared(request, SpeakOptions(request.cache), on_progress, growing=True) as draft:
             return await draft.publish()
 
     async def stream_audio(
@@ -277,8 +219,8 @@ class TTSService:
             on_done: Called once, when the sound has ended in whatever way, with the attempts, the usage, the cost and
                 the warnings. It is a success, without a file, when all was handed over; an error that is raised here is
                 in it, too. When the listener left, its ``error`` says so, its ``error_code`` is ``None``, and calls
-                that were ended may be billed beyond its cost. A coroutine function is awaited. ``None``: nobody is
-                told.
+                that were ended may be billed beyond its cost. A coroutine function is awaited. ``None``: no
+                listener is told.
 
         Yields:
             Signed 16-bit little-endian samples of one channel, 24,000 a second, whole samples only.
@@ -286,27 +228,35 @@ class TTSService:
         Raises:
             AudioAPIError: Nothing can be said, or the sound cannot go on; then the text says how much was handed over.
         """
-        started_s = self._clock.monotonic()
-        config = self._settings()
-        bill, live = Bill(config, self._clock), Live(Joint())
+        _check_type(request)
+        report = Report(request, self._clock)
+        stream: SpeechStream | None = None
         response: AudioResponse | None = None
         try:
-            async with self._runtimes.use(config) as runtime:
-                pieces = await runtime.plan(await _read(request, config, bill), bill, FIRST_CHARS)
-                async with aclosing(stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)) as blocks:
+            async with AsyncExitStack() as opened:
+                report.config = self.config
+                speaker = await opened.enter_async_context(self._speaking(report.config))
+                utterance, notes = await speaker.read(request)
+                report.calls += notes
+                pieces, notes = await speaker.plan(utterance, FIRST_CHARS)
+                report.calls += notes
+                stream = SpeechStream(pieces, speaker, SpeakOptions(request.cache))
+                async with aclosing(stream.blocks()) as blocks:
                     async for block in blocks:
                         yield block
-            response = _success(f"{live.seconds:.2f} s of speech", live.joint.model, live.seconds, bill)
+            report.calls += stream.calls
+            response = report.success(f"{stream.seconds:.2f} s of speech", stream.joint.model, stream.seconds)
         except AudioAPIError as error:
-            response = _failure(error, bill)
+            report.calls += calls_of(error)
+            response = report.failure(error)
             raise
         except (GeneratorExit, asyncio.CancelledError):
-            left = AudioAPIError(f"the listener left after {live.seconds:.1f} s of sound")
-            response = _failure(left, bill).model_copy(update={"error_code": None})
+            report.calls += stream.calls if stream else ()
+            response = report.left(stream.seconds if stream else 0.0)
             raise
         finally:
             if response is not None:
-                await self._account(request, response, started_s, on_done)
+                await tell(on_done, response)
 
     async def generate_batch(
         self,
@@ -321,14 +271,14 @@ class TTSService:
             max_concurrency: Requests in progress at once; ``None``: the setting ``max_concurrency``, which also is the
                 upper bound.
             on_progress: Called after each request with how many are finished, how many there are, and the response;
-                a coroutine function is awaited. ``None``: nobody is told.
+                a coroutine function is awaited. ``None``: no listener is told.
 
         Returns:
             The responses in the order of the requests.
 
         Raises:
             TTSValidationError: There are no requests, or ``max_concurrency`` is less than 1.
-            ConfigurationError: The settings, which shall say how many at once, are wrong.
+            ConfigurationError: The settings, which say how many at once, are wrong.
             TypeError: One of them is no ``AudioRequest``; nothing was sent.
             ExceptionGroup: ``on_progress`` raised; the requests in progress are ended.
         """
@@ -340,7 +290,7 @@ class TTSService:
             _check_type(item)
         if max_concurrency is not None and max_concurrency < 1:
             raise TTSValidationError(f"max_concurrency must be at least 1, not {max_concurrency}")
-        workers = min(len(items), max_concurrency or self._settings().max_concurrency)
+        workers = min(len(items), max_concurrency or self.config.max_concurrency)
         results: dict[int, AudioResponse] = {}
         waiting = iter(enumerate(items))
 
@@ -361,10 +311,10 @@ class TTSService:
         """
         name = self._engine.name if self._engine else ""
         try:
-            config = self._settings()
+            config = self.config
             name = name or config.tts_engine
-            async with self._runtimes.use(config) as runtime:
-                await runtime.engine.health_check(str(config.default_tts_model))
+            async with self._speaking(config) as speaker:
+                await speaker.engine.health_check(str(config.default_tts_model))
         except AudioAPIError as error:
             return ServiceHealth(healthy=False, engine=name, error=str(error), error_code=error.code)
         return ServiceHealth(healthy=True, engine=name)
@@ -377,119 +327,106 @@ class TTSService:
         """
         # numpy, which else would be imported between a call and its checks.
         await asyncio.to_thread(import_module, "audio_api.audio.checks")
-        config = self._settings()
-        async with self._runtimes.use(config) as runtime:
-            await runtime.engine.warm_up(str(config.default_tts_model))
+        config = self.config
+        async with self._speaking(config) as speaker:
+            await speaker.engine.warm_up(str(config.default_tts_model))
 
     async def close(self) -> None:
         """End the connections and processes that this service opened. May be called twice.
 
         A request in progress fails if its call is cut by that, and its call is not made again.
         """
-        await self._runtimes.close()
-
-    def _settings(self) -> AudioConfig:
-        return self._config or get_config()
-
-    @asynccontextmanager
-    async def _drafted(
-        self, request: AudioRequest, write: Callable[[AudioRequest, Runtime, Bill], AbstractAsyncContextManager[Draft]]
-    ) -> AsyncIterator[SpeechDraft]:
-        started_s = self._clock.monotonic()
-        bill: Bill | None = None
-        draft: Draft | AudioAPIError
-        async with AsyncExitStack() as opened:
-            try:
-                config = self._settings()
-                bill = Bill(config, self._clock)
-                runtime = await opened.enter_async_context(self._runtimes.use(config))
-                draft = await opened.enter_async_context(write(request, runtime, bill))
-            except AudioAPIError as error:
-                draft = error
-            yield SpeechDraft(request, draft, bill, partial(self._account, request, started_s=started_s))
-
-    async def _account(
-        self,
-        request: AudioRequest,
-        response: AudioResponse,
-        started_s: float,
-        on_done: ResponseCallback | None = None,
-    ) -> AudioResponse:
-        response = response.model_copy(update={"processing_time": self._clock.monotonic() - started_s})
-        _report(request, response)
-        await tell(on_done, response)
-        return response
-
-    @asynccontextmanager
-    async def _write(
-        self,
-        request: AudioRequest,
-        runtime: Runtime,
-        bill: Bill,
-        *,
-        on_progress: SpeechCallback | None,
-        unsaved: AudioResponse | None,
-    ) -> AsyncIterator[Draft]:
-        async with self._prepared(request, runtime, bill) as (pieces, target):
-            speak: Speak = partial(runtime.speak, bill=bill, cached=request.cache)
-            if unsaved and unsaved.unsaved_audio and len(pieces) == 1:
-                bill.carry_over(unsaved)
-                speak = partial(_hand_over, unsaved.unsaved_audio, unsaved.model or pieces[0].utterance.model)
-            async with Narration(pieces, speak, at_once=runtime.config.piece_concurrency) as narration:
-
-                async def on_piece(seconds: float) -> None:
-                    await tell(
-                        on_progress,
-                        SpeechProgress(pieces_done=narration.done, pieces_total=narration.total, seconds=seconds),
-                    )
-
-                async with record(narration, target, on_piece) as draft:
-                    if runtime.config.audio_checks != "off":
-                        await runtime.compare(draft.recording.lines, bill)
-                    yield draft
-
-    @asynccontextmanager
-    async def _write_growing(
-        self, request: AudioRequest, runtime: Runtime, bill: Bill, *, on_progress: SpeechCallback | None
-    ) -> AsyncIterator[Draft]:
-        async with self._prepared(request, runtime, bill, FIRST_CHARS) as (pieces, target):
-            live = Live(Joint())
-            blocks = self._told(request, runtime, bill, pieces, live, on_progress)
-            async with aclosing(blocks), target.writer(growing=True) as writer:
-                identity = await write_blocks(writer, blocks, live.joint, len(pieces))
-                yield Draft(identity, live.joint.recording(target.path), writer)
-
-    async def _told(
-        self,
-        request: AudioRequest,
-        runtime: Runtime,
-        bill: Bill,
-        pieces: list[PlannedPiece],
-        live: Live,
-        on_progress: SpeechCallback | None,
-    ) -> AsyncGenerator[bytes, None]:
-        async with aclosing(stream_pieces(pieces, runtime, bill, cached=request.cache, live=live)) as blocks:
-            async for block in blocks:
-                yield block
-                await tell(
-                    on_progress,
-                    SpeechProgress(pieces_done=live.joint.pieces, pieces_total=len(pieces), seconds=live.seconds),
-                )
+        self._is_closed = True
+        while self._speakers:
+            await self._end(next(iter(self._speakers)))
 
     @asynccontextmanager
     async def _prepared(
-        self, request: AudioRequest, runtime: Runtime, bill: Bill, first_chars: int | None = None
-    ) -> AsyncIterator[tuple[list[PlannedPiece], Target]]:
+        self,
+        request: AudioRequest,
+        options: SpeakOptions,
+        on_progress: SpeechCallback | None,
+        unsaved: AudioResponse | None = None,
+        *,
+        growing: bool = False,
+    ) -> AsyncIterator[SpeechDraft]:
+        report = Report(request, self._clock)
+        draft: Draft | AudioAPIError
+        async with AsyncExitStack() as opened:
+            try:
+                report.config = self.config
+                speaker = await opened.enter_async_context(self._speaking(report.config))
+                pieces, target = await self._plan(speaker, report, opened, growing=growing)
+                if growing:
+                    draft = await _write_stream(
+                        SpeechStream(pieces, speaker, options), report, target, opened, on_progress
+                    )
+                elif len(pieces) == 1:
+                    draft = await _write_short(
+                        pieces[0], speaker, options, report, target, opened, on_progress, unsaved
+                    )
+                else:
+                    draft = await _write_long(pieces, speaker, options, report, target, opened, on_progress)
+            except AudioAPIError as error:
+                report.calls += calls_of(error)
+                draft = error
+            yield SpeechDraft(draft, report)
+
+    async def _plan(
+        self, speaker: PieceSpeaker, report: Report, opened: AsyncExitStack, *, growing: bool
+    ) -> tuple[list[PlannedPiece], Target]:
         """Refuse what can be refused before a call; the pieces, and where the file goes."""
-        utterance = await _read(request, runtime.config, bill)
-        name = request.output_filename or f"{content_key(utterance, runtime.engine.name)}.wav"
-        folder, overwrite = runtime.config.output_dir, may_replace(request)
-        await check_subtitles(folder / name, request)
-        with self._claim(folder / name, overwrite):
-            pieces = await runtime.plan(utterance, bill, first_chars)
-            _check_length(pieces)
-            real = await check_target(folder, name, overwrite=overwrite)
-            yield pieces, Target(folder / name, overwrite, real)
+        request, folder = report.request, speaker.config.output_dir
+        utterance, notes = await speaker.read(request)
+        report.calls += notes
+        name = request.output_filename or f"{content_key(utterance, speaker.engine.name)}.wav"
+        # A name that is made from the content names the same sound again.
+        overwrite = request.overwrite or request.output_filename is None
+        if request.subtitles:
+            await check_subtitles(folder / name, request.subtitles, overwrite)
+        opened.enter_context(self._claim(folder / name, overwrite))
+        pieces, notes = await speaker.plan(utterance, FIRST_CHARS if growing else None)
+        report.calls += notes
+        if len(pieces) > 1:
+            check_length(pieces)
+        return pieces, Target(folder / name, overwrite, await check_target(folder, name, overwrite=overwrite))
+
+    @asynccontextmanager
+    async def _speaking(self, config: AudioConfig) -> AsyncIterator[PieceSpeaker]:
+        """The speaker of these settings, which are in force from now on; the last request of others ends theirs.
+
+        Raises:
+            RuntimeError: The service is closed, or another event loop that still runs uses it.
+            AudioAPIError: The engine cannot be made.
+        """
+        if self._is_closed:
+            raise RuntimeError("this TTSService is closed")
+        speaker = next(reversed(self._speakers), None)
+        if speaker is None or speaker.config is not config:
+            engine = self._engine or (
+                self._engine_factory(config) if self._engine_factory else make_engine(config, self._gemini_client)
+            )
+            speaker = PieceSpeaker(config, engine, self._clock)
+            self._speakers[speaker] = 0
+        speaker.enter_loop()
+        self._speakers[speaker] += 1
+        try:
+            yield speaker
+        finally:
+            # All were ended when the service was closed meanwhile.
+            if speaker in self._speakers:
+                self._speakers[speaker] -= 1
+                *replaced, _ = self._speakers.items()
+                for other, users in replaced:
+                    if not users:
+                        await self._end(other)
+
+    async def _end(self, speaker: PieceSpeaker) -> None:
+        del self._speakers[speaker]
+        # Calls in progress fail when the engine is closed, and are not paid for twice.
+        speaker.desk.is_closed = True
+        if self._engine is None:
+            await speaker.engine.close()
 
     @contextmanager
     def _claim(self, path: Path, overwrite: bool) -> Iterator[None]:
@@ -506,165 +443,78 @@ class TTSService:
             self._being_written.discard(path)
 
 
-def make_engine(config: AudioConfig, gemini_client: object | None = None) -> SpeechEngine:
-    """The source of speech that the settings name; whoever asked for it closes it.
-
-    Args:
-        config: The settings.
-        gemini_client: As ``TTSService``; makes it Gemini, whatever the settings say.
-    """
-    if config.tts_engine == "offline" and gemini_client is None:
-        from audio_api.engines.offline import OfflineEngine  # an optional extra
-
-        logger.warning("speech is made offline: a robotic voice, not Gemini", extra={"engine": "offline"})
-        return OfflineEngine()
-    from audio_api.engines.gemini import GeminiEngine  # its SDK takes 0.8 s to import
-
-    return GeminiEngine(
-        config.gemini_api_key.get_secret_value() if config.gemini_api_key else None,
-        base_url=config.gemini_base_url,
-        timeout_s=config.request_timeout,
-        stall_timeout_s=config.stream_stall_timeout,
-        max_connections=config.max_concurrency,
-        max_input_tokens=config.max_context_tokens,
-        store=config.gemini_store,
-        client=gemini_client,
-    )
+async def _write_short(
+    piece: PlannedPiece,
+    speaker: PieceSpeaker,
+    options: SpeakOptions,
+    report: Report,
+    target: Target,
+    opened: AsyncExitStack,
+    on_progress: SpeechCallback | None,
+    unsaved: AudioResponse | None,
+) -> Draft:
+    if unsaved and unsaved.unsaved_audio:
+        report.earlier = unsaved
+        pcm = decode_wav(unsaved.unsaved_audio).pcm
+        spoken = SpokenPiece(piece, SpeechAudio(pcm, SAMPLE_RATE, unsaved.model or piece.utterance.model))
+    else:
+        spoken = await speaker.speak(piece, options)
+        report.calls += spoken.calls
+    draft = await write_one(spoken, target, opened)
+    if on_progress:
+        seconds = draft.recording.duration_s
+        await tell(on_progress, SpeechProgress(pieces_done=1, pieces_total=1, seconds=seconds))
+    return draft
 
 
-async def _hand_over(wav: bytes, model: str, _piece: PlannedPiece, when_spoken: Callable[[], None]) -> SpeechAudio:
-    """Verified sound that has been made before, in the place of a call."""
-    when_spoken()
-    return SpeechAudio(decode_wav(wav).pcm, SAMPLE_RATE, model)
+async def _write_long(
+    pieces: Sequence[PlannedPiece],
+    speaker: PieceSpeaker,
+    options: SpeakOptions,
+    report: Report,
+    target: Target,
+    opened: AsyncExitStack,
+    on_progress: SpeechCallback | None,
+) -> Draft:
+    joint = Joint()
+    async with OrderedPieces(pieces, speaker, options) as ordered:
+        async with aclosing(ordered.in_order()) as parts, aclosing(joined_blocks(parts, joint)) as blocks:
+            draft = await write_blocks(blocks, joint, len(pieces), target, opened, on_progress)
+        notes = await speaker.compare(draft.recording.lines)
+    report.calls += [*ordered.calls, *notes]
+    return draft
+
+
+async def _write_stream(
+    stream: SpeechStream,
+    report: Report,
+    target: Target,
+    opened: AsyncExitStack,
+    on_progress: SpeechCallback | None,
+) -> Draft:
+    try:
+        async with aclosing(stream.blocks()) as blocks:
+            draft = await write_blocks(blocks, stream.joint, stream.total, target, opened, on_progress, growing=True)
+    except AudioAPIError as error:
+        error.calls = stream.calls
+        raise
+    report.calls += stream.calls
+    return draft
 
 
 def _check_type(request: AudioRequest) -> None:
-    # The likeliest slip of whoever has no type checker: generate_audio("Hello").
+    # The likeliest slip without a type checker: generate_audio("Hello").
     if not isinstance(request, AudioRequest):
         raise TypeError(f"what is spoken is an AudioRequest(text=…), not a {type(request).__name__}")
 
 
-async def _read(request: AudioRequest, config: AudioConfig, bill: Bill) -> Utterance:
-    _check_type(request)
-    if len(request.text) > config.max_text_length:
-        raise TTSValidationError(
-            f"the text has {len(request.text):,} characters; MAX_TEXT_LENGTH allows {config.max_text_length:,}",
-            code=ErrorCode.TEXT_TOO_LONG,
-        )
-    if request.markup == "markdown":
-        # In a thread: the parser is imported there, and takes 3 s for a megabyte.
-        text, warnings = await asyncio.to_thread(_unmarked, request)
-        request = request.model_copy(update={"text": text})
-        bill.warn(*warnings)
-    return Utterance.from_request(request, str(request.model or config.default_tts_model))
-
-
-def _unmarked(request: AudioRequest) -> tuple[str, tuple[str, ...]]:
-    from audio_api.text.markdown import unmarked
-
-    try:
-        text, warnings = unmarked(request.text, request.markup_keep)
-    except ValueError as error:
-        raise TTSValidationError(str(error)) from None
-    # Entities such as &#769; stand for any character.
-    text = uniform(text)
-    if not has_words(text):
-        raise TTSValidationError("; ".join(("the Markdown holds no words to speak", *warnings)))
-    return text, warnings
-
-
-def _check_length(pieces: Sequence[PlannedPiece]) -> None:
-    """Refuse before any call what no WAV file could hold in the end."""
-    if len(pieces) <= _SURELY_FIT:
-        return
-    hours, most_hours = sum(spoken_s(piece.utterance.text) for piece in pieces) / 3_600, _LONGEST_FILE_S / 3_600
-    if hours > most_hours:
-        raise TTSValidationError(
-            f"the text takes about {hours:.1f} hours to speak, and a WAV file holds {most_hours:.1f}; make several "
-            "requests of it",
-            code=ErrorCode.TEXT_TOO_LONG,
-        )
-
-
-def _success(
-    message: str,
-    model: str,
-    duration_s: float,
-    bill: Bill,
-    path: Path | None = None,
-    subtitle_paths: Iterable[Path] = (),
-) -> AudioResponse:
-    return AudioResponse(
-        success=True,
-        message=message,
-        file_path=None if path is None else str(path),
-        duration=duration_s,
-        subtitle_paths=tuple(map(str, subtitle_paths)),
-        model=model,
-        attempts=bill.attempts,
-        cached_pieces=bill.cached_pieces,
-        usage=bill.usage,
-        cost_usd=bill.cost_usd,
-        warnings=bill.all_warnings(),
-        doubtful=tuple(bill.doubtful),
-    )
-
-
-def _failure(error: AudioAPIError, bill: Bill | None) -> AudioResponse:
-    return AudioResponse(
-        success=False,
-        message=f"no speech: {error}",
-        error=str(error),
-        error_code=error.code,
-        retryable=error.retryable,
-        retry_after_s=error.retry_after_s,
-        reset_at=error.reset_at if isinstance(error, TTSQuotaError) else None,
-        attempts=bill.attempts if bill else 0,
-        cached_pieces=bill.cached_pieces if bill else 0,
-        usage=bill.usage if bill else TokenUsage(),
-        cost_usd=bill.cost_usd if bill else 0.0,
-        warnings=bill.all_warnings() if bill else (),
-        model=error.model if isinstance(error, TTSOutputError) else None,
-        unsaved_audio=error.audio if isinstance(error, TTSOutputError) else None,
-    )
-
-
-def _batch_response(batch_id: str, results: Iterable[AudioResponse]) -> BatchAudioResponse:
-    results = tuple(results)
+def _batch_response(batch_id: str, results: Sequence[AudioResponse]) -> BatchAudioResponse:
     completed = sum(response.success for response in results)
     return BatchAudioResponse(
         batch_id=batch_id,
         total_requests=len(results),
         completed=completed,
         failed=len(results) - completed,
-        results=results,
+        results=tuple(results),
         status="completed" if completed else "failed",
     )
-
-
-def _report(request: AudioRequest, response: AudioResponse) -> None:
-    """Log one event. The text itself is private: its length and a short hash are enough to recognise it."""
-    # A listener may leave at any time: that has no code, and warns of nothing.
-    level = logging.WARNING if response.error_code or response.doubtful else logging.INFO
-    if not logger.isEnabledFor(level):
-        return
-    logger.log(
-        level,
-        _event(response),
-        extra={
-            "text_length": len(request.text),
-            "text_sha256": hashlib.sha256(request.text.encode()).hexdigest()[:8],
-            "model": response.model or request.model,
-            "attempts": response.attempts,
-            "processing_s": response.processing_time,
-            "audio_s": response.duration,
-            "error_code": response.error_code,
-            "doubtful": [code.value for code in response.doubtful],
-        },
-    )
-
-
-def _event(response: AudioResponse) -> str:
-    if response.success:
-        return "speech made"
-    return "no speech made" if response.error_code else "listener left"

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from audio_api.engines.base import Turn, Utterance
+from audio_api.audio.wav import MAX_DATA_BYTES, SAMPLE_RATE
+from audio_api.audio.wav_file import SavedWav
+from audio_api.engines.base import SpeechAudio, Turn, Utterance
+from audio_api.errors import ErrorCode, TTSValidationError
 from audio_api.models.speech_models import model_spec
 from audio_api.models.voices import is_custom
+from audio_api.speech.cost import Call
 from audio_api.text.chunking import Break, Piece, split_sentences, split_text
 from audio_api.text.pace import alphabet_pace, spoken_s
 
 # Beyond two minutes voices drift, and those of a dialogue are swapped; so they are after a dozen lines of one.
 _LONGEST_S = 120.0
 _MOST_TURNS = 12
+_LONGEST_FILE_S = MAX_DATA_BYTES / 2 / SAMPLE_RATE
+# No piece is planned to last more than two minutes.
+_SURELY_FIT = _LONGEST_FILE_S // _LONGEST_S
 # Streams are known to end after a minute without saying so, of 3.1 at least; speech may be half slower than expected.
 _LONGEST_STREAM_S = 40.0
 # One call speaks with two voices at most.
@@ -35,10 +42,29 @@ class PlannedPiece:
     Attributes:
         utterance: Its words, with the model, language, voices and styles of the whole.
         break_after: What ends behind it: ``"sentence"`` also stands for a turn, ``"end"`` for the whole utterance.
+        key: Equal for pieces that sound the same; empty before the speaker gave it.
     """
 
     utterance: Utterance
     break_after: Break
+    key: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenPiece:
+    """A piece that was spoken.
+
+    Attributes:
+        piece: The piece.
+        audio: Its verified sound.
+        calls: The calls that it took, and what is to be known of it.
+        file: Where the sound was just kept; ``None``: it was not, or it was kept before.
+    """
+
+    piece: PlannedPiece
+    audio: SpeechAudio
+    calls: tuple[Call, ...] = ()
+    file: SavedWav | None = None
 
 
 def plan_pieces(utterance: Utterance, max_chars: int, first_chars: int | None = None) -> Iterator[PlannedPiece]:
@@ -54,14 +80,14 @@ def plan_pieces(utterance: Utterance, max_chars: int, first_chars: int | None = 
         max_chars: The most characters of a piece, such as ``model_spec(model).piece_chars``.
         first_chars: The most characters of the first piece of a stream, which then is the first sentence, or the
             first few up to 60 characters. Each further piece may be twice as long, up to ``max_chars`` and 40 seconds.
-            ``None``: nobody waits for the first sound.
+            ``None``: it is no stream.
 
     Returns:
         At least one piece, each made when it is asked for; the last one's ``break_after`` is ``"end"``.
     """
     longest_s = _LONGEST_S if first_chars is None else _LONGEST_STREAM_S
     longest_s *= min(1.0, alphabet_pace(utterance.language))
-    call = _Call(max_chars, longest_s, one_style=model_spec(utterance.model).family == "legacy")
+    call = _Limits(max_chars, longest_s, one_style=model_spec(utterance.model).family == "legacy")
     first = call if first_chars is None else replace(call, chars=min(first_chars, max_chars))
     parts = _parts(utterance.turns, first, call)
     runs: Iterator[_Run] = ([part] for part in parts)
@@ -72,6 +98,23 @@ def plan_pieces(utterance: Utterance, max_chars: int, first_chars: int | None = 
         yield _piece(utterance, run, run[-1].break_after)
         run = following
     yield _piece(utterance, run, "end")
+
+
+def check_length(pieces: Sequence[PlannedPiece]) -> None:
+    """Refuse before any call what no WAV file could hold in the end.
+
+    Raises:
+        TTSValidationError: The text takes too long to speak.
+    """
+    if len(pieces) <= _SURELY_FIT:
+        return
+    hours, most_hours = sum(spoken_s(piece.utterance.text) for piece in pieces) / 3_600, _LONGEST_FILE_S / 3_600
+    if hours > most_hours:
+        raise TTSValidationError(
+            f"the text takes about {hours:.1f} hours to speak, and a WAV file holds {most_hours:.1f}; make several "
+            "requests of it",
+            code=ErrorCode.TEXT_TOO_LONG,
+        )
 
 
 def halve(piece: PlannedPiece) -> tuple[PlannedPiece, PlannedPiece] | None:
@@ -105,7 +148,7 @@ _Run = Sequence[_Part]
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _Limits:
     """What one call can speak."""
 
     chars: int
@@ -141,7 +184,7 @@ def _speed(turn: Turn) -> float:
     return min(1.0, max(_LEAST_SPEED, turn.voice.speed or 1.0))
 
 
-def _parts(turns: Sequence[Turn], first: _Call, call: _Call) -> Iterator[_Part]:
+def _parts(turns: Sequence[Turn], first: _Limits, call: _Limits) -> Iterator[_Part]:
     for number, turn in enumerate(turns):
         max_s = call.seconds * _speed(turn)
         if number == 0 and first.chars < call.chars:
@@ -196,13 +239,13 @@ def _end_of(sentence: str) -> Break:
     return "paragraph" if blank.count("\n") > 1 else "sentence"
 
 
-def _growing(first: _Call, call: _Call) -> Iterator[_Call]:
+def _growing(first: _Limits, call: _Limits) -> Iterator[_Limits]:
     while True:
         yield first
         first = replace(first, chars=min(2 * first.chars, call.chars))
 
 
-def _runs(parts: Iterable[_Part], calls: Iterator[_Call]) -> Iterator[_Run]:
+def _runs(parts: Iterable[_Part], calls: Iterator[_Limits]) -> Iterator[_Run]:
     """As many parts in a row as each call can hold."""
     run: list[_Part] = []
     call = next(calls)
@@ -214,7 +257,7 @@ def _runs(parts: Iterable[_Part], calls: Iterator[_Call]) -> Iterator[_Run]:
     yield run
 
 
-def _without_short_ones(runs: Iterator[_Run], call: _Call) -> Iterator[_Run]:
+def _without_short_ones(runs: Iterator[_Run], call: _Limits) -> Iterator[_Run]:
     """The same runs, but that a short one takes parts from the one before it where a call can hold them."""
     held = next(runs)
     for run in runs:

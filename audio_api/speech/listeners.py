@@ -10,7 +10,7 @@ async def tell(listener: Callable[..., Awaitable[None] | None] | None, *news: ob
     """Call a listener, if there is one, and await what it returns when that can be awaited.
 
     Args:
-        listener: Takes the news; ``None``: nobody is told.
+        listener: Takes the news; ``None``: no listener is told.
         *news: Its arguments.
     """
     if listener is not None and isawaitable(told := listener(*news)):

@@ -1,9 +1,9 @@
 """Finished pieces of speech, kept under their content key, so that nothing is paid for twice.
 
-A piece is one WAV that anybody can listen to; a chunk behind its sound holds what the API said about it, and a sha256
-of key, sound and notes. What does not match that sum is no piece, whatever wrote or damaged it. A file appears whole
-and on disk before ``put`` returns, so a piece survives a killed process and a power failure; syncing costs
-milliseconds, another call costs seconds and money.
+A piece is one WAV that any player plays; a chunk behind its sound holds what the API said about it, and a sha256 of
+key, sound and notes. What does not match that sum is no piece, whatever wrote or damaged it: a power failure, or a user
+who edits an output file that shares its bytes with the cache. So nothing is synced here. A file appears whole before
+``put`` returns, and survives a killed process.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import re
 import stat
 import struct
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,21 +27,21 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from audio_api.audio.conversion import STANDARD
 from audio_api.audio.durable import real_folder
 from audio_api.audio.file_threads import file_threads, in_file_thread
-from audio_api.audio.large_sounds import take_permit
+from audio_api.audio.large_sounds import Permit
 from audio_api.audio.wav import HEADER_BYTES, decode_wav, wav_header
-from audio_api.audio.wav_file import save_wav
+from audio_api.audio.wav_file import SavedWav, save_wav
 from audio_api.errors import ErrorCode, TTSOutputError
 from audio_api.models.usage import TokenUsage
 
 logger = logging.getLogger(__name__)
 
 _KEY = re.compile("[0-9a-f]{64}")
-# Not just ".wav": outputs are named by their key, too, and nobody's output may be evicted when both share a folder.
+# Not just ".wav": outputs are named by their key, too, and no output may be evicted when both share a folder.
 _SUFFIX = ".piece.wav"
 _CHUNK_ID = b"aapi"
 _CHUNK_HEAD_BYTES = 8
 _DIGEST_BYTES = 32
-# Part of every digest: raise it when the notes change, and older pieces are made anew.
+# Part of every digest: raise it when the notes change, and older pieces are made again.
 _FORMAT = b"audio_api piece 1\0"
 # The folder is listed once per 1/64 of its bound that a process stored, and emptied to 7/8 of it: eight processes,
 # none of which sees what the others stored meanwhile, stay within the bound.
@@ -96,11 +97,12 @@ class PieceCache:
         self._listing = threading.Lock()
         self._complained = False
 
-    async def get(self, key: str) -> CachedPiece | None:
+    async def get(self, key: str, permit: Permit | None = None) -> CachedPiece | None:
         """Find a piece, and mark it as used. A damaged or foreign file in its place is removed.
 
         Args:
             key: 64 hexadecimal digits, in lower case, that stand for everything audible.
+            permit: Taken before a piece is loaded; ``None``: none is needed.
 
         Returns:
             The piece as it was stored; ``None`` when it is not here.
@@ -113,7 +115,7 @@ class PieceCache:
             await in_file_thread(self._real_folder)
         try:
             status = await aiofiles.os.stat(path, follow_symlinks=False, executor=file_threads())
-            content = await self._content(path, status)
+            content = await self._content(path, status, permit)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -128,15 +130,16 @@ class PieceCache:
                 self._real = real_folder(self._folder)
         return self._real
 
-    async def _content(self, path: Path, status: os.stat_result) -> bytes:
+    async def _content(self, path: Path, status: os.stat_result, permit: Permit | None) -> bytes:
         """What the file holds; nothing if it cannot be a piece."""
         if not (stat.S_ISREG(status.st_mode) and status.st_size <= self._max_bytes):
             return b""
-        await take_permit()
+        if permit:
+            await permit.take()
         async with aiofiles.open(path, "rb", opener=_open_piece, executor=file_threads()) as file:
             return bytes(await file.read())
 
-    async def put(self, key: str, piece: CachedPiece) -> bool:
+    async def put(self, key: str, piece: CachedPiece) -> SavedWav | None:
         """Keep a piece, replacing an older one. Cancelled, the piece, being paid for, is kept nevertheless.
 
         Args:
@@ -144,7 +147,7 @@ class PieceCache:
             piece: What is kept.
 
         Returns:
-            Whether it is kept, which it is not when the disk refuses, or when it is larger than all pieces may be.
+            Its file; ``None`` when it is not kept: the disk refuses, or it is larger than all pieces may be.
 
         Raises:
             ValueError: The key is none, or the sound no WAV can hold.
@@ -169,21 +172,25 @@ class PieceCache:
             raise ValueError("a content key has 64 hexadecimal digits in lower case")
         return self._folder / f"{key}{_SUFFIX}"
 
-    def _write(self, key: str, path: Path, piece: CachedPiece) -> bool:
+    def _write(self, key: str, path: Path, piece: CachedPiece) -> SavedWav | None:
         trailer = _trailer(key, piece)
         size_bytes = HEADER_BYTES + len(piece.pcm) + len(trailer)
         if size_bytes > self._max_bytes * _FILL:
             self._complain(f"a piece has {size_bytes:,} bytes; all pieces together may have {self._max_bytes:,}")
-            return False
+            return None
+        real = self._real_folder()
         try:
-            save_wav(path.parent, path.name, piece.pcm, overwrite=True, trailer=trailer, real=self._real_folder())
-            self._make_room(size_bytes)
+            saved = save_wav(
+                path.parent, path.name, piece.pcm, overwrite=True, trailer=trailer, real=real, synced=False
+            )
         except TTSOutputError as error:
             self._complain(str(error))
-            return False
+            return None
+        try:
+            self._make_room(size_bytes)
         except OSError as error:
             self._complain(f"cannot list {str(self._folder)!r}: {error.strerror}")
-        return True
+        return saved
 
     def _make_room(self, stored_bytes: int) -> None:
         with self._listing:
@@ -195,10 +202,10 @@ class PieceCache:
     def _evict(self) -> None:
         pieces = _pieces(self._folder)
         excess_bytes = sum(status.st_size for _, status in pieces) - self._max_bytes * _FILL
-        for path, status in sorted(pieces, key=lambda piece: piece[1].st_mtime_ns):
+        for path, status in sorted(pieces, key=lambda piece: piece[1].st_atime_ns):
             if excess_bytes <= 0:
                 break
-            if _remove(path, status):
+            if not _was_used_since(path, status) and _remove(path, status):
                 excess_bytes -= status.st_size
 
     def _complain(self, reason: str) -> None:
@@ -249,9 +256,27 @@ def _recognised(key: str, content: bytes, path: Path, status: os.stat_result) ->
     if piece is None:
         _remove(path, status)
     else:
-        with suppress(OSError):
-            os.utime(path)
+        _mark_as_used(path, status)
     return piece
+
+
+def _mark_as_used(path: Path, seen: os.stat_result) -> None:
+    """Set the time of the last access alone: an output that shares the file keeps the time at which it was made."""
+    with suppress(OSError):
+        fd = _open_piece(str(path), os.O_RDONLY)
+        try:
+            now = os.fstat(fd)
+            if os.path.samestat(now, seen):
+                os.utime(fd, ns=(time.time_ns(), now.st_mtime_ns))
+        finally:
+            os.close(fd)
+
+
+def _was_used_since(path: Path, seen: os.stat_result) -> bool:
+    try:
+        return path.lstat().st_atime_ns != seen.st_atime_ns
+    except OSError:
+        return False
 
 
 def _pieces(folder: Path) -> list[tuple[Path, os.stat_result]]:
@@ -266,7 +291,7 @@ def _pieces(folder: Path) -> list[tuple[Path, os.stat_result]]:
 
 
 def _remove(path: Path, seen: os.stat_result) -> bool:
-    """Remove a file unless it was used or replaced since it was seen. Returns whether it is gone."""
+    """Remove a file unless it was replaced since it was seen. Returns whether it is gone."""
     try:
         now = path.lstat()
         if (now.st_ino, now.st_mtime_ns) != (seen.st_ino, seen.st_mtime_ns):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 from audio_api.audio.large_sounds import in_sound_thread
 from audio_api.audio.wav import SAMPLE_RATE, encode_wav
 from audio_api.audio.wav_file import MOST_UNSAVED_BYTES, WavWriter
-from audio_api.engines.base import SpeechAudio, Utterance, WordTime
+from audio_api.engines.base import SpeechAudio, WordTime
 from audio_api.errors import AudioAPIError, TTSOutputError
-from audio_api.models.audio_request import AudioRequest
-from audio_api.services.narration import Narrated, Narration
-from audio_api.services.planning import PlannedPiece
-from audio_api.text.chunking import Break
+from audio_api.models.audio_request import SpeechProgress
+from audio_api.speech.listeners import tell
+from audio_api.speech.planning import PlannedPiece, SpokenPiece
 
 if TYPE_CHECKING:
     from audio_api.audio.joining import Span
@@ -26,19 +25,18 @@ if TYPE_CHECKING:
 # Joining takes a thousandth of the sound's duration; above this it would hold up the event loop for over 10 ms.
 _THREAD_ABOVE_S = 10.0
 
+SpeechCallback = Callable[[SpeechProgress], Awaitable[None] | None]
+"""Called after each piece of a request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is heard when, in seconds from the start of the file; each word, too, if the engine knew.
+    """What is heard when, in seconds from the start of the file; each word, too, if the engine knew."""
 
-    ``break_after`` says what ends behind it.
-    """
-
-    utterance: Utterance
+    piece: PlannedPiece
     start_s: float
     end_s: float
     words: tuple[WordTime, ...] = ()
-    break_after: Break = "end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +54,6 @@ class Recording:
     duration_s: float
     model: str
     lines: tuple[Line, ...]
-
-
-def may_replace(request: AudioRequest) -> bool:
-    """Whether a file may be replaced: always if its name is made from the content, as what it names is the same."""
-    return request.overwrite or request.output_filename is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +82,13 @@ class Draft:
         identity: What the file is. A name changes neither its inode nor its size nor its time.
         recording: The recording; its path is final once it is published.
         writer: Holds the file.
+        overwrite: Whether it may replace an existing file.
     """
 
-    def __init__(self, identity: os.stat_result, recording: Recording, writer: WavWriter) -> None:
+    def __init__(self, identity: os.stat_result, recording: Recording, writer: WavWriter, *, overwrite: bool) -> None:
         self.identity = identity
         self.recording = recording
+        self.overwrite = overwrite
         self._writer = writer
 
     async def publish(self, before: float = inf) -> Recording:
@@ -114,38 +109,70 @@ class Draft:
             raise
 
 
-@contextmanager
-def _handing_over(whole: SpeechAudio) -> Iterator[None]:
-    """Give sound that was paid for, and cannot be written, to the caller."""
-    try:
-        yield
-    except TTSOutputError as error:
-        error.audio, error.model = encode_wav(whole.pcm), whole.model
-        raise
-
-
-async def write_blocks(writer: WavWriter, blocks: AsyncIterator[bytes], joint: Joint, total: int) -> os.stat_result:
-    """Write a sound as it is made, and complete its file; when that fails, make the rest in memory.
+async def write_one(spoken: SpokenPiece, target: Target, opened: AsyncExitStack) -> Draft:
+    """Write the only piece of a text. Where it was just kept, the file and the cache share the bytes (a hard link).
 
     Args:
-        writer: Holds the file.
+        spoken: The piece.
+        target: Where the file goes.
+        opened: Removes the file at its end, unless it was published.
+
+    Raises:
+        TTSOutputError: The file could not be written. Its ``audio`` is the whole WAV.
+    """
+    audio = spoken.audio
+    try:
+        writer = await opened.enter_async_context(target.writer())
+        identity = await writer.adopt(spoken.file, len(audio.pcm)) if spoken.file else None
+        if identity is None:
+            identity = await writer.prepare(audio.pcm)
+    except TTSOutputError as error:
+        error.audio, error.model = encode_wav(audio.pcm), audio.model
+        raise
+    lines = (Line(spoken.piece, 0.0, audio.duration_s, audio.words),)
+    return Draft(
+        identity, Recording(target.path, audio.duration_s, audio.model, lines), writer, overwrite=target.overwrite
+    )
+
+
+async def write_blocks(
+    blocks: AsyncIterator[bytes],
+    joint: Joint,
+    total: int,
+    target: Target,
+    opened: AsyncExitStack,
+    on_progress: SpeechCallback | None,
+    *,
+    growing: bool = False,
+) -> Draft:
+    """Write a sound as it is made; when that fails, make the rest in memory.
+
+    Args:
         blocks: The sound.
         joint: Knows how much of it there is.
         total: Pieces in all.
-
-    Returns:
-        What ``WavWriter.prepare`` does.
+        target: Where the file goes.
+        opened: Removes the file at its end, unless it was published.
+        on_progress: Told after each piece; of a growing file after each block. ``None``: no listener is told.
+        growing: As ``WavWriter``.
 
     Raises:
         TTSOutputError: The file could not be written. Its ``audio`` is the whole WAV, unless that has, or seems to
             get, more than ``MOST_UNSAVED_BYTES``, or the rest could not be made.
     """
+    writer = await opened.enter_async_context(target.writer(growing=growing))
     block = b""
+    written_bytes = pieces_told = 0
     try:
         async for block in blocks:
             await writer.write(block)
+            written_bytes += len(block)
             block = b""  # it would stay in memory while the next one is made
-        return await writer.prepare()
+            if growing or joint.pieces > pieces_told:
+                pieces_told = joint.pieces
+                seconds = written_bytes / 2 / SAMPLE_RATE if growing else joint.duration_s
+                await tell(on_progress, SpeechProgress(pieces_done=pieces_told, pieces_total=total, seconds=seconds))
+        return Draft(await writer.prepare(), joint.recording(target.path), writer, overwrite=target.overwrite)
     except TTSOutputError as error:
         expected_s = joint.duration_s * total / max(joint.pieces, 1)
         if writer.unsaved is not None and expected_s * 2 * SAMPLE_RATE <= MOST_UNSAVED_BYTES:
@@ -165,48 +192,28 @@ async def _completed(begun: bytes, blocks: AsyncIterator[bytes]) -> bytes | None
     return encode_wav(bytes(sound))
 
 
-@asynccontextmanager
-async def record(
-    narration: Narration, target: Target, on_piece: Callable[[float], Awaitable[None]]
-) -> AsyncIterator[Draft]:
-    """Write all pieces into one file that has no name yet; leaving the context without publishing it removes it.
-
-    Args:
-        narration: At least one piece.
-        target: Where the file goes.
-        on_piece: Told after each piece how many seconds of sound there are.
-
-    Raises:
-        TTSOutputError: The file could not be written. Its ``audio`` is the whole WAV, if that is not too large.
-    """
-    path = target.path
-    async with aclosing(narration.in_order()) as parts:
-        if narration.total == 1:
-            part = await anext(parts)
-            audio = part.audio
-            with _handing_over(audio):
-                async with target.writer() as writer:
-                    identity = await writer.prepare(audio.pcm)
-                    await on_piece(audio.duration_s)
-                    lines = (Line(part.piece.utterance, 0.0, audio.duration_s, audio.words),)
-                    yield Draft(identity, Recording(path, audio.duration_s, audio.model, lines), writer)
-            return
-        joint = Joint()
-        async with target.writer() as writer, aclosing(_blocks(narration, parts, joint, on_piece)) as blocks:
-            identity = await write_blocks(writer, blocks, joint, narration.total)
-            yield Draft(identity, joint.recording(path), writer)
-
-
-async def _blocks(
-    narration: Narration,
-    parts: AsyncIterator[Narrated],
-    joint: Joint,
-    on_piece: Callable[[float], Awaitable[None]],
-) -> AsyncGenerator[bytes, None]:
-    for _ in range(narration.total - narration.done):
-        yield await joint.add(await anext(parts))
-        await on_piece(joint.duration_s)
+async def joined_blocks(parts: AsyncIterator[SpokenPiece], joint: Joint) -> AsyncGenerator[bytes, None]:
+    """The sound of pieces, joined."""
+    async for part in parts:
+        block = await joint.add(part)
+        del part  # it would stay in memory while the next one is made
+        yield block
     yield joint.finish()
+
+
+async def joined(parts: Sequence[SpokenPiece]) -> SpeechAudio:
+    """Pieces as the sound of a single one, which is kept like any other."""
+    joint = Joint()
+    pcm = b"".join([await joint.add(part) for part in parts] + [joint.finish()])
+    first, *others = (part.audio for part in parts)
+    for other in others:
+        first = replace(
+            first,
+            usage=first.usage + other.usage,
+            warnings=first.warnings + other.warnings,
+            doubtful=first.doubtful + other.doubtful,
+        )
+    return replace(first, pcm=pcm, words=())
 
 
 class Joint:
@@ -231,7 +238,7 @@ class Joint:
         spans = self._joiner.spans
         return spans[-1].end / SAMPLE_RATE if spans else 0.0
 
-    async def add(self, part: Narrated) -> bytes:
+    async def add(self, part: SpokenPiece) -> bytes:
         """The samples that this piece adds."""
         self._said.append((part.piece, part.audio.words))
         self.model = part.audio.model
@@ -256,13 +263,7 @@ class Joint:
     def recording(self, path: Path) -> Recording:
         """The account of the finished sound, which is in a file now."""
         lines = tuple(
-            Line(
-                piece.utterance,
-                span.start / SAMPLE_RATE,
-                span.end / SAMPLE_RATE,
-                tuple(_shifted(words, span)),
-                piece.break_after,
-            )
+            Line(piece, span.start / SAMPLE_RATE, span.end / SAMPLE_RATE, tuple(_shifted(words, span)))
             for (piece, words), span in zip(self._said, self._joiner.spans, strict=True)
         )
         return Recording(path, self.duration_s, self.model, lines)

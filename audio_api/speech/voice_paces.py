@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from audio_api.audio.file_threads import in_file_thread
-from audio_api.engines.base import Utterance
+from audio_api.config import AudioConfig
+from audio_api.engines.base import SpeechAudio, Utterance
 from audio_api.text.pace import spoken_length
 
 if TYPE_CHECKING:
-    from audio_api.audio.checks import OwnPace
+    from audio_api.audio.checks import OwnPace, Verdict
 
 # An older take counts less and less: the pace is that of about the last fifty.
 _MOST_TAKES = 50.0
@@ -105,6 +106,28 @@ class VoicePaces:
         if self._file and self._new[key].takes >= self._known[key].takes * _WRITTEN_EVERY:
             new, self._new = self._new, {}
             self._known |= await in_file_thread(_merge, self._file, new)
+
+
+async def judge_audio(
+    utterance: Utterance, audio: SpeechAudio, config: AudioConfig, own_pace: OwnPace, *, repeatable: bool
+) -> Verdict:
+    """Whether this is speech, and all of it, by a voice of this pace; a doubt costs a call where it is repeatable."""
+    from audio_api.audio.checks import Take, check_speech  # numpy takes 0.1 s to import
+
+    speeds = [turn.voice.speed or 1.0 for turn in utterance.turns]
+    take = Take(
+        audio.pcm,
+        audio.sample_rate,
+        utterance.text,
+        utterance.language,
+        style=", ".join(dict.fromkeys(turn.style for turn in utterance.turns if turn.style)),
+        speed=sum(speeds) / len(speeds),
+        finish_reason=audio.finish_reason,
+        audio_tokens=audio.usage.audio_tokens,
+        own_pace=own_pace,
+        repeatable=repeatable,
+    )
+    return await check_speech(take, min_bytes=config.min_audio_size, signal=config.audio_checks != "off")
 
 
 def outliers(spoken: Sequence[tuple[Utterance, float]]) -> list[tuple[int, float]]:

@@ -11,23 +11,20 @@ from pathlib import Path
 from audio_api.audio.durable import DurableFile, explained, folder_at, real_folder, taken
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.errors import TTSOutputError
-from audio_api.models.audio_request import AudioRequest
-from audio_api.services.recording import Line, Recording, may_replace
+from audio_api.speech.assembly import Draft, Line, Recording
 from audio_api.text.pace import spoken_s
 from audio_api.text.subtitles import Spoken, SpokenWord, make_cues, to_srt, to_vtt
 
 _WRITERS = {"srt": to_srt, "vtt": to_vtt}
 
 
-async def check_subtitles(wav: Path, request: AudioRequest) -> None:
+async def check_subtitles(wav: Path, kinds: Iterable[str], overwrite: bool) -> None:
     """Find out before anything is paid for whether a name is taken.
 
     Raises:
         TTSOutputError: It is, and may not be overwritten, or it is a folder's.
     """
-    if request.subtitles:
-        paths = [wav.with_suffix(f".{kind}") for kind in request.subtitles]
-        await in_file_thread(_check_all, paths, may_replace(request))
+    await in_file_thread(_check_all, [wav.with_suffix(f".{kind}") for kind in kinds], overwrite)
 
 
 def _check_all(paths: Iterable[Path], overwrite: bool) -> None:
@@ -43,29 +40,28 @@ def _refuse_folder(path: Path) -> None:
         raise TTSOutputError(f"{path.name} is a folder; choose another name")
 
 
-async def write_subtitles(recording: Recording, request: AudioRequest, identity: os.stat_result) -> tuple[Path, ...]:
-    """Write what the request asks for beside the recording, each file whole and durably, or not at all.
+async def write_subtitles(draft: Draft, recording: Recording, kinds: Iterable[str]) -> tuple[Path, ...]:
+    """Write subtitles beside a recording, each file whole and durably, or not at all.
 
     Args:
-        recording: The recording.
-        request: What it was made for; a file that it may not replace is kept, also one that appeared meanwhile.
-        identity: What the recording's file is. Where that is not, nothing is written.
+        draft: What was published. Where its file is not, nothing is written; a file that it may not replace is kept,
+            also one that appeared meanwhile.
+        recording: What is heard in it.
+        kinds: ``"srt"``, ``"vtt"`` or both.
 
     Raises:
         TTSOutputError: A file could not be written. The recording stays, and the text says where it is.
     """
-    if not request.subtitles:
-        return ()
-    return await in_file_thread(_write_all, recording, request, identity)
+    return await in_file_thread(_write_all, draft, recording, kinds)
 
 
-def _write_all(recording: Recording, request: AudioRequest, identity: os.stat_result) -> tuple[Path, ...]:
+def _write_all(draft: Draft, recording: Recording, kinds: Iterable[str]) -> tuple[Path, ...]:
     cues = make_cues(spoken for line in recording.lines for spoken in _with_line_end(line))
     paths, kept = [], f"the sound is complete in {recording.path.name}"
-    for kind in dict.fromkeys(request.subtitles):
+    for kind in dict.fromkeys(kinds):
         path = recording.path.with_suffix(f".{kind}")
         try:
-            _write(path, _WRITERS[kind](cues).encode(), may_replace(request), recording.path.name, identity)
+            _write(path, _WRITERS[kind](cues).encode(), draft.overwrite, recording.path.name, draft.identity)
         except TTSOutputError as error:
             raise TTSOutputError(f"{error}; {kept}", code=error.code) from None
         paths.append(path)
@@ -88,13 +84,13 @@ def _with_line_end(line: Line) -> Iterator[Spoken]:
     *others, last = _spoken(line)
     yield from others
     # A text is cut between clauses behind punctuation, or at the end of a line.
-    is_line = line.break_after == "clause" and last.text[-1:].isalnum()
-    yield replace(last, ends_line=is_line or line.break_after == "paragraph")
+    is_line = line.piece.break_after == "clause" and last.text[-1:].isalnum()
+    yield replace(last, ends_line=is_line or line.piece.break_after == "paragraph")
 
 
 def _spoken(line: Line) -> Iterator[Spoken]:
     """The turns of a piece, when their words are heard, or else shared out over its time."""
-    turns = line.utterance.turns
+    turns = line.piece.utterance.turns
     words = [_words(line, number) for number in range(len(turns))]
     if not all(words):
         yield from _shared_out(line)
@@ -111,7 +107,7 @@ def _words(line: Line, turn: int) -> list[SpokenWord]:
 
 def _shared_out(line: Line) -> Iterator[Spoken]:
     """The turns of a piece whose words were not measured: its time is shared out by how long each takes to say."""
-    turns = line.utterance.turns
+    turns = line.piece.utterance.turns
     expected = [max(spoken_s(turn.text), 0.01) for turn in turns]
     per_expected = (line.end_s - line.start_s) / sum(expected)
     at = line.start_s

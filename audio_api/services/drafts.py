@@ -1,0 +1,160 @@
+"""What a request comes to: a finished draft of a file, and the response that reports it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from dataclasses import dataclass, field
+from math import inf
+
+from audio_api.config import AudioConfig
+from audio_api.errors import AudioAPIError, TTSOutputError, TTSQuotaError
+from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.retry import Clock
+from audio_api.speech.assembly import Draft
+from audio_api.speech.cost import Call, add_up
+from audio_api.speech.subtitle_files import write_subtitles
+
+# The event is one of the service, wherever its report is written.
+logger = logging.getLogger("audio_api.services.tts_service")
+
+
+@dataclass(slots=True)
+class Report:
+    """Writes the response to one request.
+
+    Attributes:
+        request: What was asked for.
+        clock: Tells how long it took, and the day whose prices hold.
+        config: The settings; ``None``: they are wrong.
+        calls: The calls so far, and what is to be known besides.
+        earlier: The response to the same request whose file could not be written; what it used counts as well.
+    """
+
+    request: AudioRequest
+    clock: Clock
+    config: AudioConfig | None = None
+    calls: list[Call] = field(default_factory=list)
+    earlier: AudioResponse | None = None
+    started_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started_s = self.clock.monotonic()
+
+    def success(self, message: str, model: str, seconds: float, **files: object) -> AudioResponse:
+        """The response to a request that was fulfilled.
+
+        Args:
+            message: One sentence for people.
+            model: The model that spoke.
+            seconds: The length of the sound.
+            **files: The fields of ``AudioResponse`` that name files.
+        """
+        return self._written(success=True, message=message, duration=seconds, model=model, **files)
+
+    def failure(self, error: AudioAPIError) -> AudioResponse:
+        """The response to a request that failed."""
+        return self._written(
+            success=False,
+            message=f"no speech: {error}",
+            error=str(error),
+            error_code=error.code,
+            retryable=error.retryable,
+            retry_after_s=error.retry_after_s,
+            reset_at=error.reset_at if isinstance(error, TTSQuotaError) else None,
+            model=error.model if isinstance(error, TTSOutputError) else None,
+            unsaved_audio=error.audio if isinstance(error, TTSOutputError) else None,
+            doubtful=(),
+        )
+
+    def left(self, seconds: float) -> AudioResponse:
+        """The response to a request whose listener left, which is no error."""
+        text = f"the listener left after {seconds:.1f} s of sound"
+        return self._written(success=False, message=f"no speech: {text}", error=text, doubtful=())
+
+    def _written(self, **fields: object) -> AudioResponse:
+        cost = add_up(self.calls, self.config.model_prices if self.config else {}, self.clock.now().date())
+        used = {name: getattr(cost, name) for name in cost.__slots__}
+        if self.earlier:
+            used |= {
+                "attempts": cost.attempts + self.earlier.attempts,
+                "cached_pieces": cost.cached_pieces + self.earlier.cached_pieces,
+                "usage": cost.usage + self.earlier.usage,
+                "cost_usd": self.earlier.cost_usd,
+                "warnings": tuple(dict.fromkeys((*cost.warnings, *self.earlier.warnings))),
+            }
+        response = AudioResponse(**{**used, "processing_time": self.clock.monotonic() - self.started_s, **fields})
+        _log(self.request, response)
+        return response
+
+
+class SpeechDraft:
+    """Speech that is finished, in a file without a name; or the failure that stands in its place.
+
+    Args:
+        draft: The file, or why there is none.
+        report: Writes the response.
+    """
+
+    def __init__(self, draft: Draft | AudioAPIError, report: Report) -> None:
+        self._draft = draft
+        self._report = report
+
+    @property
+    def file(self) -> tuple[str, os.stat_result] | None:
+        """The name that the file will get, and what it is, which the name does not change; ``None``: there is none."""
+        if isinstance(self._draft, AudioAPIError):
+            return None
+        return self._draft.recording.path.name, self._draft.identity
+
+    async def publish(self, before: float = inf) -> AudioResponse:
+        """Give the file its name, and write the subtitles beside it.
+
+        Args:
+            before: The moment, in seconds of ``time.monotonic``, from which on the file may not get its name any more.
+
+        Returns:
+            What ``generate_audio`` returns.
+
+        Raises:
+            TooLateError: That moment is over; the draft may be published with a later one.
+        """
+        if isinstance(self._draft, AudioAPIError):
+            return self._report.failure(self._draft)
+        try:
+            recording = await self._draft.publish(before)
+            kinds = self._report.request.subtitles
+            subtitles = await write_subtitles(self._draft, recording, kinds) if kinds else ()
+        except AudioAPIError as error:
+            return self._report.failure(error)
+        return self._report.success(
+            f"{recording.duration_s:.2f} s of speech in {recording.path.name}",
+            recording.model,
+            recording.duration_s,
+            file_path=str(recording.path),
+            subtitle_paths=tuple(map(str, subtitles)),
+        )
+
+
+def _log(request: AudioRequest, response: AudioResponse) -> None:
+    """Log one event. The text itself is private: its length and a short hash are enough to recognise it."""
+    # A listener may leave at any time: that has no code, and warns of nothing.
+    level = logging.WARNING if response.error_code or response.doubtful else logging.INFO
+    if not logger.isEnabledFor(level):
+        return
+    ended = "no speech made" if response.error_code else "listener left"
+    logger.log(
+        level,
+        "speech made" if response.success else ended,
+        extra={
+            "text_length": len(request.text),
+            "text_sha256": hashlib.sha256(request.text.encode()).hexdigest()[:8],
+            "model": response.model or request.model,
+            "attempts": response.attempts,
+            "processing_s": response.processing_time,
+            "audio_s": response.duration,
+            "error_code": response.error_code,
+            "doubtful": [code.value for code in response.doubtful],
+        },
+    )

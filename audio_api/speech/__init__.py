@@ -1,0 +1,1 @@
+"""An utterance becomes verified sound: planned, spoken, joined, streamed, and kept."""

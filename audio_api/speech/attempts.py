@@ -1,0 +1,269 @@
+"""The attempts at one utterance: calls, checks, and the best of what is doubtful."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from audio_api.audio.wav import SAMPLE_RATE
+from audio_api.config import AudioConfig
+from audio_api.engines.base import Bounds, SpeechAudio, SpeechEngine, Utterance
+from audio_api.errors import (
+    AudioAPIError,
+    ErrorCode,
+    TTSAudioError,
+    TTSContentBlockedError,
+    TTSRateLimitError,
+    TTSUnavailableError,
+)
+from audio_api.models.usage import TokenUsage
+from audio_api.retry import Clock, RetryPolicy, call_with_retry
+from audio_api.speech.conversion import standard_audio, standard_blocks
+from audio_api.speech.cost import Call, Outcome, failed_call
+from audio_api.speech.voice_paces import VoicePaces, judge_audio, voice_key
+
+if TYPE_CHECKING:
+    from audio_api.audio.checks import Verdict
+
+# Doubtful audio is asked for again, at most twice. Two takes of about the same length are believed: words that a model
+# leaves out differ from take to take. The same text was spoken in 4.93 to 6.33 s, so two whole takes differ by 8 %.
+_MOST_TAKES = 3
+AGREEMENT = 0.05
+# What an account has spent in ten minutes is what it may not exceed: in as many it is surely less.
+_LONGEST_PAUSE_S = 600.0
+_SHORTEST_PAUSE_S = 60.0
+# After a pause one call looks whether the account may spend again, and another every so many seconds.
+_PROBE_S = 5.0
+
+
+class SpendingPause:
+    """Holds the calls of every model back while the account may spend nothing; a pause that did not help is doubled.
+
+    Args:
+        clock: Time and chance.
+        longest_s: The seconds that a call waits at most.
+    """
+
+    def __init__(self, clock: Clock, longest_s: float) -> None:
+        self._clock = clock
+        self._longest_s = longest_s
+        self._is_on = False
+        self._length_s = 0.0
+        self._ends_s = self._next_probe_s = -math.inf
+
+    @asynccontextmanager
+    async def call(self) -> AsyncIterator[None]:
+        """Wait until the account may spend again, and make the call within.
+
+        Raises:
+            TTSRateLimitError: With the code ``SPEND_LIMITED``: that is further away than a call waits.
+        """
+        await self._wait()
+        is_probe = self._is_on
+        try:
+            yield
+        except AudioAPIError as error:
+            if error.code is ErrorCode.SPEND_LIMITED:
+                self._begin(error.retry_after_s or _SHORTEST_PAUSE_S)
+            elif is_probe and isinstance(error, TTSAudioError | TTSContentBlockedError):
+                self._is_on, self._length_s = False, 0.0
+            raise
+        if is_probe:
+            self._is_on, self._length_s = False, 0.0
+
+    async def _wait(self) -> None:
+        while self._is_on and (wait_s := max(self._ends_s, self._next_probe_s) - self._clock.monotonic()) > 0:
+            if wait_s > self._longest_s:
+                raise TTSRateLimitError(
+                    f"the account has spent as much as it may; no model is called for {wait_s:,.0f} s",
+                    code=ErrorCode.SPEND_LIMITED,
+                    retry_after_s=wait_s,
+                )
+            await self._clock.sleep(wait_s)
+        self._next_probe_s = self._clock.monotonic() + _PROBE_S
+
+    def _begin(self, least_s: float) -> None:
+        now_s = self._clock.monotonic()
+        # Calls that were under way when it began are refused, too: they tell nothing new.
+        if not self._is_on or now_s >= self._ends_s:
+            self._length_s = max(least_s, min(2 * self._length_s, _LONGEST_PAUSE_S))
+            self._ends_s = now_s + self._length_s
+        self._is_on, self._ends_s = True, max(self._ends_s, now_s + least_s)
+
+
+@dataclass(slots=True)
+class Desk:
+    """What the attempts of one service share.
+
+    Attributes:
+        engine: The source of speech.
+        config: The settings.
+        clock: Time and chance.
+        paces: How each voice has spoken so far.
+        spending: Holds calls back while the account may spend nothing.
+        is_closed: Whether no further call may begin.
+    """
+
+    engine: SpeechEngine
+    config: AudioConfig
+    clock: Clock
+    paces: VoicePaces
+    spending: SpendingPause
+    is_closed: bool = False
+
+    def check_open(self) -> None:
+        """Refuse a call that would begin after the service was closed.
+
+        Raises:
+            TTSUnavailableError: It was.
+        """
+        if self.is_closed:
+            raise TTSUnavailableError(
+                "the service was closed meanwhile", code=ErrorCode.CONNECTION_FAILED, retryable=False
+            )
+
+    def policy(self) -> RetryPolicy:
+        """How often, and how long, the settings let an utterance be tried."""
+        config = self.config
+        return RetryPolicy(
+            attempts=config.retry_attempts,
+            min_wait_s=config.retry_min_wait,
+            max_wait_s=config.retry_max_wait,
+            rate_limit_attempts=config.rate_limit_retry_attempts,
+            rate_limit_min_wait_s=config.rate_limit_retry_min_wait,
+            rate_limit_max_wait_s=config.rate_limit_retry_max_wait,
+            deadline_s=config.retry_deadline,
+        )
+
+
+class Attempts:
+    """The attempts at one utterance; keeps the doubtful takes until one is believed.
+
+    Args:
+        desk: What they share with others.
+        utterance: What is spoken.
+        calls: Gets a record of every call, which is replaced when the call has ended.
+        bounds: What each call may take. Its permit is given back between attempts.
+    """
+
+    def __init__(self, desk: Desk, utterance: Utterance, calls: list[Call], bounds: Bounds) -> None:
+        self._desk = desk
+        self._utterance = utterance
+        self._calls = calls
+        self._bounds = bounds
+        self._doubtful: list[tuple[SpeechAudio, Verdict]] = []
+
+    async def run(self) -> SpeechAudio:
+        """Try until there is speech of the whole utterance.
+
+        Raises:
+            AudioAPIError: Of the last attempt: the reason why there is none.
+        """
+        try:
+            return await call_with_retry(self._attempt, self._desk.policy(), self._desk.clock)
+        except AudioAPIError:
+            if not self._doubtful or self._desk.config.audio_checks == "strict":
+                raise
+            return self._best_doubtful()
+
+    async def _attempt(self) -> SpeechAudio:
+        try:
+            async with self._call():
+                reply = await self._desk.engine.synthesize_within(self._utterance, self._bounds)
+            self._note_usage(reply.usage)
+            audio = reply if reply.sample_rate == SAMPLE_RATE else await standard_audio(reply)
+            return await self._verified(audio)
+        except AudioAPIError:
+            # Others go on while this one waits for its next attempt.
+            if self._bounds.permit:
+                self._bounds.permit.give_back()
+            raise
+
+    async def stream_into(self, blocks: asyncio.Queue[SpeechAudio | None]) -> None:
+        """Try until a stream yields its first sound, and put all of its blocks into a queue.
+
+        Raises:
+            AudioAPIError: Of the last attempt; after the first sound nothing is tried again.
+        """
+
+        async def attempt() -> AudioAPIError | None:
+            is_heard = False
+            try:
+                spoken = standard_blocks(self._desk.engine.stream(self._utterance))
+                async with self._call(), aclosing(spoken) as stream:
+                    async for block in stream:
+                        self._note_usage(block.usage, ended=False)
+                        if is_heard := is_heard or bool(block.pcm):
+                            blocks.put_nowait(block)
+            except AudioAPIError as error:
+                if is_heard:
+                    return error
+                raise
+            if not is_heard:
+                self._calls[-1] = replace(self._calls[-1], outcome=Outcome.FAILED)
+                raise TTSAudioError("the stream ended without any sound")
+            self._note_usage(TokenUsage())
+            return None
+
+        if error := await call_with_retry(attempt, self._desk.policy(), self._desk.clock):
+            raise error
+
+    @asynccontextmanager
+    async def _call(self) -> AsyncIterator[None]:
+        """Make a call within, and leave a record of it."""
+        self._desk.check_open()
+        model = self._utterance.model
+        self._calls.append(Call(model))
+        try:
+            async with self._desk.spending.call():
+                yield
+        except AudioAPIError as error:
+            self._calls[-1] = failed_call(model, error)
+            raise
+
+    def _note_usage(self, usage: TokenUsage, *, ended: bool = True) -> None:
+        """Record what the last call was billed; sound without a word on how much costs an unknown sum, not nothing."""
+        call = self._calls[-1]
+        usage = call.usage + usage
+        is_unpriced = self._desk.engine.is_billed and not usage.output_tokens
+        outcome = Outcome.UNPRICED if is_unpriced else Outcome.SPOKEN
+        self._calls[-1] = replace(call, usage=usage, outcome=outcome if ended else call.outcome)
+
+    async def _verified(self, audio: SpeechAudio) -> SpeechAudio:
+        desk = self._desk
+        key = voice_key(self._utterance, desk.engine.name)
+        own_pace = await desk.paces.of(key)
+        verdict = await judge_audio(self._utterance, audio, desk.config, own_pace, repeatable=desk.engine.is_billed)
+        is_certain = verdict.outcome == "accept"
+        is_same = any(audio.pcm == earlier.pcm for earlier, _ in self._doubtful)
+        if verdict.outcome == "suspect":
+            is_certain = not is_same and self._is_confirmed(verdict)
+            self._doubtful.append((audio, verdict))
+        if is_certain:
+            await desk.paces.learn(key, verdict.pace)
+            return audio
+        # An engine that says the same again has nothing better.
+        is_last = is_same or not desk.engine.is_billed or len(self._doubtful) >= _MOST_TAKES
+        if self._doubtful and is_last and desk.config.audio_checks != "strict":
+            return self._best_doubtful()
+        # The output limit is met again by every further take, and so is any fault of a voice that costs nothing.
+        retryable = audio.finish_reason != "MAX_TOKENS" and desk.engine.is_billed and not is_same
+        raise TTSAudioError(verdict.detail, code=verdict.code, retryable=retryable)
+
+    def _is_confirmed(self, verdict: Verdict) -> bool:
+        """Whether an earlier doubtful take is about as long, and a voice may speak that fast or slowly."""
+        return verdict.plausible and any(
+            other.plausible and abs(other.speech_s / verdict.speech_s - 1) <= AGREEMENT for _, other in self._doubtful
+        )
+
+    def _best_doubtful(self) -> SpeechAudio:
+        """The take whose length is nearest to what its text usually takes."""
+        audio, verdict = min(self._doubtful, key=lambda take: (abs(math.log(take[1].pace or 1)), -take[1].speech_s))
+        takes = len(self._doubtful)
+        warning = f"{'a doubtful take' if takes == 1 else f'the best of {takes} doubtful takes'}: {verdict.detail}"
+        codes = (verdict.code,) if verdict.code else ()
+        return replace(audio, doubtful=codes, warnings=(*audio.warnings, warning))

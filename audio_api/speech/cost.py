@@ -1,0 +1,143 @@
+"""What one request used: every call is a record, and the records add up to usage, price and warnings.
+
+The records ride on a result, and on an error as its ``calls``. ``TTSService`` adds them up once.
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import Enum, auto
+
+from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError
+from audio_api.models.speech_models import Price, model_spec
+from audio_api.models.usage import TokenUsage
+
+# After these the server may have finished, and billed, the call.
+_PERHAPS_BILLED = {
+    ErrorCode.TIMEOUT,
+    ErrorCode.CONNECTION_BROKEN,
+    ErrorCode.UNREADABLE_REPLY,
+    ErrorCode.TASK_TIMEOUT,
+}
+_NOTHING = TokenUsage()
+
+
+class Outcome(Enum):
+    """What became of a call, or what stands in its place."""
+
+    BEGUN = auto()
+    """The call was ended here before its reply came."""
+    SPOKEN = auto()
+    UNPRICED = auto()
+    """The reply held sound, and did not say what it billed."""
+    FAILED = auto()
+    UNSURE = auto()
+    """The call failed, and did not say what it billed."""
+    KEPT = auto()
+    """No call was needed: the piece was finished before."""
+    NOTED = auto()
+    """No call: there is only something to be known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call to an engine, or what stands in its place.
+
+    Attributes:
+        model: The id of the model that was called.
+        outcome: What became of it.
+        usage: Tokens billed.
+        warnings: What a careful listener should know of its sound.
+        doubtful: Why its sound may not be the whole text.
+    """
+
+    model: str
+    outcome: Outcome = Outcome.BEGUN
+    usage: TokenUsage = _NOTHING
+    warnings: tuple[str, ...] = ()
+    doubtful: tuple[ErrorCode, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What all calls of a request come to; the fields are those of ``AudioResponse``."""
+
+    attempts: int = 0
+    cached_pieces: int = 0
+    usage: TokenUsage = _NOTHING
+    cost_usd: float | None = 0.0
+    warnings: tuple[str, ...] = ()
+    doubtful: tuple[ErrorCode, ...] = ()
+
+
+def note(*warnings: str, doubtful: tuple[ErrorCode, ...] = ()) -> Call:
+    """A record of something to be known that belongs to no call."""
+    return Call("", Outcome.NOTED, warnings=warnings, doubtful=doubtful)
+
+
+def failed_call(model: str, error: AudioAPIError) -> Call:
+    """The record of a call that raised this."""
+    is_unsaid = isinstance(error, TTSAudioError) and error.usage is None
+    unsure = is_unsaid or error.code in _PERHAPS_BILLED
+    return Call(model, Outcome.UNSURE if unsure else Outcome.FAILED, error.usage or _NOTHING)
+
+
+def as_kept(calls: Iterable[Call], *, finished: bool) -> tuple[Call, ...]:
+    """The records of a request that waited for another request's calls: it hears the same, and pays nothing.
+
+    Args:
+        calls: The other request's.
+        finished: Whether they made the piece.
+    """
+    calls = tuple(calls)
+    warnings = tuple(warning for call in calls for warning in call.warnings)
+    doubtful = tuple(code for call in calls for code in call.doubtful)
+    return (Call("", Outcome.KEPT if finished else Outcome.NOTED, warnings=warnings, doubtful=doubtful),)
+
+
+def calls_of(error: BaseException) -> tuple[Call, ...]:
+    """The records that ride on an error, or on a cancellation."""
+    ridden: Sequence[object] = ()
+    if isinstance(error, AudioAPIError):
+        ridden = error.calls
+    elif isinstance(error, CancelledError):
+        ridden = error.args
+    return tuple(call for call in ridden if isinstance(call, Call))
+
+
+def add_up(calls: Sequence[Call], own_prices: Mapping[str, tuple[float, float]], today: date) -> Cost:
+    """Add up what a request used.
+
+    Args:
+        calls: All records, in the order in which their pieces are heard.
+        own_prices: US dollars for a million input and output tokens, by model; they win over those known here.
+        today: The day whose prices hold.
+
+    Returns:
+        Its ``cost_usd`` is ``None`` when a price is not known, or a sound was billed without a word on how much.
+    """
+    made = [call for call in calls if call.outcome not in (Outcome.KEPT, Outcome.NOTED)]
+    usage, cost_usd = _NOTHING, 0.0
+    is_known = not any(call.outcome is Outcome.UNPRICED for call in made)
+    for call in made:
+        if call.usage == _NOTHING:
+            continue
+        usage = call.usage if usage == _NOTHING else usage + call.usage
+        own = own_prices.get(call.model)
+        price = Price(today, *own) if own else model_spec(call.model).price(today)
+        is_known &= price is not None
+        cost_usd += price.cost_usd(call.usage.input_tokens, call.usage.output_tokens) if price else 0.0
+    warnings = [warning for call in calls for warning in call.warnings]
+    if unsure := sum(call.outcome is Outcome.UNSURE for call in made):
+        warnings.append(f"{unsure} failed call(s) may have been billed beyond this cost")
+    return Cost(
+        attempts=len(made),
+        cached_pieces=sum(call.outcome is Outcome.KEPT for call in calls),
+        usage=usage,
+        cost_usd=cost_usd if is_known else None,
+        warnings=tuple(dict.fromkeys(warnings)),
+        doubtful=tuple(dict.fromkeys(code for call in calls for code in call.doubtful)),
+    )
