@@ -712,3 +712,12 @@ async def test_many_workers_share_the_jobs(open_queue: OpenQueue) -> None:
     counts = [await handles[1].wait_batch(f"batch{batch}", 0) for batch in range(5)]
     assert [(each.complete, each.total) for each in counts] == [(True, 60)] * 5
     assert sum(each.succeeded for each in counts) == 150
+
+
+async def test_machines_with_workers_are_known(open_queue: OpenQueue, request: pytest.FixtureRequest) -> None:
+    """Each is told of all that have workers at the queue; in memory there is only one."""
+    first, second = open_queue(), open_queue()
+    assert await first.hosts("one") == {"one"}
+    in_redis = "redis" in request.node.name
+    assert await second.hosts("two") == ({"one", "two"} if in_redis else {"two"})
+    assert await first.hosts("one") == ({"one", "two"} if in_redis else {"one"})

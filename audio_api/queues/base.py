@@ -29,6 +29,8 @@ NEVER_FINISHED = "delivered %d times and never finished"
 """Why a job that ran out of leases too often is dead."""
 FAIR_TURN = 8
 """While several priorities wait, every eighth job handed out is the oldest of them all, so that none starves."""
+HOSTS_WINDOW_S = 600.0
+"""So long a host counts as one that has workers at the queue; each tells so every minute."""
 PRIORITIES = range(-100, 101)
 """As ``AudioRequest.priority``: higher first, 0 normal."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
@@ -501,6 +503,17 @@ class QueueBackend(ABC):
     @abstractmethod
     async def cleanup_expired(self) -> int:
         """Forget results older than their TTL, and return how many; 0 where the place does that by itself."""
+
+    @abstractmethod
+    async def hosts(self, host: str) -> set[str]:
+        """Note that this host has a worker at the queue, and tell which hosts had any within ``HOSTS_WINDOW_S``.
+
+        Args:
+            host: The machine's name.
+
+        Returns:
+            The names, that of this host included.
+        """
 
     @abstractmethod
     async def health(self) -> str:

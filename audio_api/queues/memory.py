@@ -125,6 +125,10 @@ class MemoryBackend(QueueBackend):
     async def cleanup_expired(self) -> int:
         return self._state.forget_expired()
 
+    async def hosts(self, host: str) -> set[str]:
+        _ = self._state
+        return {host}
+
     @property
     def limits(self) -> CallLimits:
         return self._shared.limits

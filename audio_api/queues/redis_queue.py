@@ -22,6 +22,7 @@ from audio_api.errors import ConfigurationError, QueueServiceError, QueueUnavail
 from audio_api.queues.base import (
     DEFAULT_RESULT_TTL_S,
     FAIR_TURN,
+    HOSTS_WINDOW_S,
     MAX_DELIVERIES,
     NEVER_FINISHED,
     BatchStatus,
@@ -298,6 +299,9 @@ class RedisBackend(QueueBackend):
         self._server.refuse_if_closed()
         return 0
 
+    async def hosts(self, host: str) -> set[str]:
+        return await self._run("hosts", host, _ms(HOSTS_WINDOW_S), read=_names)
+
     @property
     def limits(self) -> CallLimits:
         return self._limits
@@ -317,6 +321,10 @@ class RedisBackend(QueueBackend):
         if self._listener and not self._listener.cancelled():
             self._listener.exception()
         await self._server.close()
+
+
+def _names(answer: Any) -> set[str]:
+    return {as_text(name) for name in answer}
 
 
 def _scripts(queue: str) -> dict[str, Script]:

@@ -27,6 +27,7 @@ from audio_api.models.filenames import safe_filename
 from audio_api.queues.base import MAX_DELIVERIES, Lease
 from audio_api.services.circuit_breaker import CircuitBreaker
 from audio_api.services.job_codec import decode_request, encode_result
+from audio_api.services.neighbours import Neighbours
 from audio_api.services.output_place import OutputPlace
 from audio_api.services.queue_service import QueueService
 from audio_api.services.recovery import History, PutBack, put_back
@@ -63,6 +64,7 @@ class JobsInHand:
         alone: Held by a worker whose job must run alone: no other run may begin.
         empty: Set while there are no runs.
         place: Where their files go.
+        neighbours: Workers of other machines.
     """
 
     _known: ClassVar[WeakKeyDictionary[QueueService, JobsInHand]] = WeakKeyDictionary()
@@ -73,6 +75,7 @@ class JobsInHand:
         self.empty = asyncio.Event()
         self.empty.set()
         self.place = OutputPlace()
+        self.neighbours = Neighbours()
 
     @classmethod
     def of(cls, queue: QueueService) -> JobsInHand:

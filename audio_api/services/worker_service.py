@@ -236,6 +236,7 @@ class WorkerService:
                     if await self._or_stop(self._in_hand.alone.acquire(), stop):
                         self._in_hand.alone.release()
                     continue
+                await self._in_hand.neighbours.look(self._queue.backend, self._settings())
                 await self._begin_all(await self._lease(free, stop), stop)
         finally:
             stop.cancel()

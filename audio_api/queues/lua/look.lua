@@ -61,3 +61,13 @@ function steps.check()
   call('HSET', meta, 'checked', now)
   return 1
 end
+
+-- Notes that a host has a worker here, and returns all that had any within so many milliseconds.
+function steps.hosts(host, window)
+  local hosts = q .. ':hosts'
+  read('ZCARD', hosts)
+  call('ZADD', hosts, now, host)
+  call('ZREMRANGEBYSCORE', hosts, '-inf', now - window)
+  call('PEXPIRE', hosts, window)
+  return call('ZRANGE', hosts, 0, -1)
+end

@@ -13,6 +13,7 @@
 --   batch:<id>  hash: counters; and :jobs, the list of its ids
 --   stage:<n>   list: jobs of a large call to enqueue; arrivals names the calls that were accepted
 --   reply:<n>   string: what a lease call took, in case its reply is lost
+--   hosts       sorted set: the machines that have workers here, by when they last said so
 --   done        channel: "job <id>" and "batch <id>" when one ends
 --
 -- Other programs write into the same Redis, and a full one may evict any key. A key, a name or a field that cannot be
