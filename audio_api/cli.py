@@ -33,6 +33,7 @@ from audio_api.models.audio_request import Markup
 from audio_api.models.languages import Language, parse_language
 from audio_api.models.speech_models import DEFAULT_MODEL, VoiceModel, model_spec
 from audio_api.models.voices import VoiceName
+from audio_api.server.command import add_serve_options
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("voices", help="list the voices").set_defaults(run=_list_voices)
     commands.add_parser("languages", help="list the languages").set_defaults(run=_list_languages)
     commands.add_parser("models", help="list the models, with prices").set_defaults(run=_list_models)
-    worker = commands.add_parser("worker", help="work on the tasks of the queue in Redis until SIGTERM")
-    worker.set_defaults(run=_work)
+    commands.add_parser("worker", help="work on the tasks of the queue in Redis until SIGTERM").set_defaults(run=_work)
+    add_serve_options(commands.add_parser("serve", help="serve speech over HTTP, as OpenAI does"))
     doctor = commands.add_parser("doctor", help="check the installation, the settings and the connections")
     doctor.set_defaults(run=_doctor)
     doctor.add_argument("--live", action="store_true", help="check what is believed about the API; costs a few cents")
@@ -123,9 +124,10 @@ def _explain(error: ValidationError) -> str:
     """Every problem; pydantic's own sentences do not say which option they are about, ours do."""
     # What is wrong with several fields together has no place.
     problems = [(" ".join(map(str, problem["loc"][-1:])), problem) for problem in error.errors(include_url=False)]
-    ours = "value_error"
     return "; ".join(
-        problem["msg"].removeprefix("Value error, ") if problem["type"] == ours else f"{name}: {problem['msg']}"
+        problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "value_error"
+        else f"{name}: {problem['msg']}"
         for name, problem in problems
     )
 

@@ -79,7 +79,7 @@ class AudioConfig(Settings):
             return _SAME_LEVEL.get(value.strip().upper(), value.strip().upper())
         return value.strip().lower()
 
-    @field_validator("model_prices", mode="before")
+    @field_validator("model_prices", "server_model_aliases", "server_voice_aliases", mode="before")
     @classmethod
     def _decoded(cls, value: object) -> object:
         try:

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from audio_api.models.audio_request import ID_PATTERN, Markup
+from audio_api.models.languages import Language, LanguageCode
 from audio_api.models.speech_models import DEFAULT_MODEL, ModelId
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
@@ -164,6 +165,33 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         description="Most API calls per day (Pacific time) and model, by all workers together; none: no limit.",
+    )
+    server_api_keys: SecretStr | None = Field(
+        default=None,
+        description="Keys that clients of `audio-api serve` must show, separated by commas; key=100000 allows one that "
+        "many characters a day (UTC). None: no key is asked for, and only this machine is served.",
+    )
+    server_cors_origins: str | None = Field(
+        default=None,
+        description="Origins whose pages may call the server, such as https://chat.example.com, separated by commas; "
+        "* is any.",
+    )
+    server_model_aliases: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict,
+        description='Further names of models for clients of the server, as JSON: {"tts-1-hd": "gemini-3.8-flash-tts"}.',
+    )
+    server_voice_aliases: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict,
+        description='Further names of voices for clients of the server, as JSON: {"alloy": "kore"}.',
+    )
+    server_language: LanguageCode = Field(
+        default=Language.ENGLISH, description="Language of requests to the server that name none."
+    )
+    server_max_requests: int = Field(
+        default=256,
+        ge=1,
+        description="Requests for speech that a server process takes at once, those that wait for their turn included; "
+        "MAX_CONCURRENCY bounds the calls.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         default="INFO", description="Least severe events that are logged."

@@ -40,10 +40,19 @@ MAY_IMPORT = {
     "services": _SPEECH | {"clock", "config", "engines", "queues", "retry", "speech", "stores"},
     "books": _SPEECH | {"config"},
     "doctor": _SPEECH | {"config", "engines", "queues", "retry", "stores"},
+    "server": _SPEECH | {"config", "queues", "services", "stores", "urls"},
     "emulator": {"models"},
 }
 # The programs put the parts together.
-PROGRAMS = {"__main__", "books.command", "cli", "emulator.__main__", "emulator.pytest_plugin"}
+PROGRAMS = {
+    "__main__",
+    "books.command",
+    "cli",
+    "emulator.__main__",
+    "emulator.pytest_plugin",
+    "server.app",
+    "server.program",
+}
 
 # Vendors' packages, and the only modules that import them.
 ONLY_IN: dict[str, str | tuple[str, ...]] = {
@@ -52,8 +61,10 @@ ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "soxr": ("audio.conversion", "engines.espeak_process"),
     "espeakng_loader": ("engines.espeak_process", "engines.offline"),
     "redis": "queues.",
-    "starlette": "emulator",
-    "uvicorn": "emulator",
+    "fastapi": "server",
+    "prometheus_client": "server.metrics",
+    "starlette": ("emulator", "server"),
+    "uvicorn": ("emulator", "server.program"),
     "tenacity": "retry",
     "dotenv": "env_file",
     "av": "audio.aac",

@@ -65,6 +65,11 @@ SETTINGS: list[tuple[str, object, str, object]] = [
     ("TASK_MAX_AGE", 21_600.0, "3600", 3_600.0),
     ("RATE_LIMIT_RPM", None, "10", 10),
     ("RATE_LIMIT_RPD", None, "100", 100),
+    ("SERVER_CORS_ORIGINS", None, "https://chat.example.com", "https://chat.example.com"),
+    ("SERVER_MODEL_ALIASES", {}, '{"fast": "gemini-9-tts"}', {"fast": "gemini-9-tts"}),
+    ("SERVER_VOICE_ALIASES", {}, '{"narrator": "kore"}', {"narrator": "kore"}),
+    ("SERVER_LANGUAGE", "en-US", "de-de", "de-DE"),
+    ("SERVER_MAX_REQUESTS", 256, "8", 8),
     ("LOG_LEVEL", "INFO", "debug", "DEBUG"),
     ("ENABLE_STRUCTURED_LOGGING", False, "yes", True),
     ("MIN_AUDIO_SIZE", 1_000, "0", 0),
@@ -72,7 +77,7 @@ SETTINGS: list[tuple[str, object, str, object]] = [
     ("MODEL_FALLBACK", True, "off", False),
     ("MODEL_PRICES", {}, '{"gemini-9-tts": [1, 20.5]}', {"gemini-9-tts": (1.0, 20.5)}),
 ]
-SECRETS = {"GEMINI_API_KEY", "REDIS_URL"}
+SECRETS = {"GEMINI_API_KEY", "REDIS_URL", "SERVER_API_KEYS"}
 
 
 @pytest.fixture(autouse=True)

@@ -52,7 +52,7 @@ def direct_dependencies() -> list[Requirement]:
     optional = [*PROJECT["project"]["optional-dependencies"].values(), *PROJECT["dependency-groups"].values()]
     items = [item for items in (PROJECT["project"]["dependencies"], *optional) for item in items]
     asked = [Requirement(item) for item in items if isinstance(item, str)]
-    return [requirement for requirement in asked if requirement.name != "audio-api"]
+    return list(dict.fromkeys(requirement for requirement in asked if requirement.name != "audio-api"))
 
 
 def test_the_lock_names_no_host() -> None:

@@ -19,6 +19,7 @@ TREES = {file: ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rgl
 MOST_LINES = 400
 # Modules that are being rewritten, and their lines now.
 LONGER = {
+    "cli.py": 405,
     "queues/base.py": 533,
     "queues/redis_queue.py": 470,
     "services/queue_service.py": 480,

@@ -1,0 +1,102 @@
+"""The server as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from audio_api import __version__
+from audio_api.audio.encoding import require_encoder
+from audio_api.config import AudioConfig
+from audio_api.errors import ConfigurationError
+from audio_api.models.sound_formats import MEDIA_TYPES
+from audio_api.server import metrics, speech
+from audio_api.server.access import MOST_BODY_BYTES, Doorkeeper, Entrance
+from audio_api.server.catalogue import Catalogue
+from audio_api.server.ledger import Ledger
+from audio_api.server.metrics import Metrics
+from audio_api.server.problems import answer_problems
+from audio_api.server.shared_speech import SharedSpeech
+from audio_api.server.state import ServerState
+from audio_api.services.queue_service import QueueService
+from audio_api.services.worker_service import WorkerService, make_tts
+
+health = APIRouter(tags=["operation"])
+
+
+def build_app(config: AudioConfig) -> Entrance:
+    """The server.
+
+    Args:
+        config: The settings.
+
+    Raises:
+        ConfigurationError: A setting of the server is wrong.
+    """
+    doorkeeper, catalogue = Doorkeeper(config), Catalogue(config)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+        async with AsyncExitStack() as parts:
+            queue = await parts.enter_async_context(QueueService(config=config))
+            service = await parts.enter_async_context(make_tts(config, queue))
+            counts = Metrics()
+            state = ServerState(
+                config=config,
+                catalogue=catalogue,
+                service=service,
+                speeches=SharedSpeech(service, counts.record),
+                queue=queue,
+                ledger=Ledger(config.output_dir / ".server.sqlite3"),
+                metrics=counts,
+            )
+            if not queue.use_redis:
+                # No other process sees these jobs.
+                worker = WorkerService(config, queue, service)
+                await worker.start_worker("server")
+                parts.push_async_callback(worker.stop_worker)
+            await asyncio.to_thread(_warm_up_encoders)
+            yield {"server": state}
+
+    app = FastAPI(
+        title="audio_api",
+        version=__version__,
+        lifespan=lifespan,
+        strict_content_type=False,
+        max_body_size=MOST_BODY_BYTES,
+    )
+    app.state.doorkeeper = doorkeeper
+    for prefix in ("/v1", ""):
+        # Some clients add /v1 to the address they are given, others do not.
+        for router in (speech.lists, speech.router):
+            app.include_router(router, prefix=prefix, include_in_schema=bool(prefix))
+    app.include_router(metrics.router)
+    app.include_router(health)
+    answer_problems(app)
+    if doorkeeper.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=doorkeeper.origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id"],
+        )
+    return Entrance(app, doorkeeper)
+
+
+def _warm_up_encoders() -> None:
+    """Import now what would make the first answers late."""
+    for sound_format in MEDIA_TYPES:
+        with suppress(ConfigurationError):
+            require_encoder(sound_format)
+
+
+@health.api_route("/health", methods=["GET", "HEAD"])
+async def is_alive() -> dict[str, str]:
+    """Whether the process serves. It asks neither the API nor the queue."""
+    return {"status": "ok", "version": __version__}
