@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "queues": _PLAIN | {"config", "urls"},
     "stores": _PLAIN | {"audio", "retry"},
     "speech": _SPEECH | {"config", "engines", "retry"},
-    "services": _SPEECH | {"clock", "config", "engines", "queues", "retry", "speech", "stores"},
+    "services": _SPEECH | {"books", "clock", "config", "engines", "queues", "retry", "speech", "stores"},
     "books": _SPEECH | {"config"},
     "doctor": _SPEECH | {"config", "engines", "queues", "retry", "stores"},
     "server": _SPEECH | {"config", "queues", "services", "stores", "urls"},

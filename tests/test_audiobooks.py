@@ -124,6 +124,17 @@ async def test_one_file_with_chapters_cover_and_tags(config: AudioConfig, folder
     )
 
 
+async def test_a_service_narrates(config: AudioConfig, folder: Path) -> None:
+    """The same by the method of the service, with its names."""
+    async with TTSService(config, clock=CLOCK) as tts:
+        path = folder / "one.m4b"
+        whole = await tts.narrate(made(2), path, narrator=Narrator(titles=False), chapters=[2])
+        again = await tts.narrate(made(2), path, narrator=Narrator(titles=False), chapters=[2], overwrite=True)
+    assert whole.raise_for_error() is whole
+    assert (whole.file_path, [chapter.number for chapter in whole.chapters]) == (str(path), [2])
+    assert again.cost_usd == 0
+
+
 async def test_silence_in_the_text_is_exact(config: AudioConfig, folder: Path) -> None:
     """Between the words, as the checks tell speech from silence."""
     text = Book(title="B", chapters=(Chapter("C", (Block("paragraph", "One by one. [pause 1.5s] Two by two."),)),))
@@ -330,6 +341,21 @@ async def main(url, folder):
 
 asyncio.run(main(*sys.argv[1:]))
 """
+
+
+async def test_two_runs_at_once_do_not_meet(config: AudioConfig, gemini_emulator: Emulator, folder: Path) -> None:
+    """The second of one target is refused before any call; into another target both are whole."""
+    config = config.model_copy(update={"audio_checks": "off"})
+    gemini_emulator.synthesize = short
+    first = asyncio.create_task(spoken(made(6), config, target={"path": folder / "one.m4b"}))
+    while not gemini_emulator.calls:  # noqa: ASYNC110 - a thread's doing, not this loop's
+        await asyncio.sleep(0.002)
+    with pytest.raises(TTSOutputError, match=r"one\.m4b' is being made by another run"):
+        await spoken(made(6), config, target={"path": folder / "one.m4b"})
+    second = await spoken(made(6), config, target={"book_format": "wav"})
+    assert (await first).success
+    assert second.success
+    assert visible_files(folder) == ["The River", "one.m4b"]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -67,10 +68,10 @@ class ChapterSound:
         return self.samples / SAMPLE_RATE
 
 
-def chapter_key(script: ChapterScript, config: AudioConfig) -> str:
-    """64 hexadecimal digits over all that is heard of a chapter."""
+def chapter_key(script: ChapterScript, config: AudioConfig, target: Path) -> str:
+    """64 hexadecimal digits over all that is heard of a chapter, and where it goes: two books at a time do not meet."""
     passages = [(passage.request.model_dump_json(exclude=_NOT_HEARD), passage.silence_s) for passage in script.passages]
-    heard = [_VERSION, config.tts_engine, str(config.default_tts_model), script.silence_s, passages]
+    heard = [_VERSION, str(target), config.tts_engine, str(config.default_tts_model), script.silence_s, passages]
     return hashlib.sha256(json.dumps(heard).encode()).hexdigest()
 
 
@@ -101,6 +102,25 @@ class KeptChapters:
             return sound if self.path(key).stat().st_size == 2 * sound.samples else None
         except (OSError, ValueError, TypeError, KeyError):
             return None
+
+    @contextmanager
+    def claimed(self, target: Path) -> Iterator[None]:
+        """Keep other processes from making the same files at the same time.
+
+        Raises:
+            TTSOutputError: Another process makes them, or the folder takes no files.
+        """
+        path = self._folder / f"{hashlib.sha256(os.fsencode(target)).hexdigest()}.lock"
+        with explained(path):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            try:
+                _lock(descriptor, path, target)
+                yield
+                path.unlink(missing_ok=True)
+                self.remove(())
+            finally:
+                os.close(descriptor)
 
     @contextmanager
     def writer(self, key: str, silence_s: float) -> Iterator[ChapterWriter]:
@@ -135,6 +155,17 @@ class KeptChapters:
 
     def _account(self, key: str) -> Path:
         return self._folder / f"{key}.json"
+
+
+def _lock(descriptor: int, path: Path, target: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The process that had it removes the file before it lets go.
+        is_ours = os.path.samestat(os.fstat(descriptor), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        is_ours = False
+    if not is_ours:
+        raise TTSOutputError(f"{str(target)!r} is being made by another run: wait for it, or choose another output")
 
 
 class ChapterWriter:

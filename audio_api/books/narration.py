@@ -92,7 +92,7 @@ def target_for(
 def made_chapters(book: Book, scripts: Sequence[ChapterScript], config: AudioConfig, target: BookTarget) -> list[int]:
     """The numbers of the chapters that an earlier run finished; blocking."""
     shelf = _shelf(book, target, KeptChapters(config.output_dir / _FOLDER), 0.0)
-    return [script.number for script in scripts if shelf.find(script, chapter_key(script, config))]
+    return [script.number for script in scripts if shelf.find(script, chapter_key(script, config, target.path))]
 
 
 def _shelf(book: Book, target: BookTarget, kept: KeptChapters, pause_s: float) -> Shelf:
@@ -130,7 +130,7 @@ async def narrate(
 
     Raises:
         TTSValidationError: Something about the book or the target is wrong; nothing was spoken.
-        TTSOutputError: The files could not be written. Finished chapters are kept.
+        TTSOutputError: The files could not be written, and finished chapters are kept; or another process makes them.
         ConfigurationError: The format needs an extra that is not installed; nothing was spoken.
         ExceptionGroup: ``on_progress`` raised; the chapters in progress are ended.
     """
@@ -138,12 +138,13 @@ async def narrate(
     scripts = await asyncio.to_thread(write_scripts, book, narrator, sorted(set(numbers)))
     kept = KeptChapters(config.output_dir / _FOLDER)
     shelf = await in_file_thread(_shelf, book, target, kept, narrator.pauses.chapter)
-    keys = [chapter_key(script, config) for script in scripts]
-    await in_file_thread(shelf.check, list(zip(scripts, keys, strict=True)))
+    keyed = [(script, chapter_key(script, config, target.path)) for script in scripts]
+    await in_file_thread(shelf.check, keyed)
     progress = _Progress(scripts, on_progress)
     narration = _BookNarration(speaker, kept, shelf, progress, use_kept=narrator.cache)
-    results = await narration.run(list(zip(scripts, keys, strict=True)), at_once or config.piece_concurrency)
-    finished = await _written(shelf, results, progress)
+    async with _in_threads(kept.claimed(target.path)):
+        results = await narration.run(keyed, at_once or config.piece_concurrency)
+        finished = await _written(shelf, results, progress)
     return _audiobook(book, target, results, finished)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from audio_api.audio.durable import check_target
 from audio_api.audio.wav import SAMPLE_RATE, decode_wav
@@ -52,6 +52,11 @@ from audio_api.speech.planning import PlannedPiece, SpokenPiece, check_length
 from audio_api.speech.speaker import PieceSpeaker, SpeakOptions, content_key
 from audio_api.speech.streaming import FIRST_CHARS, SpeechStream
 from audio_api.speech.subtitle_files import check_subtitles
+
+if TYPE_CHECKING:
+    from audio_api.books.audiobook import Audiobook, BookFormat, BookProgressCallback
+    from audio_api.books.book import Book
+    from audio_api.books.narrator import Narrator
 
 # The errors, too: programs written for the published original import them from here.
 __all__ = [
@@ -303,6 +308,56 @@ class TTSService:
             for _ in range(workers):
                 group.create_task(work())
         return _batch_response(batch_id or uuid.uuid4().hex, [results[index] for index in range(len(items))])
+
+    async def narrate(
+        self,
+        book: Book,
+        path: str | Path | None = None,
+        *,
+        narrator: Narrator | None = None,
+        chapters: Sequence[int] | None = None,
+        book_format: BookFormat | None = None,
+        rss_base_url: str | None = None,
+        overwrite: bool = False,
+        on_progress: BookProgressCallback | None = None,
+    ) -> Audiobook:
+        """Speak a book into an audiobook.
+
+        Finished chapters are kept until they are in a file, and finished pieces in the cache: the same call, after a
+        failure or a kill, pays for neither. A chapter that fails does not stop the others, unless every other would
+        fail alike; the one file of all chapters is written only when none is missing.
+
+        Args:
+            book: The book, such as ``audio_api.books.read_book`` gives it.
+            path: The file of an m4b, or the folder of the chapters; ``None``: the book's title in the output folder.
+            narrator: How it is read; ``None``: as ``Narrator()`` does.
+            chapters: Numbers of chapters, from 1 on; ``None``: all.
+            book_format: ``"m4b"``, one file, or a format of which each chapter is a file; ``None``: m4b, but mp3 with a
+                feed.
+            rss_base_url: Where the files will be published; a feed, ``podcast.xml``, is written beside them. ``None``:
+                no feed.
+            overwrite: Whether existing files may be replaced.
+            on_progress: Told how far the book is; a coroutine function is awaited. ``None``: no progress is told.
+
+        Returns:
+            What became of each chapter; ``raise_for_error()`` makes an exception of a missing one.
+
+        Raises:
+            TTSValidationError: Something about the book or the target is wrong; nothing was spoken.
+            TTSOutputError: The files could not be written, and finished chapters are kept; or another run makes them.
+            ConfigurationError: The format needs an extra that is not installed, or the settings are wrong.
+            ExceptionGroup: ``on_progress`` raised; the chapters in progress are ended.
+        """
+        from audio_api.books import narration  # numpy takes 0.1 s to import
+        from audio_api.books.narrator import Narrator
+
+        config = self.config
+        target = narration.target_for(
+            book, config, path, book_format=book_format, overwrite=overwrite, rss_base_url=rss_base_url
+        )
+        return await narration.narrate(
+            book, self, config, narrator or Narrator(), target, chapters=chapters, on_progress=on_progress
+        )
 
     async def health_check(self) -> ServiceHealth:
         """Ask, without billing, whether the engine can be reached and knows the default model.
