@@ -119,7 +119,8 @@ class AttemptsBound(StrEnum):
 
 def bound_of(code: ErrorCode) -> AttemptsBound | None:
     """What bounds the attempts after a failure of this code; ``None``: there are none, unless the error says so."""
-    if code is ErrorCode.CIRCUIT_OPEN:
+    # A call that ran into the limit of its job ends the job's try, and so does one that was not made.
+    if code in {ErrorCode.TASK_TIMEOUT, ErrorCode.CIRCUIT_OPEN}:
         return None
     kind = error_class(code)
     if issubclass(kind, TTSRateLimitError):
@@ -136,7 +137,6 @@ def _error(state: RetryCallState) -> AudioAPIError:
 
 
 def _may_be_repeated(error: BaseException) -> bool:
-    # A call that ran into the limit of its job ends the job's try: what follows is for the job to decide.
     return isinstance(error, AudioAPIError) and error.retryable and error.code is not ErrorCode.TASK_TIMEOUT
 
 

@@ -39,7 +39,7 @@ class Counted(MemoryBackend):
         await self.enqueue([Job(job_id, b"{}")])
         (lease,) = await self.lease(1, lease_s)
         self.lost = asyncio.Event()
-        return HeldLease.hold(self, lease, lambda: until, self.lost.set)
+        return HeldLease.hold(self, lease, until, self.lost.set)
 
     async def until_renewed(self, job_id: str, times: int) -> None:
         """Wait for so many renewals."""
@@ -118,7 +118,7 @@ async def test_a_blocked_loop_repeats_a_call_and_publishes_nothing_twice(redis_u
         queue = RedisBackend(redis_url, name)
         (lease,) = await queue.lease(1, 0.5, 5)
         lost = asyncio.Event()
-        held = HeldLease.hold(queue, lease, lambda: inf, lost.set)
+        held = HeldLease.hold(queue, lease, inf, lost.set)
         blocked.set()
         go_on.wait()
         published.append(await queue.progress(lease, {"file": "mine.wav"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 import threading
 from collections.abc import Iterator
@@ -9,12 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import pytest
 from books import CLOCK, MODEL, settings
 from scripted import USAGE, ScriptedEngine, speech
 
 import audio_api
 from audio_api.models.audio_request import AudioRequest
+from audio_api.services import output_place
+from audio_api.services.pacing import PacedEngine, Pacer
+from audio_api.services.queue_service import QueueService
 from audio_api.services.tts_service import TTSService
+from audio_api.services.worker_service import WorkerService
 
 PACKAGE = Path(audio_api.__file__).parent
 # Plain data and pure functions are no steps of a journey: a reader who trusts their names need not open them.
@@ -80,3 +86,26 @@ async def test_a_short_request_and_a_cache_hit_pass_few_files(tmp_path: Path) ->
     assert len(of_hit) <= 12, of_hit
     # The threads were seen: the file is written in one of them.
     assert "audio/durable.py" in of_hit
+
+
+async def test_a_queued_job_passes_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From ``enqueue_single_task`` through a worker, at the pace of its queue, to the result that is waited for."""
+    # Once a second a worker looks whether its folder takes files, whichever job comes next.
+    monkeypatch.setattr(output_place, "FRESH_S", 60.0)
+    config = settings(
+        "http://127.0.0.1:1", tmp_path, default_tts_model=MODEL, queue_name=f"trace-{secrets.token_hex(6)}"
+    )
+    engine = ScriptedEngine(lambda utterance: speech(utterance, usage=USAGE) for _ in range(2))
+    with traced() as tracer:
+        async with QueueService(config=config) as queue:
+            paced = PacedEngine(engine, Pacer(queue.backend.limits, lambda: config))
+            async with TTSService(config, engine=paced, clock=CLOCK) as tts:
+                worker = WorkerService(config, queue, tts)
+                await worker.start_worker()
+                assert (await queue.wait_for_result(await queue.enqueue_single_task(WARM_UP), 10)).success
+                with tracer.noting():
+                    result = await queue.wait_for_result(await queue.enqueue_single_task(SHORT), 10)
+                of_job = sorted(tracer.files)
+                await worker.stop_worker()
+    assert (result.success, result.attempts) == (True, 1)
+    assert len(of_job) <= 22, "\n".join(of_job)

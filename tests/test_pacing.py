@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from redis.asyncio import Redis
 from scripted import ScriptedEngine
 
 from audio_api.config import AudioConfig
-from audio_api.engines.base import Turn, Utterance
+from audio_api.engines.base import Bounds, SpeechAudio, Turn, Utterance
 from audio_api.errors import (
     AudioAPIError,
     ErrorCode,
@@ -25,6 +26,7 @@ from audio_api.errors import (
     TTSQuotaError,
     TTSRateLimitError,
     TTSUnavailableError,
+    WorkerServiceError,
 )
 from audio_api.models.audio_request import VoiceConfig
 from audio_api.queues.base import QueueBackend
@@ -34,7 +36,6 @@ from audio_api.queues.redis_queue import RedisBackend
 from audio_api.retry import Clock
 from audio_api.services.circuit_breaker import CircuitBreaker
 from audio_api.services.pacing import PacedEngine, Pacer
-from audio_api.services.time_limit import TimeLimit, time_limit
 
 MODEL = "gemini-3.8-flash-tts"
 NOON = datetime(2026, 11, 22, 20, tzinfo=UTC).timestamp()
@@ -317,28 +318,27 @@ async def test_an_open_circuit_costs_few_calls(limits: MemoryLimits, time_: Time
 async def test_failures_of_all_workers_are_counted_together(shared: Shared) -> None:
     """Five of one process and five of another open the circuit of both, and a probe that is served closes it."""
     one, other = (CircuitBreaker(each) for each in shared)
-    assert [await breaker.note_failure(MODEL) for breaker in [one, other] * 5] == [*[False] * 9, True]
+    assert [await breaker.note_failure(MODEL, answered=False) for breaker in [one, other] * 5] == [*[False] * 9, True]
     assert await one.is_open(MODEL)
     assert await other.is_open(MODEL)
     assert not await other.is_open("another-model")
-    held = await one.admit(MODEL, FREE)
+    held = await shared[0].take(MODEL, FREE)
     assert held.circuit_open
     assert 0 < held.wait_s <= 1
     await asyncio.sleep(held.wait_s + MOMENT_S)
-    assert await other.admit(MODEL, FREE) == Admission(probe=True, circuit_open=True)
-    assert 4 < (await one.admit(MODEL, FREE)).wait_s <= 5
+    assert await shared[1].take(MODEL, FREE) == Admission(probe=True, circuit_open=True)
+    assert 4 < (await shared[0].take(MODEL, FREE)).wait_s <= 5
     await other.close(MODEL)
-    assert await one.admit(MODEL, FREE) == Admission()
+    assert await shared[0].take(MODEL, FREE) == Admission()
     assert not await one.is_open(MODEL)
 
 
 async def test_an_answer_to_any_worker_ends_the_row(shared: Shared) -> None:
     """Nine failures of one process, an answer to another one, which its next call tells, and nine more."""
-    one, other = (CircuitBreaker(each) for each in shared)
+    breaker = CircuitBreaker(shared[0])
     for _ in range(2):
-        assert not any([await one.note_failure(MODEL) for _ in range(9)])
-        other.note_answer(MODEL)
-        await other.admit(MODEL, FREE)
+        assert not any([await breaker.note_failure(MODEL, answered=False) for _ in range(9)])
+        await shared[1].take(MODEL, FREE, answered=True)
 
 
 async def test_a_longer_closure_outlives_a_failure(redis_url: str) -> None:
@@ -346,7 +346,7 @@ async def test_a_longer_closure_outlives_a_failure(redis_url: str) -> None:
     name = f"test-{secrets.token_hex(6)}"
     backend = RedisBackend(redis_url, name)
     await backend.limits.close_gate(MODEL, 7_200, 5)
-    await CircuitBreaker(backend.limits).note_failure(MODEL)
+    await CircuitBreaker(backend.limits).note_failure(MODEL, answered=False)
     async with Redis.from_url(redis_url) as client:
         assert not await client.pexpire(f"audio_api:{{{name}}}:gate:{MODEL}", 7_200_000, gt=False, nx=True)
         assert not await client.pexpire(f"audio_api:{{{name}}}:gate:{MODEL}", 7_200_000, gt=True)
@@ -516,22 +516,27 @@ async def test_a_failing_open_is_no_failure_of_the_call(time_: Time, monkeypatch
 
 
 async def test_waiting_for_a_turn_is_not_held_against_the_job() -> None:
-    """Its time limit stands still while it waits."""
-    standing: list[float | None] = []
+    """Only the call itself is bounded: a turn that comes later than the limit is waited for."""
+    config = AudioConfig(rate_limit_rpm=1)
+    engine = PacedEngine(ScriptedEngine(), Pacer(MemoryLimits(time.time), lambda: config, window_s=0.5))
+    for _ in range(2):
+        assert (await engine.synthesize_within(UTTERANCE, Bounds(limit_s=0.2))).pcm
 
-    class Waiting(Time):
-        async def sleep(self, seconds: float) -> None:
-            standing.append(limit.when())
-            await super().sleep(seconds)
 
-    time_ = Waiting()
-    engine = paced(ScriptedEngine(), MemoryLimits(lambda: time_.now_s), time_, rate_limit_rpm=1)
-    await engine.synthesize(UTTERANCE)
-    async with asyncio.timeout(100) as limit:
-        time_limit.set(TimeLimit(limit))
-        await engine.synthesize(UTTERANCE)
-        assert standing == [None]
-        assert (limit.when() or 0) - asyncio.get_running_loop().time() == pytest.approx(100, abs=1)
+async def test_a_call_that_hangs_ends_and_counts_towards_opening_the_circuit(limits: MemoryLimits, time_: Time) -> None:
+    """Its limit ends it, with its own code; ten in a row cease all calls."""
+
+    class Hanging(ScriptedEngine):
+        async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+            await asyncio.Event().wait()
+            return await super().synthesize(utterance)
+
+    engine = paced(Hanging(), limits, time_)
+    for _ in range(10):
+        with pytest.raises(WorkerServiceError) as caught:
+            await engine.synthesize_within(UTTERANCE, Bounds(limit_s=0.01))
+    assert caught.value.code is ErrorCode.TASK_TIMEOUT
+    assert await limits.is_circuit_open(MODEL)
 
 
 async def test_a_quota_that_a_refusal_names_is_kept_to(limits: MemoryLimits, time_: Time) -> None:

@@ -430,7 +430,7 @@ async def test_an_open_circuit_counts_no_try(config: AudioConfig, queue: QueueSe
     pacer = Pacer(queue.backend.limits, lambda: config)
     model = str(config.default_tts_model)
     for _ in range(FAILURES_TO_OPEN - 1):
-        await CircuitBreaker(queue.backend.limits).note_failure(model)
+        await CircuitBreaker(queue.backend.limits).note_failure(model, answered=False)
     engine = ScriptedEngine([TTSUnavailableError("503")] * 9)
     task_id = await queue.enqueue_single_task(HELLO)
     (lease,) = await queue.backend.lease(1, 30)

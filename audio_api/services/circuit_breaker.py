@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from audio_api.queues.limits import Admission, CallLimits, Rates
+from audio_api.queues.limits import CallLimits
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,8 @@ FIRST_PROBE_S, PROBE_S = 1.0, 5.0
 class CircuitBreaker:
     """Counts failures in a row, of all workers together, in the place that holds the queue.
 
-    Every call raises ``QueueUnavailableError`` when that place does not answer.
+    ``CallLimits.take`` holds back the calls of an open circuit, and lets the probes through. Every call raises
+    ``QueueUnavailableError`` when that place does not answer.
 
     Args:
         limits: What the workers of the queue share.
@@ -28,29 +29,20 @@ class CircuitBreaker:
 
     def __init__(self, limits: CallLimits) -> None:
         self._limits = limits
-        # Models that answered this process since it last told the place so: telling it costs no call of its own.
-        self._answered: set[str] = set()
 
-    async def admit(self, model: str, rates: Rates) -> Admission:
-        """Ask for one call, as ``CallLimits.take``."""
-        admission = await self._limits.take(model, rates, answered=model in self._answered)
-        self._answered.discard(model)
-        return admission
+    async def note_failure(self, model: str, *, answered: bool) -> bool:
+        """Count a call that was not answered; whether the circuit is open now.
 
-    async def note_failure(self, model: str) -> bool:
-        """Count a call that was not answered; whether the circuit is open now."""
-        answered = model in self._answered
+        Args:
+            model: The model's id.
+            answered: As ``CallLimits.take``: whether failures before this one are not in a row with it.
+        """
         failures = await self._limits.count_failure(model, FAILURES_TO_OPEN, FIRST_PROBE_S, PROBE_S, answered=answered)
-        self._answered.discard(model)
         if failures == FAILURES_TO_OPEN:
             logger.warning(
                 "circuit opens: a call every few seconds looks whether the API is back", extra={"model": model}
             )
         return failures >= FAILURES_TO_OPEN
-
-    def note_answer(self, model: str) -> None:
-        """Let the failures before it count no more; the place learns it with the next call."""
-        self._answered.add(model)
 
     async def close(self, model: str) -> None:
         """Let every worker call again: the probe was served."""

@@ -13,7 +13,7 @@ from audio_api.errors import AudioAPIError, TTSOutputError, TTSQuotaError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
 from audio_api.retry import Clock
 from audio_api.speech.assembly import Draft
-from audio_api.speech.cost import Call, add_up
+from audio_api.speech.cost import Call, Outcome, add_up
 from audio_api.speech.subtitle_files import write_subtitles
 
 # The event is one of the service, wherever its report is written.
@@ -107,6 +107,11 @@ class SpeechDraft:
         if isinstance(self._draft, AudioAPIError):
             return None
         return self._draft.recording.path.name, self._draft.identity
+
+    @property
+    def unsure_calls(self) -> int:
+        """How many calls failed without a word on whether they were billed."""
+        return sum(call.outcome is Outcome.UNSURE for call in self._report.calls)
 
     async def publish(self, before: float = inf) -> AudioResponse:
         """Give the file its name, and write the subtitles beside it.

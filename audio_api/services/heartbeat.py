@@ -32,9 +32,7 @@ class HeldLease:
     renewing: asyncio.Task[None]
 
     @classmethod
-    def hold(
-        cls, backend: QueueBackend, lease: Lease, until: Callable[[], float], lost: Callable[[], None]
-    ) -> HeldLease:
+    def hold(cls, backend: QueueBackend, lease: Lease, until: float, lost: Callable[[], None]) -> HeldLease:
         """Renew a lease at a third of its length, in the event loop of its holder.
 
         A loop that is blocked for longer than the lease loses it: another worker repeats the call, and the fencing
@@ -43,7 +41,7 @@ class HeldLease:
         Args:
             backend: The queue.
             lease: The lease.
-            until: Tells the moment, in monotonic seconds, after which it is not renewed any more.
+            until: The moment, in monotonic seconds, after which it is not renewed any more.
             lost: Called when the job was cancelled or given to another worker.
         """
         return cls(lease, asyncio.create_task(_renew(backend, lease, until, lost)))
@@ -53,10 +51,10 @@ class HeldLease:
         self.renewing.cancel()
 
 
-async def _renew(backend: QueueBackend, lease: Lease, until: Callable[[], float], lost: Callable[[], None]) -> None:
+async def _renew(backend: QueueBackend, lease: Lease, until: float, lost: Callable[[], None]) -> None:
     pause_s = lease.lease_s / _BEATS_PER_LEASE
     next_s = pause_s
-    while until() > time.monotonic():
+    while until > time.monotonic():
         await asyncio.sleep(next_s)
         try:
             held = await backend.renew([lease])

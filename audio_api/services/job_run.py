@@ -120,6 +120,7 @@ class JobRun:
         self._task: asyncio.Task[Ending] | None = None
         self._cancelled_as: Ending | None = None
         self._settling = False
+        self._unsure_calls = 0
         self._note: dict[str, object] = asdict(History.from_note(lease.progress or {}))
         self._in_hand = JobsInHand.of(queue)
         self._older = self._in_hand.enter(self)
@@ -127,7 +128,7 @@ class JobRun:
     async def run(self) -> Ending:
         """Work until the task is finished, handed back or lost; runs in an asyncio task of its own."""
         self._task = asyncio.current_task()
-        held = self._queue.hold(self.lease, self._renewed_until, self._lose)
+        held = self._queue.hold(self.lease, inf, self._lose)
         try:
             await self._end_older_run()
             return await self._work()
@@ -166,10 +167,6 @@ class JobRun:
             self._cancelled_as = ending
             self._task.cancel()
 
-    def _renewed_until(self) -> float:
-        """Without end: every attempt is bounded, and its result waits for the queue."""
-        return inf
-
     async def _work(self) -> Ending:
         try:
             request = decode_request(self.lease.payload)
@@ -195,8 +192,9 @@ class JobRun:
         """Speak; write again what its place refused, but takes now: another file may have filled it for a moment."""
         task_id, place = self.lease.job_id, self._in_hand.place
         for _ in range(_MOST_WRITES):
-            response = await self._speak(request, place.kept(task_id))
-            place.keep(task_id, response)
+            response = await self._speak(request, place.unsaved.get(task_id))
+            if response.unsaved_audio or task_id in place.unsaved:
+                place.keep(task_id, response)
             if response.error_code is not ErrorCode.OUTPUT_FAILED or await place.check_again(
                 self._settings().output_dir, response
             ):
@@ -206,6 +204,7 @@ class JobRun:
     async def _speak(self, request: AudioRequest, unsaved: AudioResponse | None) -> AudioResponse:
         limit_s = self._settings().task_timeout
         async with self._tts.prepare(request, self._heard, unsaved=unsaved, attempt_limit_s=limit_s) as draft:
+            self._unsure_calls = draft.unsure_calls
             return await self._publish(draft)
 
     async def _publish(self, draft: SpeechDraft) -> AudioResponse:
@@ -239,6 +238,7 @@ class JobRun:
             max_age_s=self._settings().task_max_age,
             circuit_open=circuit_open,
             can_write=self._in_hand.place.problem is None,
+            unsure_calls=self._unsure_calls,
         )
 
     async def _defer(self, failure: AudioResponse, back: PutBack) -> Ending:

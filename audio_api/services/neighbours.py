@@ -22,23 +22,24 @@ class Neighbours:
 
     Args:
         host: The name of this machine; ``None``: as the system has it. Containers have names, and disks, of their own.
+
+    Attributes:
+        next_look_s: When to look again, in monotonic seconds.
     """
 
     def __init__(self, host: str | None = None) -> None:
         self._host = host or socket.gethostname()
-        self._looked_at = -inf
+        self.next_look_s = -inf
         self._has_warned = False
 
     async def look(self, queue: QueueBackend, config: AudioConfig) -> None:
-        """Look, unless this was done within a minute. A queue that does not answer is asked the next time.
+        """Look now, and again in a minute. A queue that does not answer is asked the next time.
 
         Args:
             queue: The queue.
             config: The settings.
         """
-        if time.monotonic() - self._looked_at < _EVERY_S:
-            return
-        self._looked_at = time.monotonic()
+        self.next_look_s = time.monotonic() + _EVERY_S
         with suppress(QueueServiceError):
             others = await queue.hosts(self._host) - {self._host}
             if others and config.output_url is None and not self._has_warned:

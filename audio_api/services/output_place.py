@@ -16,7 +16,7 @@ from audio_api.models.audio_request import AudioResponse
 logger = logging.getLogger(__name__)
 
 # A worker that takes a task a hundred times a second need not look as often.
-_FRESH_S = 1.0
+FRESH_S = 1.0
 # What a file needs whose size is not known, and the most that a look at the place writes.
 _UNKNOWN_BYTES, _MOST_BYTES = 1_000_000, 64_000_000
 # Twenty minutes of speech: more than all slots of a process have in hand, but for very long texts.
@@ -28,15 +28,17 @@ class OutputPlace:
 
     Attributes:
         problem: Why none can be written; ``None``: they can.
+        fresh_until_s: Until when, in monotonic seconds, that need not be looked up again.
+        unsaved: The responses whose sound is kept until it can be written, by task.
     """
 
     def __init__(self) -> None:
         self.problem: str | None = None
         self._need_bytes = 0
-        self._looked_at = -inf
+        self.fresh_until_s = -inf
         # One look at a time: what one writes would be room that another one misses.
         self._looking = asyncio.Lock()
-        self._unsaved: dict[str, AudioResponse] = {}
+        self.unsaved: dict[str, AudioResponse] = {}
 
     async def check(self, folder: Path) -> str | None:
         """Look whether the place takes a file, unless this was looked up within a second; return the problem.
@@ -45,7 +47,7 @@ class OutputPlace:
             folder: The output folder; it may be missing if it can be made.
         """
         async with self._looking:
-            if time.monotonic() - self._looked_at >= _FRESH_S:
+            if time.monotonic() >= self.fresh_until_s:
                 await self._look(folder)
             return self.problem
 
@@ -73,7 +75,7 @@ class OutputPlace:
             if self.problem is not None:
                 logger.warning("this process can write again")
             self.problem, self._need_bytes = None, 0
-        self._looked_at = time.monotonic()
+        self.fresh_until_s = time.monotonic() + FRESH_S
 
     def keep(self, task_id: str, response: AudioResponse) -> None:
         """Keep the sound that could not be written, for the next time this process has the task.
@@ -84,12 +86,8 @@ class OutputPlace:
             task_id: The task.
             response: What became of it now; without ``unsaved_audio`` nothing of it is kept.
         """
-        self._unsaved.pop(task_id, None)
+        self.unsaved.pop(task_id, None)
         if response.unsaved_audio:
-            self._unsaved[task_id] = response
-        while sum(len(each.unsaved_audio or b"") for each in self._unsaved.values()) > _UNSAVED_BYTES:
-            del self._unsaved[next(iter(self._unsaved))]
-
-    def kept(self, task_id: str) -> AudioResponse | None:
-        """The response that was kept for a task; ``None``: there is none."""
-        return self._unsaved.get(task_id)
+            self.unsaved[task_id] = response
+        while sum(len(each.unsaved_audio or b"") for each in self.unsaved.values()) > _UNSAVED_BYTES:
+            del self.unsaved[next(iter(self.unsaved))]

@@ -11,10 +11,10 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from copy import copy
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from audio_api.clock import next_pacific_midnight
 from audio_api.config import AudioConfig
@@ -34,7 +34,6 @@ from audio_api.queues.limits import ARRIVAL, Admission, CallLimits, MemoryLimits
 from audio_api.retry import Clock
 from audio_api.services.circuit_breaker import PROBE_S, CircuitBreaker
 from audio_api.services.recovery import rule_for
-from audio_api.services.time_limit import uncounted
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +50,6 @@ _LONGEST_ACCOUNT_PAUSE_S = 600.0
 _FIRST_GAP_S = 0.025
 # A worker that cannot ask how many others there are calls as if there were ten.
 _BLIND_SHARE = 10
-
-
-class Gatekeeper(Protocol):
-    """Who decides when a call may be made."""
-
-    def call(self, model: str) -> AbstractAsyncContextManager[None]:
-        """Wait for a turn, make the call within, and learn from its outcome."""
 
 
 async def _settle_account(limits: CallLimits, admission: Admission, error: AudioAPIError | None) -> None:
@@ -97,7 +89,8 @@ class Pacer:
         self._shared = limits
         # What this process keeps to while the place that all workers share does not answer.
         self._alone = MemoryLimits(time.time)
-        self._breakers = {limits: CircuitBreaker(limits) for limits in (self._shared, self._alone)}
+        # Models that answered since their last call left: the place learns it with the next call, at no cost.
+        self._answered: set[str] = set()
         # One call of a model asks at a time, or all that wait would ask at the moment when one may go.
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         # Calls of each model that are made or wait for their turn.
@@ -130,7 +123,9 @@ class Pacer:
         """Let the others know of a failure; returns it, or the same without a further attempt: the circuit is open."""
         await self._settle(admission, error)
         if rule_for(error.code).trips:
-            if await self._tell(lambda limits: self._breakers[limits].note_failure(model)):
+            answered = model in self._answered
+            self._answered.discard(model)
+            if await self._tell(lambda limits: CircuitBreaker(limits).note_failure(model, answered=answered)):
                 return _last(error)
         elif error.code is not ErrorCode.SPEND_LIMITED:
             await self._note_answer(model, admission, serves=not await self._heed(model, error))
@@ -138,17 +133,18 @@ class Pacer:
 
     async def _admission(self, model: str) -> Admission:
         began_s = self._clock.monotonic()
-        with uncounted():
-            async with self._turns[model]:
-                while True:
-                    admission = await self._tell(
-                        lambda limits: self._breakers[limits].admit(model, self._rates(model, limits))
-                    )
-                    if admission.wait_s == 0:
-                        return admission
-                    if self._clock.monotonic() - began_s + admission.wait_s > _LONGEST_WAIT_S:
-                        raise _too_far(model, admission)
-                    await self._clock.sleep(admission.wait_s)
+        async with self._turns[model]:
+            while True:
+                answered = model in self._answered
+                admission = await self._tell(
+                    lambda limits: limits.take(model, self._rates(model, limits), answered=answered)  # noqa: B023
+                )
+                self._answered.discard(model)
+                if admission.wait_s == 0:
+                    return admission
+                if self._clock.monotonic() - began_s + admission.wait_s > _LONGEST_WAIT_S:
+                    raise _too_far(model, admission)
+                await self._clock.sleep(admission.wait_s)
 
     def _rates(self, model: str, limits: CallLimits) -> Rates:
         settings = self._settings()
@@ -163,10 +159,9 @@ class Pacer:
             await self._tell(lambda limits: _settle_account(limits, admission, error))
 
     async def _note_answer(self, model: str, admission: Admission, *, serves: bool) -> None:
-        for breaker in self._breakers.values():
-            breaker.note_answer(model)
+        self._answered.add(model)
         if admission.probe and serves:
-            await self._tell(lambda limits: self._breakers[limits].close(model))
+            await self._tell(lambda limits: CircuitBreaker(limits).close(model))
 
     async def _heed(self, model: str, refusal: AudioAPIError) -> bool:
         """Close the gate of every worker when a quota is used up, and keep to the one that is named; whether it is."""
@@ -188,8 +183,7 @@ class Pacer:
     async def _tell(self, step: Callable[[CallLimits], Awaitable[_Answer]]) -> _Answer:
         """Take a step in the place that all workers share; while that does not answer, in this process alone."""
         try:
-            with uncounted():
-                answer = await step(self._shared)
+            answer = await step(self._shared)
         except QueueServiceError as error:
             if not self._blind:
                 self._blind = True
@@ -228,7 +222,7 @@ class PacedEngine(SpeechEngine):
         pacer: Who decides when.
     """
 
-    def __init__(self, engine: SpeechEngine, pacer: Gatekeeper) -> None:
+    def __init__(self, engine: SpeechEngine, pacer: Pacer) -> None:
         self.name = engine.name
         self.is_billed = engine.is_billed
         self._engine = engine

@@ -46,7 +46,7 @@ from audio_api.services.job_codec import (
     task_result,
 )
 from audio_api.services.sound_access import SoundAccess
-from audio_api.speech.listeners import tell
+from audio_api.speech.assembly import tell
 
 BatchProgressCallback = Callable[[int, int], Awaitable[None] | None]
 """Called with how many requests of a batch are finished, and how many there are."""
@@ -196,7 +196,7 @@ class QueueService:
 
     def _take(self, lease: Lease) -> None:
         end_s = time.monotonic() + self._settings().task_timeout
-        self._taken[lease.job_id] = self.hold(lease, lambda: end_s, lambda: self._forget(lease.job_id))
+        self._taken[lease.job_id] = self.hold(lease, end_s, lambda: self._forget(lease.job_id))
 
     async def update_task_result(
         self, task_id: str, response: AudioResponse | None = None, *, result: AudioResponse | None = None
@@ -419,13 +419,13 @@ class QueueService:
             self._backend = self._make_backend()
         return self._backend
 
-    def hold(self, lease: Lease, until: Callable[[], float], lost: Callable[[], None]) -> HeldLease:
+    def hold(self, lease: Lease, until: float, lost: Callable[[], None]) -> HeldLease:
         """Renew a lease in this event loop until ``let_go``; for workers.
 
         Args:
             lease: The lease.
-            until: Tells the moment, in monotonic seconds, after which it is not renewed any more, should the work hang
-                for ever.
+            until: The moment, in monotonic seconds, after which it is not renewed any more, should the work hang for
+                ever.
             lost: Called when the task was cancelled or given to another worker.
         """
         return HeldLease.hold(self.backend, lease, until, lost)

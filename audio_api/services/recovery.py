@@ -150,6 +150,7 @@ def put_back(
     max_age_s: float,
     circuit_open: bool,
     can_write: bool,
+    unsure_calls: int = 1,
 ) -> PutBack | None:
     """What becomes of a job whose try has ended with a failure.
 
@@ -160,6 +161,7 @@ def put_back(
         max_age_s: The setting ``TASK_MAX_AGE``.
         circuit_open: Whether the circuit of its model is open: then the failure is not the job's own.
         can_write: Whether this process can write files.
+        unsure_calls: The calls of the try that failed, and did not say whether they were billed.
 
     Returns:
         How it goes back; ``None``: it fails.
@@ -176,7 +178,9 @@ def put_back(
         case Fate.TRIED_AGAIN_IF_RETRYABLE if not failure.retryable:
             return None
     if rule.billed:
-        history = replace(history, billed_calls=history.billed_calls + _calls_of(failure))
+        history = replace(
+            history, billed_calls=history.billed_calls + (failure.attempts if rule is _NO_SPEECH else unsure_calls)
+        )
     if (history.billed_calls > MOST_REPEATS_OF_BILLED and rule.billed) or history.age_s(now_s) >= max_age_s:
         return None
     if circuit_open:
@@ -196,8 +200,3 @@ def _until_its_end(failure: AudioResponse, history: History, wait_s: float, now_
     elif failure.retry_after_s is not None:
         wait_s = failure.retry_after_s
     return PutBack(wait_s, history)
-
-
-def _calls_of(failure: AudioResponse) -> int:
-    """The calls of a try that may have been billed, although it failed."""
-    return max(1, failure.attempts)

@@ -44,9 +44,8 @@ from audio_api.models.audio_request import (
 from audio_api.retry import Clock
 from audio_api.services.drafts import Report, SpeechDraft
 from audio_api.services.health import Health
-from audio_api.speech.assembly import Draft, Joint, SpeechCallback, Target, joined_blocks, write_blocks, write_one
+from audio_api.speech.assembly import Draft, Joint, SpeechCallback, Target, joined_blocks, tell, write_blocks, write_one
 from audio_api.speech.cost import calls_of
-from audio_api.speech.listeners import tell
 from audio_api.speech.ordered_pieces import OrderedPieces
 from audio_api.speech.planning import PlannedPiece, SpokenPiece, check_length
 from audio_api.speech.speaker import PieceSpeaker, SpeakOptions, content_key

@@ -236,14 +236,18 @@ class WorkerService:
                     if await self._or_stop(self._in_hand.alone.acquire(), stop):
                         self._in_hand.alone.release()
                     continue
-                await self._in_hand.neighbours.look(self._queue.backend, self._settings())
+                if time.monotonic() >= self._in_hand.neighbours.next_look_s:
+                    await self._in_hand.neighbours.look(self._queue.backend, self._settings())
                 await self._begin_all(await self._lease(free, stop), stop)
         finally:
             stop.cancel()
 
     async def _can_write(self) -> bool:
         """Look at the place for the files before a task is begun, whose call would be paid for in vain."""
-        return await self._in_hand.place.check(self._settings().output_dir) is None
+        place = self._in_hand.place
+        if time.monotonic() >= place.fresh_until_s:
+            await place.check(self._settings().output_dir)
+        return place.problem is None
 
     async def _begin_all(self, leases: list[Lease], stop: asyncio.Task[bool]) -> None:
         """Begin to work, unless files cannot be written, or a task may be what killed its last worker."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from inspect import isawaitable
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,6 @@ from audio_api.audio.wav_file import MOST_UNSAVED_BYTES, WavWriter
 from audio_api.engines.base import SpeechAudio, WordTime
 from audio_api.errors import AudioAPIError, TTSOutputError
 from audio_api.models.audio_request import SpeechProgress
-from audio_api.speech.listeners import tell
 from audio_api.speech.planning import PlannedPiece, SpokenPiece
 
 if TYPE_CHECKING:
@@ -27,6 +27,17 @@ _THREAD_ABOVE_S = 10.0
 
 SpeechCallback = Callable[[SpeechProgress], Awaitable[None] | None]
 """Called after each piece of a request."""
+
+
+async def tell(listener: Callable[..., Awaitable[None] | None] | None, *news: object) -> None:
+    """Call a listener, if there is one, and await what it returns when that can be awaited.
+
+    Args:
+        listener: Takes the news; ``None``: no listener is told.
+        *news: Its arguments.
+    """
+    if listener is not None and isawaitable(told := listener(*news)):
+        await told
 
 
 @dataclass(frozen=True, slots=True)
