@@ -166,7 +166,7 @@ class AudioConfig(Settings):
         """The API key in plain text.
 
         Raises:
-            ConfigurationError: There is none; the text says how to set it.
+            ConfigurationError: No key is set; the text says how to set one.
         """
         if self.gemini_api_key is None:
             raise ConfigurationError(NO_KEY)

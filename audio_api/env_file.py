@@ -30,7 +30,7 @@ def read_env_files(files: EnvFiles, names: Container[str]) -> dict[str, str]:
     the memory, and because a stranger's file could put the user's secrets into names and addresses.
 
     Raises:
-        ConfigurationError: A file cannot be read, or is none: a folder, a pipe, too large.
+        ConfigurationError: A file cannot be read, is a folder or a pipe, or is too large.
     """
     found: dict[str, str] = {}
     for name in [files] if isinstance(files, str | os.PathLike) else files or ():

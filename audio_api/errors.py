@@ -108,7 +108,7 @@ class FailedPiece(NamedTuple):
 
 
 class AudioAPIError(Exception):
-    """Base of every error of this library. Picklable; holds no key and no foreign exception.
+    """Base of every error of this library. Picklable; holds no key and no exception of another library.
 
     Args:
         message: What happened, to which value, and what would be right.

@@ -51,7 +51,7 @@ def is_googles(url: str) -> bool:
 
 
 def _is_private(host: str) -> bool:
-    """Whether this host is in a network of one's own: by its address, or by a name that only such a network knows."""
+    """Whether this host is in a private network, by its address or by a name that only such a network knows."""
     try:
         address = ip_address(host.strip("[]"))
     except ValueError:
@@ -130,13 +130,13 @@ def check_redis_url(value: str) -> str:
     if ambiguous:
         raise ValueError("is not a URL; special characters of a password must be percent-encoded")
     if beyond:
-        raise ValueError("names a port that is none: ports are 1 to 65535")
+        raise ValueError("names a port outside 1 to 65535")
     if url.scheme.endswith("+sentinel") and not url.path.strip("/"):
         raise ValueError("must name the service that the sentinels watch: redis+sentinel://host:26379/service")
     query = parse_qs(url.query, keep_blank_values=True)
     _check_redis_details(url, query)
     if not is_certificate_checked(query):
         raise ValueError(
-            "must not switch the check of the server's certificate off; ssl_ca_certs names a CA of one's own"
+            "must not switch the check of the server's certificate off; ssl_ca_certs names an authority of your own"
         )
     return value

@@ -1,1 +1,1 @@
-"""Bytes of sound: WAV files and checks. Pure functions, but for the writer."""
+"""Bytes of sound: WAV files, measures, checks. Only the writers touch the disk."""

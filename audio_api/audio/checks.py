@@ -31,7 +31,7 @@ _TOKEN_TOLERANCE = 0.97
 # In comments: the worst that good speech measured.
 _SILENT_RMS_DBFS = -60.0  # -33.3
 _SILENT_PEAK_DBFS = -50.0  # -5.1
-_LEAST_VOICED_SHARE = 0.20  # 0.63; single words 0.17, hence only above a second
+_LEAST_VOICED_SHARE = 0.20  # 0.63; single words 0.17, so that it is asked only above a second
 # 0.909; the hoarsest eSpeak voice 0.68, and 0.32 in a short text of hissing sounds; noise and swapped bytes 0.1.
 _LEAST_CORRELATION = 0.25
 # Static in the midst of good speech. Two seconds of hissing sounds and little else reached 0.49.

@@ -92,11 +92,10 @@ class Converter:
         if self._format == STANDARD:
             return sound
         step = _BLOCK_FRAMES * self._format.frame_bytes
-        return b"".join(self._block(sound[at : at + step]) for at in range(0, len(sound), step))
-
-    def _block(self, sound: bytes) -> bytes:
-        floats = _floats(sound, self._format)
-        return _samples(self._resampler.resample_chunk(floats) if self._resampler else floats)
+        blocks = (_floats(sound[at : at + step], self._format) for at in range(0, len(sound), step))
+        return b"".join(
+            _samples(self._resampler.resample_chunk(block) if self._resampler else block) for block in blocks
+        )
 
 
 def _check(sound_format: SoundFormat) -> None:

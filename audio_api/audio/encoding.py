@@ -1,6 +1,6 @@
 """Sound in other formats than WAV: whole files, and streams that are heard while they are made.
 
-The encoders are optional extras. All of it blocks, but for ``encoded``.
+The encoders are optional extras. Everything blocks except ``encoded``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def require_encoder(sound_format: OutputFormat | StreamFormat) -> None:
 class FileEncoder:
     """Encodes a sound into an open file, in whatever blocks it comes.
 
-    The memory that this takes does not grow with the sound, but for the index of m4a: a few MB an hour.
+    The memory that this takes does not grow with the sound; only the index of m4a takes a few MB an hour.
 
     Args:
         fd: The file, empty, and open for reading and writing; it stays open.

@@ -92,7 +92,7 @@ class Joiner:
             pause_s: Seconds of silence after it, if another piece follows; see ``PAUSE_S``.
 
         Returns:
-            The end of the piece before, its pause, and this piece but for its end; as ``pcm``.
+            The end of the piece before, its pause, and this piece without its end; as ``pcm``.
 
         Raises:
             ValueError: ``pcm`` ends inside a sample, or the pause is negative or endless.
@@ -105,26 +105,23 @@ class Joiner:
         head, body = samples[start : start + fade], samples[start + fade : end - fade]
         joint = b""
         if self.spans:
-            joint = _faded_out(self._held[: self._held_fade]).tobytes() + bytes(2 * self._pause)
+            joint = _faded_in(self._held[: self._held_fade][::-1])[::-1].tobytes() + bytes(2 * self._pause)
             head = _faded_in(head)
-        self._place(start, end)
+        at = self.spans[-1].end + self._pause if self.spans else 0
+        self.spans.append(Span(at, at + end - start, start))
         # A copy: a view would keep the whole piece in memory.
         self._held, self._held_fade = samples[end - fade :].copy(), fade
         self._pause = round(pause_s * self._rate)
         return b"".join([joint, head.tobytes(), body.data])
 
     def finish(self) -> bytes:
-        """End the sound. Returns the end of the last piece, unaltered but for its loudness; empty without a piece."""
+        """End the sound. Returns the end of the last piece, at its new loudness; empty without a piece."""
         held, self._held = self._held, self._held[:0]
         if self.spans:
             last = self.spans[-1]
             self.spans[-1] = replace(last, end=last.end + held.size - self._held_fade)
             self._held_fade = 0
         return held.tobytes()
-
-    def _place(self, start: int, end: int) -> None:
-        at = self.spans[-1].end + self._pause if self.spans else 0
-        self.spans.append(Span(at, at + end - start, start))
 
     def _levelled(self, samples: _Samples) -> tuple[_Samples, NDArray[np.float64]]:
         """A piece in the loudness of the first one, and the level of its frames."""
@@ -226,7 +223,3 @@ def _faded_in(samples: _Samples) -> _Samples:
     """Samples that rise from silence along a raised cosine."""
     rise = 0.5 - 0.5 * np.cos(np.pi * np.arange(samples.size) / max(samples.size, 1))
     return np.rint(samples * rise).astype("<i2")
-
-
-def _faded_out(samples: _Samples) -> _Samples:
-    return _faded_in(samples[::-1])[::-1]

@@ -185,7 +185,8 @@ class _Gemini:
         return None
 
     async def _generate(self, request: Request, body: bytes, call: ReceivedCall, peer: wire.Peer) -> Answer:
-        shape = GENERATE_WITHOUT_SPEECH if self._speechless(request.path_params["version"]) else GENERATE
+        is_speechless = request.path_params["version"] == "v1" and self._control.v1beta_only
+        shape = GENERATE_WITHOUT_SPEECH if is_speechless else GENERATE
         asked = understand(call.model, read_json(body, shape), self._control.custom_voices)
         self._control.count_attempt(call, asked.text)
         self._control.charge(call)
@@ -202,9 +203,6 @@ class _Gemini:
         if _streams_list(call):
             return Answer.of_list(documents, tier)
         return Answer.of_events(documents, tier) if _streams(call) else Answer.of_json(documents[0], tier)
-
-    def _speechless(self, version: str) -> bool:
-        return version == "v1" and self._control.v1beta_only
 
     async def _speak(self, text: str, voice: str, language: str) -> bytes:
         sound = await asyncio.to_thread(self._control.synthesize, text, voice, language)

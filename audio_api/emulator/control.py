@@ -28,7 +28,7 @@ class ReceivedCall:
         query: The query's fields.
         headers: By lower-case name, the key included.
         body: The JSON that came; ``None`` when there was none, or none that could be read.
-        model: The model named in the path; empty when none was, and when the path is none of the API's.
+        model: The model named in the path; empty when the path names none, or is not of the API.
         action: Such as ``"generateContent"`` or ``"streamGenerateContent"``; empty for a GET.
         time_s: When it arrived, in monotonic seconds.
         text: What it asks to be spoken; empty when it was refused before that was clear.

@@ -80,7 +80,7 @@ FINISH: dict[Fault, str | None] = {
 """Reasons for stopping other than ``STOP``."""
 
 
-def _split(pcm: bytes) -> list[dict[str, Any]]:
+def _split(pcm: bytes, _: object) -> list[dict[str, Any]]:
     third = _whole(len(pcm) / 3)
     return [audio_part(_L16, piece) for piece in (pcm[:third], pcm[third : 2 * third], pcm[2 * third :])]
 
@@ -99,7 +99,7 @@ def _at_16000(pcm: bytes) -> bytes:
 
 WRAPPING: dict[Fault, Callable[[bytes, dict[str, Any]], list[dict[str, Any]]]] = {
     Fault.TEXT_THEN_AUDIO: lambda _, usual: [TEXT, usual],
-    Fault.AUDIO_SPLIT: lambda pcm, _: _split(pcm),
+    Fault.AUDIO_SPLIT: _split,
     Fault.WAV_CHUNK_AFTER_DATA: lambda pcm, _: [audio_part("audio/wav", _wav_with_tail(pcm))],
     Fault.WAV_SIZE_ZERO: lambda pcm, _: [audio_part("audio/wav", wav(pcm, 0))],
     Fault.WAV_SIZE_UNKNOWN: lambda pcm, _: [audio_part("audio/wav", wav(pcm, 0xFFFFFFFF))],

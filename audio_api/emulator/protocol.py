@@ -83,7 +83,10 @@ def understand(model: str, body: dict[str, Any], custom_voices: Collection[str] 
         raise RefusalError(
             f"The input token count ({tokens}) exceeds the maximum number of tokens allowed ({INPUT_TOKENS})."
         )
-    turns = _verbatim_turns(parts, speakers) if family == "3.8" else _legacy_turns(parts, speakers)
+    if family == "3.8":
+        turns = [(part["text"], speakers[part.get("speechMetadata", {}).get("speaker")]) for part in parts]
+    else:
+        turns = _legacy_turns(parts, speakers)
     return Asked(
         turns=tuple(turns),
         language=speech.get("languageCode", "en-US"),
@@ -97,15 +100,11 @@ def understand(model: str, body: dict[str, Any], custom_voices: Collection[str] 
 def count_tokens(body: dict[str, Any]) -> int:
     """A quarter of the bytes of all text, which is close enough for a limit."""
     size = 0
-    for part in _all_parts(body):
+    contents = [*body.get("contents", []), body.get("systemInstruction", {})]
+    for part in (part for content in contents for part in content.get("parts", [])):
         words = (part.get("text", ""), part.get("speechMetadata", {}).get("style", ""))
         size += sum(len(word.encode(errors="replace")) for word in words)
     return math.ceil(size / 4)
-
-
-def _all_parts(body: dict[str, Any]) -> list[dict[str, Any]]:
-    contents = [*body.get("contents", []), body.get("systemInstruction", {})]
-    return [part for content in contents for part in content.get("parts", [])]
 
 
 def _check_features(model: str, body: dict[str, Any], config: dict[str, Any]) -> None:
@@ -232,7 +231,7 @@ def _custom_voice(voice: str, custom_voices: Collection[str]) -> str:
 
 
 def _is_in_library(voice: str, language: str) -> bool:
-    """Whether the library has the voice; it looks for name *and* language, so that a foreign language hides it."""
+    """Whether the library has the voice; it looks for name *and* language, so that another language hides it."""
     found = _LIBRARY_VOICE.fullmatch(voice)
     return found is not None and language.partition("-")[0].lower() in {"", found[1].lower()}
 
@@ -243,10 +242,6 @@ def _unknown_voice(family: str, name: str, language: str) -> RefusalError:
     if family == "3.8":
         return RefusalError(f"No matching speaker voice found for name: {name} and language: {language}")
     return RefusalError(f"Voice name {name} is not supported. Allowed voice names are: {', '.join(_VOICES)}")
-
-
-def _verbatim_turns(parts: list[dict[str, Any]], speakers: dict[str | None, str]) -> list[tuple[str, str]]:
-    return [(part["text"], speakers[part.get("speechMetadata", {}).get("speaker")]) for part in parts]
 
 
 def _legacy_turns(parts: list[dict[str, Any]], speakers: dict[str | None, str]) -> list[tuple[str, str]]:

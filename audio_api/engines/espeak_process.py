@@ -265,11 +265,7 @@ class _Finish:
     def _resample(self, waveform: _Waveform, *, last: bool = False) -> None:
         resampled = self._resampler.resample_chunk(waveform, last=last)
         self.sent += len(resampled)
-        self._send(_samples(resampled))
-
-
-def _samples(waveform: _Waveform) -> bytes:
-    return np.rint(_limit(waveform) * 32_767).astype("<i2").tobytes()
+        self._send(np.rint(_limit(resampled) * 32_767).astype("<i2").tobytes())
 
 
 def _speak(espeak: Espeak, turns: list[dict[str, Any]], send: Callable[[bytes], None]) -> Iterator[list[list[int]]]:
@@ -302,26 +298,22 @@ def _reply(espeak: Espeak, request: bytes, parent: Connection) -> dict[str, obje
         return {"error": str(error) or "the sound does not fit into memory", "broken": False}
 
 
-def _serve(parent: Connection) -> None:
-    espeak: Espeak | None = None
-    while True:
-        request = parent.recv_bytes()
-        try:
-            espeak = espeak or Espeak()
-        except OSError as error:
-            outcome: dict[str, object] = {"error": str(error), "broken": True}
-        else:
-            outcome = _reply(espeak, request, parent)
-        parent.send_bytes(b"")
-        parent.send_bytes(json.dumps(outcome).encode())
-
-
 def main() -> None:
     """Answer requests until the other end closes."""
     # Ctrl-C in a terminal reaches the whole group; the parent alone decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    espeak: Espeak | None = None
     with Connection(os.dup(0)) as parent, suppress(EOFError, ConnectionError):
-        _serve(parent)
+        while True:
+            request = parent.recv_bytes()
+            try:
+                espeak = espeak or Espeak()
+            except OSError as error:
+                outcome: dict[str, object] = {"error": str(error), "broken": True}
+            else:
+                outcome = _reply(espeak, request, parent)
+            parent.send_bytes(b"")
+            parent.send_bytes(json.dumps(outcome).encode())
 
 
 if __name__ == "__main__":

@@ -171,11 +171,6 @@ def _check_script(text: str, code: str, language: str) -> None:
     )
 
 
-def _manners(style: str | None) -> list[_StyleWord]:
-    words = re.findall(r"[a-z]+", (style or "").lower())
-    return [manner for stems, manner in _MANNERS.items() if any(word.startswith(stems) for word in words)]
-
-
 def _variant(voice: VoiceConfig, manners: list[_StyleWord]) -> str:
     variant = _VARIANT.get(voice.voice_name)
     if variant is None:
@@ -210,7 +205,8 @@ def _step(value: float) -> int:
 def _espeak_turn(turn: Turn, code: str, language: str) -> EspeakTurn:
     text = readable(turn.text)
     _check_script(text, code, language)
-    manners = _manners(turn.style)
+    words = re.findall(r"[a-z]+", (turn.style or "").lower())
+    manners = [manner for stems, manner in _MANNERS.items() if any(word.startswith(stems) for word in words)]
     return {
         "text": text,
         "voice": f"{language}+{_variant(turn.voice, manners)}",

@@ -272,21 +272,18 @@ class GeminiEngine(SpeechEngine):
                 return await step
         # A vendor's border: whatever comes across is named in one place, and bugs go on as they are.
         except Exception as error:
-            failure = self._failure(error)
+            failure = classify(error, now=self._now(), key=self._api_key.get_secret_value())
+            is_odd = self._injected is None and isinstance(error, (TypeError, AttributeError, LookupError))
+            if failure is None and is_odd:
+                # What we give the SDK is plain data that tests pin, so it stumbled over the shape of a reply.
+                failure = unreadable(error)
             if failure is None:
                 raise
             if wire:
                 wire.objection = objection_to(error)
-        # Not inside the handler, where the foreign exception would become its context; and without the trace of a
-        # failure from below the SDK. The key is in the frames and headers of both.
+        # Raised outside the handler, where the SDK's exception would become its context, and without the trace of a
+        # failure below the SDK: the frames and headers of both hold the key.
         raise failure.with_traceback(None)
-
-    def _failure(self, error: Exception) -> AudioAPIError | None:
-        failure = classify(error, now=self._now(), key=self._api_key.get_secret_value())
-        if failure is None and self._injected is None and isinstance(error, (TypeError, AttributeError, LookupError)):
-            # What we hand to the SDK is plain data that tests pin, so it stumbled over the shape of a reply.
-            return unreadable(error)
-        return failure
 
 
 def _speech_call(utterance: Utterance, manner: Manner) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def classify(error: Exception, *, now: datetime, key: str = "") -> AudioAPIError
         return ConfigurationError(
             "the proxy refuses the user or the password (407): HTTPS_PROXY names both, as http://user:password@host:port"
         )
-    if code := _code_of(type(error)):
+    if code := next((_CODES[name] for name in ancestry(type(error)) if name in _CODES), None):
         return error_class(code)(_describe(code, error, key), code=code)
     if isinstance(error, _BUGS):
         return None
@@ -128,10 +128,6 @@ def objection_to(error: Exception) -> Objection | None:
 def unreadable(error: Exception) -> TTSUnavailableError:
     """A reply whose shape made the SDK stumble."""
     return TTSUnavailableError(_describe(ErrorCode.UNREADABLE_REPLY, error, ""), code=ErrorCode.UNREADABLE_REPLY)
-
-
-def _code_of(kind: type) -> ErrorCode | None:
-    return next((_CODES[name] for name in ancestry(kind) if name in _CODES), None)
 
 
 def _distrust(error: BaseException | None) -> str | None:
@@ -238,7 +234,8 @@ def _from_404(answer: ErrorAnswer) -> AudioAPIError:
 def _from_429(answer: ErrorAnswer, now: datetime, retry_after_s: float | None, named_s: float | None) -> AudioAPIError:
     failures = answer.of_type("QuotaFailure")
     violations = [violation for failure in failures for violation in objects(failure.get("violations"))]
-    quotas = quote(", ".join(_limit(violation) for violation in violations), answer.key) or str(answer)
+    limits = (f"{each.get('quotaId', '?')}: {each.get('quotaValue', 'limit unknown')}" for each in violations)
+    quotas = quote(", ".join(limits), answer.key) or str(answer)
     if _ZERO_LIMIT.search(answer.message) or any(violation.get("quotaValue") == "0" for violation in violations):
         return TTSQuotaError(
             f"this key's plan has no quota for the model; use another model or plan ({quotas})",
@@ -264,10 +261,6 @@ def _calls_per_minute(violation: Mapping[str, Any]) -> int | None:
     value = str(violation.get("quotaValue"))
     counts_calls = "RequestsPerMinute" in str(violation.get("quotaId"))
     return int(value) if counts_calls and re.fullmatch("[1-9][0-9]{0,8}", value) else None
-
-
-def _limit(violation: Mapping[str, Any]) -> str:
-    return f"{violation.get('quotaId', '?')}: {violation.get('quotaValue', 'limit unknown')}"
 
 
 def _is_daily(violation: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """What the SDK is given of a reply: only what is read of it, well-formed and small, whatever the server sent.
 
 The SDK makes objects of a whole reply, on the event loop: a million empty candidates would hold it up for a minute, and
-one number that is none would lose the sound beside it.
+one count that is not a number would lose the sound beside it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST_LISTS = 150_000
 _MOST_ERROR_OBJECTS = 2_000
 # Google's have some kilobytes, the pages of gateways not much more.
 MOST_ERROR_BYTES = 2**16
-# Ten times the largest context; a count above is none.
+# Ten times the largest context; a larger count is a mistake of the server.
 _MOST_TOKENS = 10_000_000
 _NO_COUNT = -1
 _MOST_DETAILS = 100
@@ -123,7 +123,7 @@ def _int(digits: str) -> int:
 
 
 def _first(candidates: Any) -> dict[str, Any] | None:
-    """The first candidate; ``None``: there is none."""
+    """The first candidate; ``None`` when the reply has no candidate."""
     if not candidates:
         return None
     if isinstance(candidates, list) and isinstance(candidates[0], dict):
@@ -145,7 +145,8 @@ def _runs(candidate: dict[str, Any] | None, large: Mapping[bytes, bytes]) -> Ite
         data = blob.get("data") if isinstance(blob, dict) else None
         if not (isinstance(blob, dict) and isinstance(data, str) and data):
             continue
-        sound = _decoded(data)
+        data = data.translate(_URL_SAFE) if "-" in data or "_" in data else data
+        sound = binascii.a2b_base64(data + "=" * (-len(data) % 4), strict_mode=True)
         sound = large.get(sound, sound)
         mime = _word(blob, "mimeType") or ""
         if run and (mime != kind or sound.startswith(b"RIFF")):
@@ -169,11 +170,6 @@ def _is_odd(document: dict[str, Any], candidate: dict[str, Any]) -> bool:
         or not isinstance(candidate.get("finishReason"), str | None)
         or any(part is None for part in (parts or ()))
     )
-
-
-def _decoded(data: str) -> bytes:
-    data = data.translate(_URL_SAFE) if "-" in data or "_" in data else data
-    return binascii.a2b_base64(data + "=" * (-len(data) % 4), strict_mode=True)
 
 
 def _reply(document: dict[str, Any], candidate: dict[str, Any] | None, sounds: dict[bytes, str]) -> dict[str, Any]:

@@ -52,7 +52,11 @@ def check_length(utterance: Utterance, max_input_tokens: int | None) -> None:
     text, style = utterance.text, "".join(turn.style or "" for turn in utterance.turns)
     if _MOST_TOKENS_PER_CHAR * (len(text) + len(style)) <= min(limit, spec.output_tokens):
         return
-    tokens, audio_tokens = _input_tokens(text + style), _least_audio_tokens(text)
+    # Estimates: four characters a token in English, two in other alphabets. The API has the last word.
+    plain = len((text + style).encode("ascii", "ignore"))
+    tokens = plain // 4 + (len(text + style) - plain) // 2
+    # At 25 tokens a second; no voice speaks more than 25 letters, or 8 East Asian characters, a second.
+    audio_tokens = sum(3 if east_asian_width(char) in "WF" else 1 for char in text if char.isalnum())
     if tokens <= limit and audio_tokens <= spec.output_tokens:
         return
     size = f"about {tokens:,} tokens" if tokens > limit else f"more than {audio_tokens // 25:,} seconds of speech"
@@ -61,14 +65,3 @@ def check_length(utterance: Utterance, max_input_tokens: int | None) -> None:
         f"the text is {size}, and one call takes {most}: split it at ends of sentences into shorter requests",
         code=ErrorCode.TEXT_TOO_LONG,
     )
-
-
-def _input_tokens(text: str) -> int:
-    """An estimate: four characters a token in English, two in other alphabets. The API has the last word."""
-    plain = len(text.encode("ascii", "ignore"))
-    return plain // 4 + (len(text) - plain) // 2
-
-
-def _least_audio_tokens(text: str) -> int:
-    """At 25 tokens a second; no voice speaks more than 25 letters, or 8 East Asian characters, a second."""
-    return sum(3 if east_asian_width(char) in "WF" else 1 for char in text if char.isalnum())

@@ -25,7 +25,7 @@ _COPYRIGHT = "generated content was filtered"
 
 # 10 s, whose conversion takes up to 20 ms.
 _MUCH_BYTES = 480_000
-# A count of tokens above is none: ten times the largest context.
+# Ten times the largest context; a larger count is a mistake of the server.
 _MOST_TOKENS = 10_000_000
 
 # What a server may put into our texts and logs.
@@ -101,7 +101,8 @@ class IncomingReply:
         # Usage is a running total.
         usage = _read_usage(reply)
         self._usage = self._usage if usage is None else usage
-        self._model = _spoken_model(reply) or self._model
+        name = _name(getattr(reply, "model_version", None)) or ""
+        self._model = _identifier(name.removeprefix("models/")) or self._model
         self._blocked = _name(getattr(getattr(reply, "prompt_feedback", None), "block_reason", None)) or self._blocked
         candidate = next(iter(getattr(reply, "candidates", None) or ()), None)
         if candidate is None:
@@ -222,11 +223,6 @@ def _finish_reason(candidate: Any) -> str | None:
     if name is None:
         return None if reason is None else "STOP"
     return _identifier(name) or "UNKNOWN"
-
-
-def _spoken_model(reply: Any) -> str | None:
-    name = _name(getattr(reply, "model_version", None)) or ""
-    return _identifier(name.removeprefix("models/"))
 
 
 def _reroute_warnings(asked: str, spoken: str) -> Iterator[str]:

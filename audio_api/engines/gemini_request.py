@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,23 +98,15 @@ def _verbatim_part(turn: Turn, is_dialogue: bool) -> dict[str, Any]:
 
 def _prompt(utterance: Utterance, is_dialogue: bool) -> str:
     preamble = _DIALOGUE_PREAMBLE.format(*speakers_of(utterance)) if is_dialogue else _PREAMBLE
-    lines = [preamble, f"Language: {_language_name(utterance.language)}.", *_style_lines(utterance, is_dialogue)]
+    try:
+        language = Language(utterance.language).display_name
+    except ValueError:
+        language = utterance.language
+    styles = {(turn.speaker if is_dialogue else None): style_words(turn) for turn in utterance.turns}
+    asked = [f"Style{f' of {speaker}' if speaker else ''}: {style}." for speaker, style in styles.items() if style]
+    lines = [preamble, f"Language: {language}.", *asked]
     said = [f"{turn.speaker}: {turn.text}" if is_dialogue else turn.text for turn in utterance.turns]
     return "\n".join(lines) + _DELIMITER + "\n".join(said)
-
-
-def _language_name(code: str) -> str:
-    try:
-        return Language(code).display_name
-    except ValueError:
-        return code
-
-
-def _style_lines(utterance: Utterance, is_dialogue: bool) -> Iterator[str]:
-    styles = {(turn.speaker if is_dialogue else None): style_words(turn) for turn in utterance.turns}
-    for speaker, style in styles.items():
-        if style:
-            yield f"Style of {speaker}: {style}." if speaker else f"Style: {style}."
 
 
 def _voices(utterance: Utterance, is_dialogue: bool) -> dict[str, Any]:

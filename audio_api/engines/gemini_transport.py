@@ -88,7 +88,7 @@ class _Lanes:
 
 
 class _SpeechTransport(httpx2.AsyncBaseTransport):
-    """Decodes replies, and gives up on one that is larger than any speech; reads each to its end, but for streams."""
+    """Decodes replies, each read to its end unless it is a stream; gives up on one that is larger than any speech."""
 
     def __init__(self, lanes: _Lanes) -> None:
         self._lanes = lanes
@@ -289,7 +289,7 @@ def _certificates() -> ssl.SSLContext:
     """Those of the system, or of SSL_CERT_FILE, or of SSL_CERT_DIR.
 
     Raises:
-        ConfigurationError: There are none where the variable points to.
+        ConfigurationError: The variable points to no certificates.
     """
     name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
     path = os.environ.get(name, "")

@@ -66,7 +66,7 @@ def _require_extra() -> None:
 
 
 def _python() -> str:
-    """The program that runs Python; this one, but for a server that embeds Python, in whose environment it is.
+    """The program that runs Python: this one, or that of the environment where a server embeds Python.
 
     Raises:
         ConfigurationError: This process is a frozen program, which would start itself.
@@ -117,7 +117,7 @@ class _Child:
         self._process.poll()  # which finds that it is no child of this one
 
     def exchange(self, request: bytes, hear: Callable[[bytes], object]) -> list[list[WordSpan]]:
-        """Send a request, hand the sound on block by block until all was spoken, and return the readings of each turn.
+        """Send a request, pass the sound to a listener block by block, and return the readings of each turn.
 
         Raises:
             OSError, EOFError: The process died.

@@ -52,7 +52,7 @@ class ModelSpec:
         output_tokens: The most audio tokens one call returns.
         prices: In order of their day; empty when unknown.
         shutdown: The announced last day; ``None`` when none is announced.
-        successor: The model that takes over; ``None`` when there is none.
+        successor: The model that takes over; ``None`` when no model does.
     """
 
     family: Family

@@ -60,7 +60,7 @@ def parse_store_url(value: str) -> StoreURL:
         value: Such as ``s3://bucket/prefix``, ``gs://bucket``, ``az://container/prefix`` or ``file:///folder``.
 
     Raises:
-        ValueError: It is none. The text does not repeat the URL, which may hold a password.
+        ValueError: It is no such URL. The text does not repeat the URL, which may hold a password.
     """
     url = _URL.fullmatch(value.strip())
     if not url:

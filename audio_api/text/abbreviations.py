@@ -61,11 +61,9 @@ def ends_abbreviation(text: str, stop: int, following: str) -> bool:
     *_, before, word = ["", *text[max(0, stop - _LONGEST) : stop].split()]
     if _is_abbreviation(word, following.isdecimal()):
         return True
-    return _is_doubled(word.lstrip(_OPENING)) and not before[-1:].isdecimal()
-
-
-def _is_doubled(word: str) -> bool:
-    return (word.isupper() and _DOUBLED.fullmatch(word) is not None) or word in _SMALL_DOUBLED
+    word = word.lstrip(_OPENING)
+    is_doubled = word in _SMALL_DOUBLED or (word.isupper() and _DOUBLED.fullmatch(word) is not None)
+    return is_doubled and not before[-1:].isdecimal()
 
 
 @lru_cache(4_096)

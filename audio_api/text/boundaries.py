@@ -41,7 +41,7 @@ _ATOM = re.compile(
 _CLOSING = rf"[\"'“”‘’«»‹›)\]}}」』】）》〉]{{0,8}}+(?:[ \u00a0\u202f]»(?=\s))?+{_NOTE}*+"
 _CLOSING_CJK = rf"[\"'”’»›)\]}}」』】）》〉]{{0,8}}+{_NOTE}*+"
 _OPENING = re.compile(r"[\s\"'“”‘’„«»‹(\[¿¡—–-]{0,12}")
-# White space but for what forbids a break, and the zero-width space that parts words in Khmer.
+# White space where a line may break, and the zero-width space that parts words in Khmer.
 _BREAKING = "[\\t-\\r\\x1c- \x85\u1680\u2000-\u2006\u2008-\u200b\u2028\u2029\u205f\u3000]"
 _HIRAGANA, _KATAKANA, _HAN = "\u3041-\u309f", "\u30a0-\u30ff", "\u3005\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _CJK = _HIRAGANA + _KATAKANA + _HAN
@@ -190,7 +190,7 @@ def _mask(match: re.Match[str]) -> str:
 
 
 def _with_notes(match: re.Match[str], end: str) -> str:
-    """The end of a sentence as it is, its note marks masked; all as it is where that end is none."""
+    """The end of a sentence with its note marks masked; where no sentence ends, everything is unchanged."""
     text, notes = match.string, match["notes"]
     following = text[match.end() : match.end() + 3].lstrip()[:1]
     # "3.1" is a number, "No.1" and "v.2" are names.

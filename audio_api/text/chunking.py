@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, chain, islice, pairwise
 from typing import Literal, NamedTuple
 
 from audio_api.text.boundaries import Boundaries, Cut, Kind
@@ -88,12 +88,7 @@ def split_sentences(text: str) -> Iterator[str]:
     A sentence is never blank, unless the text is. Doubtful ends, as in "the U.S. He", do not count.
     """
     ends = Boundaries(text).sentences()
-    return (text[start:end] for start, end in pairwise(_from_zero(ends)))
-
-
-def _from_zero(ends: Iterable[int]) -> Iterator[int]:
-    yield 0
-    yield from ends
+    return (text[start:end] for start, end in pairwise(chain((0,), ends)))
 
 
 def cuts(text: str, max_chars: int, limits: Iterable[Limit], least_share: float = _LEAST_SHARE) -> Iterator[Cut]:
@@ -114,7 +109,14 @@ def cuts(text: str, max_chars: int, limits: Iterable[Limit], least_share: float 
             yield Cut(size, "word")
             return
         count = max(2, math.ceil((size - start) / max_chars), *(budget.pieces for budget in budgets))
-        cut = _cut(boundaries, start, reach, size, count, least_share)
+        target = min(reach, start + max(1, (size - start) // count))
+        least = max(1, int((target - start) * least_share))
+        # The best cut in the middle of what is allowed, else the best at all.
+        cut = (
+            boundaries.nearest(start + least, target, min(reach, size - least))
+            or boundaries.nearest(start + 1, target, reach, ("word",))
+            or boundaries.nearest_grapheme(start, target, reach)
+        )
         for budget in budgets:
             budget.spend(cut.at - start)
         yield cut
@@ -147,14 +149,3 @@ class _Budget:
         """Make a cut so many characters behind the last one."""
         self._spent = self._sums[chars - 1]
         del self._sums[:chars]
-
-
-def _cut(boundaries: Boundaries, start: int, reach: int, size: int, count: int, least_share: float) -> Cut:
-    """The best cut in the middle of what is allowed, else the best at all."""
-    target = min(reach, start + max(1, (size - start) // count))
-    least = max(1, int((target - start) * least_share))
-    return (
-        boundaries.nearest(start + least, target, min(reach, size - least))
-        or boundaries.nearest(start + 1, target, reach, ("word",))
-        or boundaries.nearest_grapheme(start, target, reach)
-    )

@@ -57,7 +57,7 @@ class SpokenTurn(NamedTuple):
 
 _INVISIBLE = "\u200b\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 _BEFORE_WORDS = re.compile(rf"\A[\s{_INVISIBLE}]*")
-# Google's own samples put this sentence before a dialogue. It addresses the model, and is none of the speakers' words.
+# Google's own samples put this sentence before a dialogue. It addresses the model; no speaker says it.
 _PREAMBLE = re.compile(
     rf"[\s{_INVISIBLE}]*(?P<sentence>(?:TTS|read(?: aloud)?) the following (?:conversation|dialogue)"
     rf"(?: between (?P<names>[^:：{BREAK}]{{1,2000}}))?(?: aloud)?{_SPACE}*[:：])",
@@ -81,7 +81,7 @@ def split_turns(text: str, speakers: Sequence[str]) -> list[SpokenTurn]:
     Brackets between name and colon, square or round, hold the turn's style and are never spoken; several are joined
     with commas. Decoration around the label goes too: Markdown, list marks, HTML tags, table cells, symbols and emoji,
     quotes, and time stamps. The words of a turn are not touched. A line that reads like the label of a known speaker
-    and is none is an error: ``Bob, laughing:``, ``Bob - laughing:``, ``Bob and Alice:``, ``[laughs] Bob:``.
+    and is not one is an error: ``Bob, laughing:``, ``Bob - laughing:``, ``Bob and Alice:``, ``[laughs] Bob:``.
 
     A line that begins like the turn of another speaker is an error, since the previous speaker would read that name
     aloud. Such a line begins with one to three words, each with a capital letter (numbers may follow: ``Speaker 3``),
@@ -178,7 +178,7 @@ def _refuse_oddities(text: FoldedText, finder: LabelFinder, labels: Sequence[Lab
         name, style = oddity.speakers[0], " ".join((oddity.manner or "calm").split())
         raise ValueError(
             f"{what}, which reads like a turn of {name}: a turn {_must_begin(speakers)}, with its style in square "
-            f"brackets between them, as in '{name} [{style}]:'; if it is none, join the line to the one before"
+            f"brackets between them, as in '{name} [{style}]:'; if it is not one, join the line to the one before"
         )
 
 
@@ -188,17 +188,15 @@ def _line_of(text: str, end: int) -> int:
 
 def _refuse_strangers(text: str, speakers: Sequence[str], known_ends: set[int]) -> None:
     for label in _NAME_LIKE.finditer(text):
-        if label.end() not in known_ends and _is_a_name(label[1].split()):
+        words = label[1].split()
+        are_capitals = not words[0][0].isdecimal() and all(map(_begins_a_name, words))
+        is_name = are_capitals and not any(word.replace(".", "").casefold() in _NO_NAME for word in words)
+        if is_name and label.end() not in known_ends:
             raise ValueError(
                 f"line {_line_of(text, label.end())} begins like a turn of {label[1]!r}, but the speakers are "
                 f"{', '.join(speakers)}: add that speaker, or join the line to the one before; a turn's style is "
                 f"written in square brackets, as in '{speakers[0]} [calm]:'"
             )
-
-
-def _is_a_name(words: Sequence[str]) -> bool:
-    capital = not words[0][0].isdecimal() and all(map(_begins_a_name, words))
-    return capital and not any(word.replace(".", "").casefold() in _NO_NAME for word in words)
 
 
 def _begins_a_name(word: str) -> bool:

@@ -39,14 +39,9 @@ def _folded(char: str) -> str:
     # Upper case first: the dotless ı and the long ſ have capitals that are plain letters.
     plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char.upper()).casefold())
     # Brackets and full stops that come with listed numbers would look like those of the text.
-    plain = "".join(
-        part for part in plain if (part.isalnum() or part.isspace() or _is_mark(part)) and not _is_accent(part)
-    )
+    kept = (part for part in plain if part.isalnum() or part.isspace() or unicodedata.category(part)[0] == "M")
+    plain = "".join(part for part in kept if not _is_accent(part))
     return plain if any(map(str.isalnum, plain)) else char
-
-
-def _is_mark(char: str) -> bool:
-    return unicodedata.category(char)[0] == "M"
 
 
 def _is_accent(char: str) -> bool:
@@ -79,7 +74,7 @@ class FoldedText:
         self._keeps_positions = all(len(fold(char)) == 1 for char in set(original))
 
     def behind(self, position: int) -> int:
-        """The index in the original behind all that stands before a folded position, but for invisible marks."""
+        """The index in the original behind what stands before a folded position; invisible marks do not count."""
         if self._keeps_positions:
             return position
         return bisect_left(self._ends, position) + 1 if position else 0

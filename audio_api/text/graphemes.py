@@ -47,7 +47,7 @@ def splits_grapheme(text: str, cut: int, start: int = 0) -> bool:
         _extends(after)
         or _reaches(before)
         or (_is_flag_letter(before) and _is_flag_letter(after) and _flag_letters(text, start, cut) % 2 == 1)
-        or (_is_hangul(before) and _is_hangul(after) and (_is_final_jamo(after) or _is_initial_jamo(before)))
+        or _is_one_syllable(before, after)
         or ("\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff")
     )
 
@@ -74,14 +74,12 @@ def _flag_letters(text: str, start: int, end: int) -> int:
     return end - first
 
 
+def _is_one_syllable(before: str, after: str) -> bool:
+    """Whether two letters of Hangul stand in one syllable: behind an initial consonant, or before what ends it."""
+    is_initial = "\u1100" <= before <= "\u115f" or "\ua960" <= before <= "\ua97f"
+    is_vowel_or_final = "\u1160" <= after <= "\u11ff" or after > "\ud7a3"
+    return _is_hangul(before) and _is_hangul(after) and (is_vowel_or_final or is_initial)
+
+
 def _is_hangul(char: str) -> bool:
     return "\u1100" <= char <= "\u11ff" or "\ua960" <= char <= "\ua97f" or "\uac00" <= char <= "\ud7ff"
-
-
-def _is_initial_jamo(char: str) -> bool:
-    return "\u1100" <= char <= "\u115f" or "\ua960" <= char <= "\ua97f"
-
-
-def _is_final_jamo(char: str) -> bool:
-    """A vowel or final consonant, which follows the rest of its syllable."""
-    return "\u1160" <= char <= "\u11ff" or char > "\ud7a3"

@@ -117,7 +117,7 @@ class Label(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Oddity:
-    """The beginning of a line that reads like a label of known speakers, and is none.
+    """The beginning of a line that reads like a label of known speakers, and is not one.
 
     Attributes:
         speakers: The known names in it, as they were given.

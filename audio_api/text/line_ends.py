@@ -43,7 +43,8 @@ def own_lines(text: str) -> Iterator[str]:
 
 def _wrapped(lines: Sequence[str]) -> list[bool]:
     """Of each line but the last, whether its end is that of wrapped prose."""
-    if _is_verse(lines):
+    are_sentences = all(_SENTENCE_END.search(line) for line in lines)
+    if are_sentences or (len(lines) > 2 and all(map(_begins_with_capital, lines))):
         return [False] * (len(lines) - 1)
     # Some editors count columns, others characters: vowel signs of Hindi are characters without a column.
     measured = zip(_without_room(lines, COLUMNS.total), _without_room(lines, len), strict=True)
@@ -64,11 +65,6 @@ def _without_room(lines: Sequence[str], measure: Callable[[str], float]) -> list
         size + _needed(following, measure) > (1 - _RAGGED) * width and (width >= _WIDE or _begins_small(following))
         for size, (_, following) in zip(sizes, pairwise(lines), strict=False)
     ]
-
-
-def _is_verse(lines: Sequence[str]) -> bool:
-    ends = [_SENTENCE_END.search(line) is not None for line in lines]
-    return all(ends) or (len(lines) > 2 and all(map(_begins_with_capital, lines)))
 
 
 def _needed(following: str, measure: Callable[[str], float]) -> float:

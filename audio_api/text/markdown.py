@@ -66,7 +66,7 @@ class MarkedBlock(NamedTuple):
 
     Attributes:
         text: Its words; empty for a rule.
-        heading: The level of a heading, 1 to 6; 0: it is none.
+        heading: The level of a heading, 1 to 6; 0: the block is no heading.
         is_rule: Whether it is a rule between two sections.
     """
 
@@ -171,10 +171,14 @@ class _Reader:
             case "footnote_reference_open":
                 self.left_out["footnotes"] += 1
                 _skip(tokens, "footnote_reference_close")
+            case "fence" | "code_block" if "code" in self._keep:
+                yield token.content
             case "fence" | "code_block":
-                yield self._kept("code", token.content)
+                self.left_out["code"] += 1
             case "html_block":
-                yield self._html(token.content)
+                # The parser reads its tags faster than the standard library's quadratic one.
+                lines = (" ".join(line.split()) for line in self._inline(token.content).split("\n"))
+                yield "\n".join(filter(None, lines))
             case "front_matter":
                 self.left_out["front matter"] = 1
 
@@ -199,12 +203,6 @@ class _Reader:
         if item.info and int(item.info) not in {0, 1, last, last + 1}:
             return f"{item.info}{item.markup} "
         self._counted[-1] = int(item.info or 0)
-        return ""
-
-    def _kept(self, kind: str, content: str) -> str:
-        if kind in self._keep:
-            return content
-        self.left_out[kind] += 1
         return ""
 
     def _table(self, tokens: Iterator[Token]) -> Iterator[str]:
@@ -243,11 +241,6 @@ class _Reader:
     def _described(self, description: str) -> str:
         self.left_out.update(() if description.strip() else ("images",))
         return description
-
-    def _html(self, content: str) -> str:
-        """The words of a block, which the parser reads faster than the standard library's quadratic one."""
-        lines = (" ".join(line.split()) for line in self._inline(content).split("\n"))
-        return "\n".join(filter(None, lines))
 
     def _tag(self, tag: str, following: Iterator[Token]) -> str:
         """What remains of one tag of HTML: a line end, nothing, or all of a sound's, such as ``<laugh>``."""

@@ -89,9 +89,9 @@ class SpokenLength:
 
     Attributes:
         least_s: With short pauses, and with everything left out that a voice may leave out.
-        short_s: As ``least_s``, but for pauses and readings that are a little shorter than usual.
+        short_s: As ``least_s``, with pauses and readings that are only a little shorter than usual.
         usual_s: What most voices take.
-        long_s: As ``most_s``, but for pauses and readings that are a little longer than usual.
+        long_s: As ``most_s``, with pauses and readings that are only a little longer than usual.
         most_s: With long pauses, amounts read in full and abbreviations letter by letter.
     """
 
@@ -137,12 +137,13 @@ def tally(text: str) -> Counter[str]:
         for kind in _kinds(char):
             found[kind] += count
     for token in short.split():
-        found["spelled"] += len(token) if _is_spelled(token) else 0
+        is_address = "://" in token or "@" in token or token.startswith("www.")
+        found["spelled"] += len(token) if is_address or (1 < len(token) <= 6 and token.isupper()) else 0
     main = max(_WRITTEN_IN & found.keys(), key=lambda script: (found[script], script), default=_LATIN)
     if main != _LATIN:
         found["foreign"] = found.pop(_LATIN, 0)
     if main not in _COSTS_S:
-        found[f"word {main}"] = sum(map(_has_letter, short.split()))
+        found[f"word {main}"] = sum(any(map(str.isalpha, token)) for token in short.split())
     return found
 
 
@@ -160,14 +161,6 @@ def _count_pauses(text: str, found: Counter[str]) -> None:
         found["comma"] += len(_COMMA.findall(line))
         for following in _SENTENCE.findall(line):
             found["fragment" if following.islower() else "sentence"] += 1
-
-
-def _is_spelled(token: str) -> bool:
-    return "://" in token or "@" in token or token.startswith("www.") or (1 < len(token) <= 6 and token.isupper())
-
-
-def _has_letter(token: str) -> bool:
-    return any(map(str.isalpha, token))
 
 
 @lru_cache(65_536)

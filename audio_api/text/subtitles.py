@@ -53,7 +53,7 @@ class Spoken:
         speaker: Who says it; ``None`` when there is only one voice.
         words: Measured words of the text, in order; those left out are placed between the others. Empty when only the
             whole was measured.
-        measured: Whether its times are: not those of a turn inside a piece of which only the whole was measured.
+        measured: Whether its own times were measured; ``False`` for a turn of a piece that was measured as a whole.
         ends_line: Whether a line or a paragraph ends with it.
     """
 
@@ -109,20 +109,25 @@ def make_cues(spans: Iterable[Spoken]) -> list[Cue]:
 
 def to_srt(cues: Iterable[Cue]) -> str:
     """Cues as a SubRip file; a speaker's name stands before the first line. Nothing marks what is estimated."""
-    return "".join(f"{number}\n{_times(cue, ',')}\n{_srt_text(cue)}\n\n" for number, cue in enumerate(cues, 1))
+    blocks = []
+    for number, cue in enumerate(cues, 1):
+        lines = (_label(speaker) + line for speaker, line in zip((cue.speaker, cue.answerer), cue.lines, strict=False))
+        # SubRip has no escapes; an invisible character keeps players from seeing markup.
+        text = _MARKUP.sub(rf"\g<0>{_WORD_JOINER}", "\n".join(lines))
+        blocks.append(f"{number}\n{_times(cue, ',')}\n{text}\n\n")
+    return "".join(blocks)
 
 
 def to_vtt(cues: Sequence[Cue]) -> str:
     """Cues as a WebVTT file; speakers are voices (``<v Name>``), and an estimated cue says so in its id."""
     note = "NOTE Cues called estimated begin or end inside a measured piece of audio.\n\n"
-    return (
-        "WEBVTT\n\n"
-        + note * any(cue.estimated for cue in cues)
-        + "".join(
-            f"{number}{' estimated' * cue.estimated}\n{_times(cue, '.')}\n{_vtt_text(cue)}\n\n"
-            for number, cue in enumerate(cues, 1)
-        )
-    )
+    blocks = ["WEBVTT\n\n", note * any(cue.estimated for cue in cues)]
+    for number, cue in enumerate(cues, 1):
+        voices = (f"<v {_escaped(_one_line(speaker))}>" if speaker else "" for speaker in (cue.speaker, cue.answerer))
+        end = "</v>" if cue.answerer else ""
+        text = "\n".join(voice + _escaped(line) + end for voice, line in zip(voices, cue.lines, strict=False))
+        blocks.append(f"{number}{' estimated' * cue.estimated}\n{_times(cue, '.')}\n{text}\n\n")
+    return "".join(blocks)
 
 
 def _times(cue: Cue, point: str) -> str:
@@ -132,18 +137,6 @@ def _times(cue: Cue, point: str) -> str:
 def _clock(seconds: float, point: str) -> str:
     whole, ms = divmod(round(seconds * 1_000), 1_000)
     return f"{whole // 3_600:02}:{whole // 60 % 60:02}:{whole % 60:02}{point}{ms:03}"
-
-
-def _srt_text(cue: Cue) -> str:
-    """SubRip has no escapes; an invisible character keeps players from seeing markup."""
-    lines = (_label(speaker) + line for speaker, line in zip((cue.speaker, cue.answerer), cue.lines, strict=False))
-    return _MARKUP.sub(rf"\g<0>{_WORD_JOINER}", "\n".join(lines))
-
-
-def _vtt_text(cue: Cue) -> str:
-    voices = (f"<v {_escaped(_one_line(speaker))}>" if speaker else "" for speaker in (cue.speaker, cue.answerer))
-    end = "</v>" if cue.answerer else ""
-    return "\n".join(voice + _escaped(line) + end for voice, line in zip(voices, cue.lines, strict=False))
 
 
 def _escaped(text: str) -> str:
@@ -232,20 +225,17 @@ class _Run:
         yield span.text
         anchors = _anchors(span)
         for (start, start_s), (end, end_s) in pairwise(anchors):
-            self._share(span.text[start:end], start_s, end_s)
+            # Each character gets its share of the time, by what it takes to say.
+            sums = list(accumulate((SECONDS[char] + _LEAST_S for char in span.text[start:end]), initial=0.0))
+            times_s = [start_s + (end_s - start_s) * done / sums[-1] for done in sums[:-1]] + [end_s]
+            self._starts_s += times_s[:-1]
+            self._ends_s += times_s[1:]
         if not span.measured:
             return
         for at, _ in (anchors[0], *anchors[1:-1:2]):
             self._measured_starts.update(offset + near for near in _beside(span.text, at, -1))
         for at, _ in (*anchors[2:-1:2], anchors[-1]):
             self._measured_ends.update(offset + near for near in _beside(span.text, at, 1))
-
-    def _share(self, text: str, start_s: float, end_s: float) -> None:
-        """Give each character its share of some time, by what it takes to say."""
-        sums = list(accumulate((SECONDS[char] + _LEAST_S for char in text), initial=0.0))
-        times_s = [start_s + (end_s - start_s) * done / sums[-1] for done in sums[:-1]] + [end_s]
-        self._starts_s += times_s[:-1]
-        self._ends_s += times_s[1:]
 
     def _groups(self) -> list[int]:
         """The ends of sentences and lines, the very short sentences of a line taken together."""
@@ -266,18 +256,16 @@ class _Run:
         """One cue, or as many as the text needs."""
         cue = self._cue(start, end)
         text = self._text[start:end]
-        pieces = [] if self._reads_well(cue) else list(self._pieces(text, start))
+        rooms = (self._first_columns, LINE_COLUMNS)
+        fits = all(COLUMNS.total(line) <= room for line, room in zip(cue.lines, rooms, strict=False))
+        reads_well = fits and cue.end_s - cue.start_s <= LONGEST_S + _TOLERANCE_S
+        pieces = [] if reads_well else list(self._pieces(text, start))
         if len(pieces) < 2:
             yield cue
             return
         for first, last in pairwise([0, *pieces]):
             if text[first:last].strip():
                 yield from self._fitted(start + first, start + last)
-
-    def _reads_well(self, cue: Cue) -> bool:
-        rooms = (self._first_columns, LINE_COLUMNS)
-        fits = all(COLUMNS.total(line) <= room for line, room in zip(cue.lines, rooms, strict=False))
-        return fits and cue.end_s - cue.start_s <= LONGEST_S + _TOLERANCE_S
 
     def _pieces(self, text: str, start: int) -> Iterator[int]:
         """Where to cut a text that makes no single cue."""
