@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # They hide the actor, or belong to another century.
-WORDS = re.compile(r"\b(?:nobody|somebody|anybody|whoever|anew|shall|hand(?:s|ed|ing)?(?: \w+){0,2}[ _]on)\b", re.IGNORECASE)
+WORDS = re.compile(
+    r"\b(?:nobody|somebody|anybody|whoever|anew|shall|hand(?:s|ed|ing)?(?: \w+){0,2}[ _]on)\b", re.IGNORECASE
+)
 FOLDERS = ("audio_api", "tests", "benchmarks", "examples")
 PAGES = [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks/README.md"]
 SOURCES = sorted(
