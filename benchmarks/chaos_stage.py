@@ -267,7 +267,7 @@ class Stage:
     async def dead_letters(self) -> dict[str, str]:
         """The reason of every dead letter."""
         ids = [each.decode() for each in await self._client.zrange(f"{self.key}:dead", 0, -1)]
-        return {job_id: ((await self.field(job_id, "reason")) or b"").decode() for job_id in ids}
+        return {job_id: ((await self.field(job_id, "reason")) or b"").decode(errors="replace") for job_id in ids}
 
     async def ended(self) -> int:
         """How many jobs are in a final state."""

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from redis import Redis
 
 from audio_api.errors import QueueFullError, QueueServiceError
-from audio_api.queues import redis_queue
+from audio_api.queues import lua
 from audio_api.queues.base import FAIR_TURN, MAX_DELIVERIES, Job, Lease, QueueBackend
 from audio_api.queues.memory import MemoryBackend
 from audio_api.queues.redis_queue import RedisBackend
@@ -348,6 +348,6 @@ def test_the_queue_in_memory_does_what_the_model_does() -> None:
 
 def test_the_queue_in_redis_does_what_the_model_does(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same, on a real server with virtual time."""
-    monkeypatch.setattr(redis_queue, "CLOCK", "local now = tonumber(redis.call('GET', KEYS[1] .. ':clock'))\n")
+    monkeypatch.setattr(lua, "CLOCK", "local now = tonumber(redis.call('GET', KEYS[1] .. ':clock'))\n")
     monkeypatch.setattr(QueueMachine, "redis_url", redis_url)
     run_state_machine_as_test(QueueMachine, settings=settings(LIMITS, max_examples=60))

@@ -15,7 +15,8 @@ from redis_server import RedisServer
 from audio_api.errors import QueueFullError, QueueServiceError
 from audio_api.queues.base import Job, JobState
 from audio_api.queues.limits import Rates
-from audio_api.queues.redis_queue import LUA, RedisBackend
+from audio_api.queues.lua import TEXTS
+from audio_api.queues.redis_queue import RedisBackend
 
 PAYLOAD = b'{"v":1}'
 
@@ -344,11 +345,11 @@ async def test_jobs_of_a_queue_of_streams_come_over(queue: RedisBackend, admin: 
     assert left <= {"meta", "wake", "job", "reply"}
 
 
-@pytest.mark.parametrize("file", LUA)
+@pytest.mark.parametrize("file", TEXTS)
 async def test_each_file_of_lua_is_valid_by_itself(file: str, admin: Any) -> None:
     """An editor checks it as it stands; the server's own compiler says so."""
-    assert await admin.eval("local _, why = loadstring(ARGV[1]) return why or 'valid'", 0, LUA[file]) == b"valid"
-    assert len(LUA[file].splitlines()) <= 400
+    assert await admin.eval("local _, why = loadstring(ARGV[1]) return why or 'valid'", 0, TEXTS[file]) == b"valid"
+    assert len(TEXTS[file].splitlines()) <= 400
 
 
 ODD = (b"$-1\r\n", b":7\r\n", b"*0\r\n", b"+OK\r\n", b"$3\r\nodd\r\n", b"*2\r\n:1\r\n*1\r\n$-1\r\n", b"*-1\r\n")

@@ -558,7 +558,10 @@ async def test_a_foreign_name_is_put_aside(shared: RedisServer, connect: Connect
         assert (letter.job_id, letter.reason) == ("unknown", "it was damaged in Redis: its payload is gone")
     else:
         assert letter.job_id.startswith("foreign-")
+        assert letter.reason.startswith("the name ")
         assert letter.reason.endswith(" is no job of this queue")
+        assert letter.reason.isprintable()
+        assert "\ufffd" not in letter.reason
         assert letter.payload == FOREIGN[kind][:10_000]
     assert not await queue.retry_dead(letter.job_id)
     assert (await queue.stats()).dead == 1

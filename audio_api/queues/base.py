@@ -54,33 +54,21 @@ class JobState(StrEnum):
 
 
 def check_id(value: str) -> str:
-    """Return an id of a job or a batch, or refuse it: ids become parts of key names.
-
-    Raises:
-        QueueServiceError: It is not 1 to 64 letters, digits, ``_`` or ``-``.
-    """
+    """Return an id of a job or a batch, or raise ``QueueServiceError``: ids become parts of key names."""
     if not re.fullmatch(ID_PATTERN, value):
         raise QueueServiceError(f"the id {value[:80]!r} must be 1 to 64 letters, digits, '_' or '-'")
     return value
 
 
 def check_size(content: bytes, what: str, most_bytes: int = MAX_PAYLOAD_BYTES) -> bytes:
-    """Return the content, or refuse it.
-
-    Raises:
-        QueueServiceError: It is larger than ``most_bytes``; the text says so, and never shows the content.
-    """
+    """Return the content, or raise ``QueueServiceError``: it is larger than ``most_bytes``. The text never shows it."""
     if len(content) > most_bytes:
         raise QueueServiceError(f"the {what} has {len(content):,} bytes; {most_bytes:,} are allowed")
     return content
 
 
 def check_jobs(jobs: Sequence[Job], batch_id: str | None) -> None:
-    """Refuse jobs that cannot be enqueued together.
-
-    Raises:
-        QueueServiceError: There are none, two have the same id, or the batch's id is not one.
-    """
+    """Raise ``QueueServiceError`` when there are no jobs, two have the same id, or the batch's id is not one."""
     if not jobs:
         raise QueueServiceError("there are no jobs to enqueue; pass at least one")
     if len({job.id for job in jobs}) < len(jobs):
@@ -89,16 +77,9 @@ def check_jobs(jobs: Sequence[Job], batch_id: str | None) -> None:
         check_id(batch_id)
 
 
-def job_conflict(job_id: str) -> QueueServiceError:
-    """The error for a job's id that is taken."""
-    text = f"job {job_id} is known with another payload or in another batch; choose another id"
-    return QueueServiceError(text, code=ErrorCode.TASK_CONFLICT)
-
-
-def batch_conflict(batch_id: str | None) -> QueueServiceError:
-    """The error for a batch's id that is taken."""
-    text = f"batch {batch_id} is known with other jobs; choose another id"
-    return QueueServiceError(text, code=ErrorCode.TASK_CONFLICT)
+def conflict(what: str) -> QueueServiceError:
+    """The error for an id that is taken, such as ``"job 7 is known with another payload"``."""
+    return QueueServiceError(f"{what}; choose another id", code=ErrorCode.TASK_CONFLICT)
 
 
 def full(waiting: int, new: int, max_size: int | None) -> QueueFullError:
@@ -107,11 +88,7 @@ def full(waiting: int, new: int, max_size: int | None) -> QueueFullError:
 
 
 def encode_progress(progress: Mapping[str, Any]) -> bytes:
-    """A progress note as JSON.
-
-    Raises:
-        QueueServiceError: It is larger than ``MAX_PROGRESS_BYTES``.
-    """
+    """A progress note as JSON; raises ``QueueServiceError`` when it is larger than ``MAX_PROGRESS_BYTES``."""
     return check_size(json.dumps(progress).encode(), "progress note", MAX_PROGRESS_BYTES)
 
 
@@ -164,8 +141,7 @@ class Lease:
 
     Attributes:
         job_id: The job.
-        payload: As enqueued.
-        priority: As enqueued.
+        payload, priority: As enqueued.
         batch_id: The batch it belongs to; ``None``: it stands alone.
         token: The fencing token. Each lease's is higher than every earlier one's in this queue; the holder of an
             older one can change nothing any more.
@@ -223,10 +199,8 @@ class BatchStatus:
     Attributes:
         batch_id: The batch.
         total: Jobs in it.
-        succeeded: Jobs finished with success.
-        failed: Jobs finished without success.
-        cancelled: Jobs cancelled.
-        dead: Jobs among the dead letters.
+        succeeded, failed: Jobs finished with success, and without.
+        cancelled, dead: Jobs cancelled, and among the dead letters.
         started: Whether any job of it was ever handed out.
     """
 
@@ -256,11 +230,8 @@ class QueueStats:
     Attributes:
         waiting: Jobs that could be handed out now, by priority; priorities without any are left out.
         delayed: Jobs that wait for their time.
-        leased: Jobs handed out and not finished.
-        dead: Dead letters.
-        succeeded: Jobs finished with success since the queue exists.
-        failed: Jobs finished without success since the queue exists.
-        cancelled: Jobs cancelled since the queue exists.
+        leased, dead: Jobs handed out and not finished; dead letters.
+        succeeded, failed, cancelled: Jobs that ended so since the queue exists.
         oldest_age_s: Seconds since the job that has been in the queue longest, of those at the head of their priority,
             was accepted; ``None``: nothing waits.
     """

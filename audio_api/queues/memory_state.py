@@ -26,9 +26,8 @@ from audio_api.queues.base import (
     JobStatus,
     Lease,
     QueueStats,
-    batch_conflict,
+    conflict,
     full,
-    job_conflict,
 )
 from audio_api.queues.limits import MemoryLimits
 
@@ -73,19 +72,9 @@ class Entry:
         return None if self.progress is None else json.loads(self.progress)
 
     def status(self) -> JobStatus:
-        return JobStatus(
-            job_id=self.job.id,
-            state=self.state,
-            priority=self.job.priority,
-            batch_id=self.batch_id,
-            deliveries=self.deliveries,
-            enqueued_at=self.enqueued_at,
-            started_at=self.started_at,
-            finished_at=self.finished_at,
-            result=self.result,
-            progress=self.noted(),
-            reason=self.reason,
-        )
+        who = (self.job.id, self.state, self.job.priority, self.batch_id, self.deliveries)
+        times = (self.enqueued_at, self.started_at, self.finished_at)
+        return JobStatus(*who, *times, self.result, self.noted(), self.reason)
 
     def letter(self) -> DeadLetter:
         reason, buried_at = self.reason or "", self.finished_at or 0.0
@@ -143,11 +132,11 @@ class MemoryState:
         self.forget_expired()
         batch = self._batches.get(batch_id or "")
         if batch and batch.job_ids != [job.id for job in jobs]:
-            raise batch_conflict(batch_id)
+            raise conflict(f"batch {batch_id} is known with other jobs")
         for job in jobs:
             known = self._entries.get(job.id)
             if known and (known.job.payload != job.payload or known.batch_id != batch_id):
-                raise job_conflict(job.id)
+                raise conflict(f"job {job.id} is known with another payload or in another batch")
         fresh = [job for job in jobs if job.id not in self._entries]
         waiting = len(self.delayed) + sum(map(len, self._lines.values()))
         if max_size is not None and fresh and waiting + len(fresh) > max_size:
@@ -217,16 +206,8 @@ class MemoryState:
         self.leased[entry.job.id] = entry
         if batch := self._batches.get(entry.batch_id or ""):
             batch.started = True
-        return Lease(
-            job_id=entry.job.id,
-            payload=entry.job.payload,
-            priority=entry.job.priority,
-            batch_id=entry.batch_id,
-            token=entry.token,
-            deliveries=entry.deliveries,
-            lease_s=lease_s,
-            progress=entry.noted(),
-        )
+        who = (entry.job.id, entry.job.payload, entry.job.priority, entry.batch_id)
+        return Lease(*who, entry.token, entry.deliveries, lease_s, entry.noted())
 
     def due_in_s(self) -> float:
         """Seconds until a job may appear by itself; infinity when none will."""

@@ -8,13 +8,13 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
-from hashlib import sha1
 from math import inf
 from typing import Any, TypeVar
 
 from audio_api.errors import ConfigurationError, QueueClosedError, QueueServiceError, QueueUnavailableError
 from audio_api.queues.base import heard
 from audio_api.queues.failover import Failover
+from audio_api.queues.lua import Script
 
 _logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -36,31 +36,19 @@ _WAITING_CONNECTIONS = 2
 # A person who asks whether the server is there can wait longer than a job.
 _PING_LIMIT_S = 5.0
 
-# What Redis says first in an error that passes by itself.
+# Errors that pass by themselves: what Redis says first, or the class for which redis-py takes and strips that word.
 _PASSING = {
-    "OOM": "is out of memory (maxmemory)",
-    "READONLY": "is a read-only replica",
-    "LOADING": "is still loading its data",
+    "OOM|OutOfMemoryError": "is out of memory (maxmemory)",
+    "READONLY|ReadOnlyError": "is a read-only replica",
+    "LOADING|BusyLoadingError": "is still loading its data",
     "MISCONF": "cannot save its data",
-    "MASTERDOWN": "is a replica without its master",
+    "MASTERDOWN|MasterDownError": "is a replica without its master",
     "NOREPLICAS": "misses replicas",
     "BUSY": "is busy with a script",
-    "CLUSTERDOWN": "is a cluster that is down",
-    "TRYAGAIN": "moves its data",
+    "CLUSTERDOWN|ClusterDownError": "is a cluster that is down",
+    "TRYAGAIN|TryAgainError|AskError|MovedError": "moves its data",
     "UNBLOCKED": "became a replica",
 }
-# redis-py takes some of these words for a class and strips them.
-_WORD_OF_CLASS = {
-    "OutOfMemoryError": "OOM",
-    "ReadOnlyError": "READONLY",
-    "BusyLoadingError": "LOADING",
-    "MasterDownError": "MASTERDOWN",
-    "ClusterDownError": "CLUSTERDOWN",
-    "TryAgainError": "TRYAGAIN",
-    "AskError": "TRYAGAIN",
-    "MovedError": "TRYAGAIN",
-}
-_PASSING_WORD = re.compile(rf"\b({'|'.join(_PASSING)})\b")
 
 
 @cache
@@ -99,20 +87,13 @@ def _ours(error: Exception, where: str) -> QueueServiceError | ConfigurationErro
         return ConfigurationError(
             f"the Redis server at {where} has no database of REDIS_URL's number: most have 0 to 15, a cluster only 0"
         )
-    word = _PASSING_WORD.search(_WORD_OF_CLASS.get(type(error).__name__) or str(error))
-    if word:
-        return QueueUnavailableError(f"the Redis server at {where} {_PASSING[word[0]]}")
+    said = f"{type(error).__name__} {error}"
+    for words, meaning in _PASSING.items():
+        if re.search(rf"\b({words})\b", said):
+            return QueueUnavailableError(f"the Redis server at {where} {meaning}")
     if isinstance(error, exceptions.ResponseError):
         return QueueServiceError(f"the Redis server at {where} refuses a step of the queue: {str(error)[:200]}")
     return QueueUnavailableError(f"the Redis server at {where} does not answer ({type(error).__name__})")
-
-
-class Script:
-    """A Lua script; a server that has run it before knows it by its digest."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 class RedisConnection:

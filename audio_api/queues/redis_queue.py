@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import pkgutil
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,10 +20,7 @@ from weakref import WeakValueDictionary
 from audio_api.errors import ConfigurationError, QueueServiceError, QueueUnavailableError
 from audio_api.queues.base import (
     DEFAULT_RESULT_TTL_S,
-    FAIR_TURN,
     HOSTS_WINDOW_S,
-    MAX_DELIVERIES,
-    NEVER_FINISHED,
     BatchStatus,
     DeadLetter,
     Job,
@@ -34,31 +30,24 @@ from audio_api.queues.base import (
     QueueBackend,
     QueueStats,
     backoff,
-    batch_conflict,
     check_id,
     check_jobs,
     check_size,
+    conflict,
     encode_progress,
     full,
-    job_conflict,
 )
 from audio_api.queues.limits import CallLimits, RedisLimits
-from audio_api.queues.redis_connection import ANSWER_LIMIT_S, RedisConnection, Script, answer_limit_s, as_text
+from audio_api.queues.lua import scripts
+from audio_api.queues.redis_connection import ANSWER_LIMIT_S, RedisConnection, answer_limit_s, as_text
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-CLOCK = "local time = redis.call('TIME')\nlocal now = time[1] * 1000 + math.floor(time[2] / 1000)"
-_NUMBERS = f"local MAX_DELIVERIES, FAIR_TURN, NEVER_FINISHED = {MAX_DELIVERIES}, {FAIR_TURN}, '{NEVER_FINISHED}'"
-_FILES = ("enqueue.lua", "lease.lua", "finish.lua", "look.lua", "limits.lua")
-LUA = {name: (pkgutil.get_data(__name__, f"lua/{name}") or b"").decode() for name in ("queue.lua", *_FILES)}
-"""The text of each file; read once, at the import."""
 # Longest blocking read. Shorter than any timeout of a proxy in between, and still a third of a command per second.
 _LONGEST_BLOCK_S = 4.0
 # A step with so many jobs holds the server for some 20 ms.
 _MOST_IN_A_STEP, _BYTES_IN_A_STEP = 200, 1_000_000
-# A function of Lua takes some thousand arguments at most; steps with more read them themselves.
-_MOST_UNPACKED = 20
 # How often a handle looks after a queue whose keys do not fit together.
 _HEAL_EVERY_S = 10.0
 
@@ -91,7 +80,7 @@ class RedisBackend(QueueBackend):
     ) -> None:
         self._server = RedisConnection(url, pool_size)
         self._key = f"audio_api:{{{check_id(queue)}}}"
-        self._scripts = _scripts(queue)
+        self._scripts = scripts(queue)
         self._limits = RedisLimits(self._run_limit)
         self._max_size = max_size
         self._ttl_ms = _ms(result_ttl_s)
@@ -133,9 +122,9 @@ class RedisBackend(QueueBackend):
             if answer == "full":
                 raise full(int(details[0]), int(details[1]), self._max_size)
             if answer == "batch":
-                raise batch_conflict(batch_id)
+                raise conflict(f"batch {batch_id} is known with other jobs")
             if answer == "job":
-                raise job_conflict(as_text(details[0]))
+                raise conflict(f"job {as_text(details[0])} is known with another payload or in another batch")
             if answer == "gone":
                 raise QueueUnavailableError("the queue lost jobs that were being handed over; hand them over again")
             before += len(some)
@@ -327,19 +316,6 @@ def _names(answer: Any) -> set[str]:
     return {as_text(name) for name in answer}
 
 
-def _scripts(queue: str) -> dict[str, Script]:
-    """The script of each step.
-
-    It names its queue: a server that has restarted knows no scripts any more, and every queue's workers must notice.
-    """
-    head = f"-- {queue}\n{CLOCK}\n{_NUMBERS}\n{LUA['queue.lua']}"
-    return {
-        step: Script(f"{head}\n{LUA[file]}\nreturn steps.{step}(unpack(ARGV, 1, math.min(#ARGV, {_MOST_UNPACKED})))")
-        for file in _FILES
-        for step in re.findall(r"^function steps\.(\w+)", LUA[file], re.MULTILINE)
-    }
-
-
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
@@ -399,16 +375,8 @@ def _note(value: bytes | None) -> Mapping[str, Any] | None:
 
 def _lease(values: Sequence[Any], lease_s: float) -> Lease:
     job_id, payload, priority, batch_id, token, deliveries, progress = values
-    return Lease(
-        job_id=as_text(job_id),
-        payload=bytes(payload),
-        priority=int(priority),
-        batch_id=_text(batch_id),
-        token=int(token),
-        deliveries=int(deliveries),
-        lease_s=lease_s,
-        progress=_note(progress),
-    )
+    who = (as_text(job_id), bytes(payload), int(priority), _text(batch_id))
+    return Lease(*who, int(token), int(deliveries), lease_s, _note(progress))
 
 
 def _statuses(answer: Any) -> list[JobStatus]:
@@ -417,19 +385,9 @@ def _statuses(answer: Any) -> list[JobStatus]:
 
 def _status(job_id: bytes, values: Sequence[Any]) -> JobStatus:
     state, priority, batch_id, deliveries, enqueued, started, finished, result, progress, reason = values
-    return JobStatus(
-        job_id=as_text(job_id),
-        state=JobState(as_text(state)),
-        priority=_whole(priority),
-        batch_id=_text(batch_id),
-        deliveries=_whole(deliveries),
-        enqueued_at=_whole(enqueued) / 1000,
-        started_at=_seconds(started),
-        finished_at=_seconds(finished),
-        result=result,
-        progress=_note(progress),
-        reason=_text(reason),
-    )
+    who = (as_text(job_id), JobState(as_text(state)), _whole(priority), _text(batch_id), _whole(deliveries))
+    times = (_whole(enqueued) / 1000, _seconds(started), _seconds(finished))
+    return JobStatus(*who, *times, result, _note(progress), _text(reason))
 
 
 def _batch_status(batch_id: str, answer: Any) -> BatchStatus | None:
@@ -455,16 +413,9 @@ def _stats(answer: Any) -> QueueStats:
 
 
 def _dead_letters(answer: Any) -> list[DeadLetter]:
-    return [_dead_letter(*each) for each in answer]
-
-
-def _dead_letter(job_id: bytes, values: Sequence[Any]) -> DeadLetter:
-    payload, reason, deliveries, batch_id, buried = values
-    return DeadLetter(
-        job_id=as_text(job_id),
-        payload=payload or b"",
-        reason=_text(reason) or "it is not known why",
-        deliveries=_whole(deliveries),
-        batch_id=_text(batch_id),
-        buried_at=_whole(buried) / 1000,
-    )
+    letters = []
+    for job_id, (payload, reason, deliveries, batch_id, buried) in answer:
+        why = _text(reason) or "it is not known why"
+        who = (as_text(job_id), payload or b"", why)
+        letters.append(DeadLetter(*who, _whole(deliveries), _text(batch_id), _whole(buried) / 1000))
+    return letters

@@ -262,7 +262,7 @@ class WorkerService:
             await self._run_alone(stop)
 
     async def _run_alone(self, stop: asyncio.Task[bool]) -> None:
-        """Take one task while this process does nothing else.
+        """Take suspected tasks, one after the other, while this process does nothing else.
 
         A task that was lost may have killed its process, or have been next to one that did. If it kills this one, too,
         no other task is lost.
@@ -270,10 +270,12 @@ class WorkerService:
         if not await self._or_stop(self._in_hand.alone.acquire(), stop):
             return
         try:
-            if await self._or_stop(self._in_hand.empty.wait(), stop):
-                for lease in await self._queue.backend.lease(1, self._settings().lease_time):
+            suspected = True
+            while suspected and await self._or_stop(self._in_hand.empty.wait(), stop) and await self._can_write():
+                leases = await self._queue.backend.lease(1, self._settings().lease_time)
+                for lease in leases:
                     self._begin(lease)
-                await self._or_stop(self._in_hand.empty.wait(), stop)
+                suspected = any(lease.deliveries > 1 for lease in leases)
         finally:
             self._in_hand.alone.release()
 

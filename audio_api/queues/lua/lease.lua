@@ -3,9 +3,11 @@
 -- The next job: one that was handed back, else the first of the highest priority. While several priorities wait, every
 -- FAIR_TURN-th job is the oldest of them all.
 local function next_in_line()
-  local first, last = call('ZRANGE', wait, 0, 0, 'WITHSCORES'), call('ZRANGE', wait, -1, -1, 'WITHSCORES')
+  local first = call('ZRANGE', wait, 0, 0, 'WITHSCORES')
   local band = first[1] and math.floor(first[2] / BAND)
-  if not band or band < 1 or band == math.floor(last[2] / BAND) then return first[1] end
+  if not band or band < 1 or band == math.floor(call('ZRANGE', wait, -1, -1, 'WITHSCORES')[2] / BAND) then
+    return first[1]
+  end
   if call('HINCRBY', meta, 'turns', 1) % FAIR_TURN > 0 then return first[1] end
   local oldest
   for _, head in ipairs(heads()) do
@@ -72,24 +74,27 @@ end
 
 -- Answers 'expired' while leases have run out, until it is asked to reclaim them: a call that a frozen server finds
 -- after its thaw must not take the jobs of those who could not renew. Else 'leases' answers, with the leases, the
--- milliseconds until a job may appear by itself, and whether the keys fit together.
+-- milliseconds until a job may appear by itself, and whether the keys fit together: every job that is not finished
+-- waits, is delayed or is leased, else some line was lost. An idle call costs few commands.
 function steps.lease(most, lease_ms, this_call, reclaims, ttl, restarted)
   local receipt, receipts = q .. ':reply:' .. this_call, {}
   most, lease_ms = tonumber(most), tonumber(lease_ms)
-  despite_full_memory()
-  mend()
+  local size = mend()
+  local fit = size[live] == size[wait] + size[delayed] + size[leases]
+  if size[live] + size[wait] + size[delayed] + size[leases] + size[arrivals] > 0 then despite_full_memory() end
   local taken = taken_by(receipt)
   if #taken > 0 then return {'leases', taken, 0, 1} end
   -- A server that knows no scripts has restarted; those who hold leases get the time to renew them.
   if restarted == '1' then call('HSET', meta, 'grace', now + lease_ms) end
-  promote(ttl)
-  arrive(AT_ONCE)
-  shorten_leases(lease_ms)
-  local runs_out = reclaims ~= 'never' and tonumber(call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2])
-  if runs_out then runs_out = math.max(runs_out, tonumber(call('HGET', meta, 'grace') or 0)) end
-  if runs_out and runs_out <= now then
-    if reclaims == 'ask' then return {'expired'} end
-    reclaim(ttl)
+  if size[delayed] > 0 then promote(ttl) end
+  if size[arrivals] > 0 then arrive(AT_ONCE) end
+  local runs_out = math.huge
+  if size[leases] > 0 then
+    shorten_leases(lease_ms)
+    local grace = tonumber(call('HGET', meta, 'grace') or 0)
+    runs_out = math.max(grace, tonumber(call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2] or math.huge))
+    if runs_out <= now and reclaims == 'ask' then return {'expired'} end
+    if runs_out <= now and reclaims == 'now' then reclaim(ttl) end
   end
   while #taken < most do
     local id = next_in_line()
@@ -104,11 +109,11 @@ function steps.lease(most, lease_ms, this_call, reclaims, ttl, restarted)
     end
   end
   if #taken > 0 then call('SET', receipt, table.concat(receipts, ' '), 'PX', lease_ms) end
-  if call('ZCARD', wait) > 0 then ring() end
-  local due = math.min(tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]) or math.huge, runs_out or math.huge)
-  -- When nothing waits, every job that is not finished is leased or delayed; else some line was lost.
-  local fit = #taken > 0 or call('ZCARD', live) == call('ZCARD', leases) + call('ZCARD', delayed)
-  return {'leases', taken, due < math.huge and math.max(0, due - now) or -1, fit and 1 or 0}
+  if #taken == most and call('ZCARD', wait) > 0 then ring() end
+  if reclaims == 'never' then runs_out = math.huge end
+  local due = size[delayed] + size[arrivals] > 0 and call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
+  due = math.min(runs_out, tonumber(due or math.huge))
+  return {'leases', taken, due < math.huge and math.max(0, due - now) or -1, (fit or #taken > 0) and 1 or 0}
 end
 
 -- The arguments are three for each lease: id, token and milliseconds. The tokens of those that are held answer.

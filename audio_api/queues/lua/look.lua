@@ -41,7 +41,7 @@ function steps.stats()
   for _, line in ipairs(lines) do
     oldest = math.min(oldest, whole(read('HGET', job_key(line.id), 'enqueued')) or now)
   end
-  return {counts, call('ZCARD', delayed), call('ZCARD', leases), call('ZCARD', dead),
+  return {counts, call('ZCARD', delayed), call('ZCARD', leases), read('ZCARD', dead),
     call('HMGET', meta, 'succeeded', 'failed', 'cancelled'), #lines > 0 and now - oldest or -1}
 end
 

@@ -60,10 +60,11 @@ end
 -- After a first write that needs no memory, Redis lets the others of a script pass.
 local function despite_full_memory() call('DEL', q .. ':nothing') end
 
--- Brings what is there for the whole queue into a state in which no step can fail.
+-- Brings what is there for the whole queue into a state in which no step can fail; the sizes of its keys.
 local function mend()
-  for _, key in ipairs({wait, delayed, leases, dead, live}) do read('ZCARD', key) end
-  for _, key in ipairs({wake, arrivals}) do read('LLEN', key) end
+  local size = {}
+  for _, key in ipairs({wait, delayed, leases, live}) do size[key] = read('ZCARD', key) end
+  for _, key in ipairs({wake, arrivals}) do size[key] = read('LLEN', key) end
   local names = {'number', 'turns', 'grace', unpack(ENDS)}
   local most = {number = BAND - 1, grace = now + DAY_MS}
   local known = read('HMGET', meta, unpack(names))
@@ -75,6 +76,7 @@ local function mend()
   end
   -- A number that was lost was lower: it had been counted from an earlier moment.
   if not known[1] then call('HSET', meta, 'number', now) end
+  return size
 end
 
 local function ring()
@@ -153,6 +155,7 @@ local function settle(id, state, batch, ttl, ...)
 end
 
 local function bury(id, reason, batch, ttl)
+  read('ZCARD', dead)
   call('ZADD', dead, now, id)
   settle(id, 'dead', batch, ttl, 'reason', reason)
 end
@@ -190,7 +193,7 @@ end
 local function condemn(id, reason, ttl)
   leave(id)
   if #id > 64 or not id:match('^[%w_-]+$') then
-    bury_foreign(id, id, 'the name ' .. id:sub(1, 80) .. ' is no job of this queue')
+    bury_foreign(id, id, 'the name ' .. id:sub(1, 80):gsub('[^%w%p ]', '?') .. ' is no job of this queue')
   else
     bury(id, 'it was damaged in Redis: ' .. reason, read('HGET', job_key(id), 'batch'), ttl)
   end
@@ -216,7 +219,7 @@ local function arrive(most)
 end
 
 local function exhume(id, batch)
-  if call('ZREM', dead, id) == 0 then return end
+  if read('ZREM', dead, id) == 0 then return end
   call('HDEL', job_key(id), 'reason', 'finished')
   if has_counters(batch) then
     if whole(call('HGET', batch_key(batch), 'dead'), 1) then call('HINCRBY', batch_key(batch), 'dead', -1) end
