@@ -6,6 +6,8 @@ import io
 import json
 import os
 import pty
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from pathlib import Path
 import pytest
 from books import kept_pieces
 from epubs import MAKERS, packed
+from project import ROOT
+from test_epub import simple
 from worker_parts import site
 
 from audio_api.books.command import chosen
@@ -189,6 +193,23 @@ def test_ranges_that_are_none(ranges: str) -> None:
     """Are refused in words."""
     with pytest.raises(TTSValidationError, match="--chapters: "):
         chosen(ranges, 5)
+
+
+COMMANDS = re.findall(
+    r"^(?:cat play.txt \| )?audio-api (book .+?)(?:  +#.*)?$", (ROOT / "docs/books.md").read_text(), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "--queue" not in command])
+def test_the_commands_of_the_docs_work(command: str, capfd: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each as it stands."""
+    Path("river.epub").write_bytes(packed(simple(*(f"<h1>Chapter {n}</h1><p>It rained.</p>" for n in range(1, 6)))))
+    Path("notes.md").write_text(TEXT)
+    Path("names.txt").write_text("Hermione = Her-my-oh-nee\n")
+    play = b"Alice: Hello, Hermione.\n\nBob: Good morning.\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(play)))
+    assert main(shlex.split(command)) == 0
+    assert capfd.readouterr().out
 
 
 # --- processes -------------------------------------------------------------------------------------------------------

@@ -233,6 +233,20 @@ def empty() -> bytes:
     return packed(simple("<p><img src='x.png'/></p>"))
 
 
+def test_a_package_takes_time_linear_in_its_size() -> None:
+    """However deep its metadata, however often its contents lead to one place."""
+    files = dict(simple("<p>A.</p>"))
+    deep = "<dc:title>" * 60_000 + "x" + "</dc:title>" * 60_000
+    many = "<dc:subject>y</dc:subject>" * 20_000
+    files["content.opf"] = str(files["content.opf"]).replace("</metadata>", f"{deep}{many}</metadata>")
+    files["nav.xhtml"] = navigation("".join(entry(f"Entry {n}", "c0.xhtml") for n in range(60_000)))
+    started_s = time.process_time()
+    book = read(files)
+    assert book.title == "The River"
+    assert book.chapters[0].title.startswith("Entry 0: Entry 1")
+    assert time.process_time() - started_s < 10
+
+
 HOSTILE = {
     "laughs": (lambda: with_page(LAUGHS), "declares entities of its own"),
     "file": (lambda: with_page(OUTSIDE), "declares entities of its own"),
@@ -285,6 +299,9 @@ LONG_PAGES = (
     "<" * 400_000,
     "<x y='" * 100_000,
     "</p>" * 200_000,
+    "<div id='all'>" + "<p>x<sup><a href='#all'>1</a></sup></p>" * 20_000,
+    f"<p>x<a href='#{'note' * 100_000}'>1</a></p>",
+    f"<p class='{'page ' * 100_000}'>1</p>" * 2,
 )
 
 

@@ -217,7 +217,8 @@ async def _speaker(config: AudioConfig, *, queued: bool) -> AsyncIterator[Speake
     if not queued:
         from audio_api.services.tts_service import TTSService
 
-        async with TTSService(config) as service:
+        # The passages are joined on this machine, wherever the sound of requests goes.
+        async with TTSService(config.model_copy(update={"output_url": None})) as service:
             yield service
         return
     from audio_api.services.queue_service import QueueService

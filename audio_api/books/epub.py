@@ -19,6 +19,7 @@ from audio_api.models.user_text import has_words
 
 # The Bible has 5 MB; with the marks of a careless converter, five times as much.
 _MOST_TEXT_BYTES = 64_000_000
+_MOST_TITLE_CHARS = 200
 _NAMES = {
     "code blocks": "code block",
     "tables": "table",
@@ -143,7 +144,8 @@ class _Spine:
             block = self._pages[number].ids.get(entry.fragment, (0, 0))[0]
             place = number, block
             # A part and its first chapter begin at the same place.
-            title = f"{found[place].title}: {entry.title}" if place in found else entry.title
+            outer = found[place].title if place in found else ""
+            title = f"{outer}: {entry.title}" if 0 < len(outer) <= _MOST_TITLE_CHARS else outer or entry.title
             found[place] = _Start(title, entry.level, number, block)
         return [found[place] for place in sorted(found)]
 

@@ -10,6 +10,9 @@ from audio_api.books.archive import Archive
 from audio_api.books.epub_package import MOST_DOCUMENT_BYTES, Package
 from audio_api.books.xml_events import parse
 
+# Of a book with an entry for each page.
+_MOST_ENTRIES = 10_000
+
 
 class ContentsEntry(NamedTuple):
     """One entry.
@@ -43,7 +46,7 @@ def read_contents(archive: Archive, package: Package) -> list[ContentsEntry]:
 
 def _entries(archive: Archive, base: str, found: list[tuple[str, str, int]]) -> list[ContentsEntry]:
     entries = []
-    for title, href, level in found:
+    for title, href, level in found[:_MOST_ENTRIES]:
         path, _, fragment = href.partition("#")
         if href and "://" not in href:
             place = archive.resolve(path, base) if path else base

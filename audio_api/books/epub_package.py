@@ -17,7 +17,10 @@ from audio_api.books.xml_events import parse
 MOST_DOCUMENT_BYTES = 16_000_000
 """The largest document that is read; a whole novel in one takes 2 MB."""
 
+_MOST_PACKAGE_BYTES = 4_000_000
 _MOST_COVER_BYTES = 32_000_000
+_MOST_COVERS = 4
+_MOST_VALUES = 20
 _CONTAINER = "META-INF/container.xml"
 _ENCRYPTION = "META-INF/encryption.xml"
 # Fonts that are only made unusable elsewhere; text is never treated so.
@@ -123,7 +126,7 @@ def _package_path(archive: Archive) -> str:
 
 
 def _tree(archive: Archive, path: str) -> Element:
-    content = archive.read(path, MOST_DOCUMENT_BYTES)
+    content = archive.read(path, _MOST_PACKAGE_BYTES)
     builder, is_well_formed = parse(content, _Tree, f"{path!r} in the book")
     if not is_well_formed:
         builder.end_all()
@@ -185,15 +188,19 @@ def _refuse_protected(archive: Archive, spine: list[str]) -> None:
 def _stated(root: Element) -> dict[str, list[str]]:
     """What the package says of the book, without markup, each value once."""
     stated: dict[str, list[str]] = {}
-    for metadata in root.iter("metadata"):
-        for element in metadata.iter():
+    metadata = root.find(".//metadata")
+    # Old makers put the elements one level deeper, into ``dc-metadata``.
+    inner = metadata.find("dc-metadata") if metadata is not None else None
+    for element in (*(metadata if metadata is not None else ()), *(inner if inner is not None else ())):
+        if element.tag in _STATED and (element.tag != "creator" or _is_author(element)):
             words = " ".join(_MARKUP.sub(" ", "".join(element.itertext())).split())
-            role = element.get("opf:role") or element.get("role") or "aut"
-            if element.tag in _STATED and words and (element.tag != "creator" or role == "aut"):
-                stated.setdefault(element.tag, [])
-                if words not in stated[element.tag]:
-                    stated[element.tag].append(words)
-    return stated
+            values = stated.setdefault(element.tag, [])
+            values += [words] if words and words not in values and len(values) < _MOST_VALUES else []
+    return {tag: values for tag, values in stated.items() if values}
+
+
+def _is_author(creator: Element) -> bool:
+    return (creator.get("opf:role") or creator.get("role") or "aut") == "aut"
 
 
 _STATED_NAMES = "title creator language publisher date description rights identifier subject source contributor"
@@ -203,13 +210,14 @@ _STATED = frozenset(_STATED_NAMES.split())
 def _covers(archive: Archive, base: str, root: Element, items: dict[str, _Item]) -> list[str]:
     """By the properties of EPUB 3, by the metadata of EPUB 2, by the page of the guide, and by name."""
     found = [item.path for item in items.values() if "cover-image" in item.properties]
-    for meta in root.iter("meta"):
-        named = items.get(meta.get("content", "")) if meta.get("name") == "cover" else None
-        found += [named.path] if named and named.is_image else _images_of(archive, named.path) if named else []
-    for reference in root.iter("reference"):
-        if reference.get("type") == "cover" and reference.get("href"):
-            path = archive.resolve(reference.get("href", "").partition("#")[0], base)
-            found += _images_of(archive, path)
+    named = next(
+        (items.get(meta.get("content", "")) for meta in root.iter("meta") if meta.get("name") == "cover"), None
+    )
+    if named:
+        found += [named.path] if named.is_image else _images_of(archive, named.path)
+    page = next((each.get("href", "") for each in root.iter("reference") if each.get("type") == "cover"), "")
+    if page.partition("#")[0]:
+        found += _images_of(archive, archive.resolve(page.partition("#")[0], base))
     found += [item.path for name, item in items.items() if item.is_image and "cover" in f"{name} {item.path}".lower()]
     return found
 
@@ -247,7 +255,7 @@ def _is_picture(archive: Archive, path: str) -> bool:
 def read_cover(archive: Archive, package: Package) -> tuple[Cover | None, list[str]]:
     """The first picture that an audiobook can hold, by what the file is and not by what it is called."""
     named = list(dict.fromkeys(path for path in package.covers if path in archive))
-    for path in named:
+    for path in named[:_MOST_COVERS]:
         if archive.size(path) > _MOST_COVER_BYTES:
             continue
         data = archive.read(path, _MOST_COVER_BYTES)

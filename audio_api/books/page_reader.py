@@ -50,6 +50,8 @@ _LINE_END = "\x1e"  # cannot come from a document: such characters are left out 
 _WIDE = frozenset("WF")
 # What is longer is no note.
 _MOST_NOTE_BLOCKS = 30
+# Longer names of classes and anchors are no maker's.
+_MOST_NAME_CHARS = 500
 # As deep as browsers go. What is nested deeper is read as if it were not.
 _MOST_NESTED = 500
 
@@ -80,6 +82,8 @@ class Page:
             mark: The mark in the text, such as ``"1"`` or ``"*"``.
         """
         first, last = self.ids.get(fragment, (0, 0))
+        if last - first > 2 * _MOST_NOTE_BLOCKS:
+            return
         note = [block for block in self.blocks[first:last] if block]
         if not note or len(note) > _MOST_NOTE_BLOCKS or any(block.kind == "heading" for block in note):
             return
@@ -272,7 +276,7 @@ class PageReader:
     def _is_note_mark(self, element: _Element, text: str) -> bool:
         fragment = element.attributes.get("href", "").partition("#")[2]
         # At the beginning of a block it is the number of the note itself, and leads back.
-        if not fragment or not element.follows_words or not _NOTE_MARK.fullmatch(text):
+        if not 0 < len(fragment) <= _MOST_NAME_CHARS or not element.follows_words or not _NOTE_MARK.fullmatch(text):
             return False
         return bool(
             element.is_raised
@@ -323,7 +327,7 @@ def _types(attributes: dict[str, str]) -> frozenset[str]:
 
 
 def _class(attributes: dict[str, str]) -> str:
-    return attributes.get("class", "")
+    return attributes.get("class", "")[:_MOST_NAME_CHARS]
 
 
 def _heading(tag: str, attributes: dict[str, str]) -> int:

@@ -192,7 +192,7 @@ class ChapterFiles(Shelf):
 
     def put(self, chapter: SpokenChapter) -> None:
         """Write its file, and its entry in the list."""
-        if self._is_there(chapter.number, chapter.key):
+        if not chapter.samples_path.exists() and self._is_there(chapter.number, chapter.key):
             return
         path = self._path(chapter.number, chapter.title)
         write_chapter(path, self._book, chapter, self._target.book_format, overwrite=True)

@@ -350,13 +350,16 @@ class TTSService:
         from audio_api.books import narration  # numpy takes 0.1 s to import
         from audio_api.books.narrator import Narrator
 
-        config = self.config
+        # The passages are joined on this machine, wherever the sound of requests goes.
+        config = self.config.model_copy(update={"output_url": None})
         target = narration.target_for(
             book, config, path, book_format=book_format, overwrite=overwrite, rss_base_url=rss_base_url
         )
-        return await narration.narrate(
-            book, self, config, narrator or Narrator(), target, chapters=chapters, on_progress=on_progress
-        )
+        parts = self._gemini_client, self._engine
+        async with TTSService(config, *parts, engine_factory=self._engine_factory, clock=self._clock) as speaker:
+            return await narration.narrate(
+                book, speaker, config, narrator or Narrator(), target, chapters=chapters, on_progress=on_progress
+            )
 
     async def health_check(self) -> ServiceHealth:
         """Ask, without billing, whether the engine can be reached and knows the default model.
