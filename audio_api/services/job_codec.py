@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -138,22 +139,17 @@ def batch_response(status: BatchStatus, tasks: Sequence[JobStatus]) -> BatchAudi
     """
     results = tuple(task_result(task) for task in tasks if task.state.final)
     succeeded = sum(result.success for result in results)
+    state: Literal["pending", "processing", "completed", "failed"] = "completed" if succeeded else "failed"
+    if len(results) < status.total:
+        state = "processing" if status.started or results else "pending"
     return BatchAudioResponse(
         batch_id=status.batch_id,
         total_requests=status.total,
         completed=succeeded,
         failed=len(results) - succeeded,
         results=results,
-        status=_batch_state(status, len(results), succeeded),
+        status=state,
     )
-
-
-def _batch_state(
-    status: BatchStatus, finished: int, succeeded: int
-) -> Literal["pending", "processing", "completed", "failed"]:
-    if finished < status.total:
-        return "processing" if status.started or finished else "pending"
-    return "completed" if succeeded else "failed"
 
 
 def job_of(task_id: str, request: AudioRequest, not_before: float | None = None) -> Job:
@@ -191,6 +187,17 @@ def task_result(status: JobStatus) -> TaskResult:
     Raises:
         QueueServiceError: What is stored as its result is none of this version.
     """
+    if status.result is not None:
+        response = _decode(_Result, status.result, f"result of task {status.job_id}").response
+    else:
+        code, text = _UNFINISHED[status.state]
+        error = f"task {status.job_id} {text}{f': {status.reason}' if status.reason else ''}"
+        pending = code is ErrorCode.TASK_PENDING
+        response = AudioResponse(success=False, message=error, error=error, error_code=code, retryable=pending)
+    progress = None
+    with suppress(KeyError, ValidationError):
+        note = status.progress or {}
+        progress = SpeechProgress.model_validate({name: note[name] for name in SpeechProgress.model_fields})
     return TaskResult(
         task_id=status.job_id,
         state=status.state,
@@ -200,23 +207,6 @@ def task_result(status: JobStatus) -> TaskResult:
         enqueued_at=status.enqueued_at,
         started_at=status.started_at,
         finished_at=status.finished_at,
-        progress=_progress(status.progress or {}),
-        **dict(_response(status)),
-    )
-
-
-def _progress(note: Mapping[str, Any]) -> SpeechProgress | None:
-    try:
-        return SpeechProgress.model_validate({name: note[name] for name in SpeechProgress.model_fields})
-    except (KeyError, ValidationError):
-        return None
-
-
-def _response(status: JobStatus) -> AudioResponse:
-    if status.result is not None:
-        return _decode(_Result, status.result, f"result of task {status.job_id}").response
-    code, text = _UNFINISHED[status.state]
-    error = f"task {status.job_id} {text}{f': {status.reason}' if status.reason else ''}"
-    return AudioResponse(
-        success=False, message=error, error=error, error_code=code, retryable=code is ErrorCode.TASK_PENDING
+        progress=progress,
+        **dict(response),
     )

@@ -30,7 +30,7 @@ from audio_api.services.job_codec import decode_request, encode_result
 from audio_api.services.neighbours import Neighbours
 from audio_api.services.output_place import OutputPlace
 from audio_api.services.queue_service import QueueService
-from audio_api.services.recovery import History, PutBack, put_back
+from audio_api.services.recovery import History, put_back
 from audio_api.services.tts_service import SpeechDraft, TTSService
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,11 @@ class JobRun:
         self._task = asyncio.current_task()
         held = self._queue.hold(self.lease, inf, self._lose)
         try:
-            await self._end_older_run()
+            older, self._older = self._older, None
+            if older is not None and older._task is not None:
+                # It lost its lease in this very process, and leaves its file first.
+                older._lose()
+                await asyncio.wait([older._task])
             return await self._work()
         except asyncio.CancelledError:
             if self._cancelled_as is None:
@@ -145,13 +149,6 @@ class JobRun:
         finally:
             self._queue.let_go(held)
             self._in_hand.leave(self)
-
-    async def _end_older_run(self) -> None:
-        """Let a run of the same task that lost its lease in this very process leave its file first."""
-        older, self._older = self._older, None
-        if older is not None and older._task is not None:
-            older._lose()
-            await asyncio.wait([older._task])
 
     def hand_back(self) -> None:
         """Stop, and let another worker begin at once."""
@@ -179,8 +176,8 @@ class JobRun:
             request, earlier = request.model_copy(update={"overwrite": True}), None
         response = _response_to(earlier) if earlier else await self._speak_and_write(request)
         model = str(request.model or self._settings().default_tts_model)
-        if not response.success and (back := await self._put_back(response, model)):
-            return await self._defer(response, back)
+        if not response.success and (ending := await self._put_back(response, model)):
+            return ending
         done = self._queue.backend.finish(self.lease, encode_result(response), success=response.success)
         return await self._settle(Ending.SUCCEEDED if response.success else Ending.FAILED, done)
 
@@ -192,7 +189,14 @@ class JobRun:
         """Speak; write again what its place refused, but takes now: another file may have filled it for a moment."""
         task_id, place = self.lease.job_id, self._in_hand.place
         for _ in range(_MOST_WRITES):
-            response = await self._speak(request, place.unsaved.get(task_id))
+            async with self._tts.prepare(
+                request,
+                self._heard,
+                unsaved=place.unsaved.get(task_id),
+                attempt_limit_s=self._settings().task_timeout,
+            ) as draft:
+                self._unsure_calls = draft.unsure_calls
+                response = await self._publish(draft)
             if response.unsaved_audio or task_id in place.unsaved:
                 place.keep(task_id, response)
             if response.error_code is not ErrorCode.OUTPUT_FAILED or await place.check_again(
@@ -200,12 +204,6 @@ class JobRun:
             ):
                 break
         return response
-
-    async def _speak(self, request: AudioRequest, unsaved: AudioResponse | None) -> AudioResponse:
-        limit_s = self._settings().task_timeout
-        async with self._tts.prepare(request, self._heard, unsaved=unsaved, attempt_limit_s=limit_s) as draft:
-            self._unsure_calls = draft.unsure_calls
-            return await self._publish(draft)
 
     async def _publish(self, draft: SpeechDraft) -> AudioResponse:
         """Let a file have its name while the lease is certainly held."""
@@ -226,22 +224,23 @@ class JobRun:
             if not await self._queue.backend.progress(self.lease, self._note):
                 self._lose()
 
-    async def _put_back(self, failure: AudioResponse, model: str) -> PutBack | None:
-        """Ask the table what becomes of the job; ``None``: it fails."""
+    async def _put_back(self, failure: AudioResponse, model: str) -> Ending | None:
+        """Put the job back if the table says so; ``None``: it fails."""
         circuit_open = False
         with suppress(QueueServiceError):
             circuit_open = await CircuitBreaker(self._queue.backend.limits).is_open(model)
-        return put_back(
+        history = History.from_note(self._note)
+        back = put_back(
             failure,
-            History.from_note(self._note),
+            history,
             now_s=time.time(),
             max_age_s=self._settings().task_max_age,
             circuit_open=circuit_open,
             can_write=self._in_hand.place.problem is None,
             unsure_calls=self._unsure_calls,
         )
-
-    async def _defer(self, failure: AudioResponse, back: PutBack) -> Ending:
+        if back is None:
+            return None
         wait_s = back.delay_s + random.random() * min(_SPREAD_S, back.delay_s)  # noqa: S311 - spreads load, hides nothing
         logger.warning(
             "job is put back",
@@ -252,7 +251,7 @@ class JobRun:
                 "wait_s": round(wait_s, 1),
             },
         )
-        if back.history != History.from_note(self._note):
+        if back.history != history:
             await self._note_down(self._note | asdict(back.history))
         return await self._settle(Ending.DEFERRED, self._queue.backend.release(self.lease, wait_s))
 

@@ -52,15 +52,6 @@ _FIRST_GAP_S = 0.025
 _BLIND_SHARE = 10
 
 
-async def _settle_account(limits: CallLimits, admission: Admission, error: AudioAPIError | None) -> None:
-    """Pause every model when the account has spent too much, and go on when a call gets through."""
-    if error is not None and error.code is ErrorCode.SPEND_LIMITED:
-        logger.warning("the account has spent too much in ten minutes; no model is called", extra={"error": str(error)})
-        await limits.pause_all(error.retry_after_s or _UNNAMED_PAUSE_S, _LONGEST_ACCOUNT_PAUSE_S, PROBE_S)
-    elif admission.of_account and (error is None or isinstance(error, TTSAudioError | TTSContentBlockedError)):
-        await limits.resume_all()
-
-
 def _end_of_pacific_day(now_s: float) -> float:
     return next_pacific_midnight(datetime.fromtimestamp(now_s, UTC)).timestamp()
 
@@ -155,8 +146,15 @@ class Pacer:
         return Rates(per_window, self._window_s, settings.rate_limit_rpd, _end_of_pacific_day, first_gap_s)
 
     async def _settle(self, admission: Admission, error: AudioAPIError | None) -> None:
-        if admission.of_account or (error and error.code is ErrorCode.SPEND_LIMITED):
-            await self._tell(lambda limits: _settle_account(limits, admission, error))
+        """Pause every model when the account has spent too much, and go on when a call gets through."""
+        if error is not None and error.code is ErrorCode.SPEND_LIMITED:
+            logger.warning(
+                "the account has spent too much in ten minutes; no model is called", extra={"error": str(error)}
+            )
+            pause_s = error.retry_after_s or _UNNAMED_PAUSE_S
+            await self._tell(lambda limits: limits.pause_all(pause_s, _LONGEST_ACCOUNT_PAUSE_S, PROBE_S))
+        elif admission.of_account and (error is None or isinstance(error, TTSAudioError | TTSContentBlockedError)):
+            await self._tell(lambda limits: limits.resume_all())
 
     async def _note_answer(self, model: str, admission: Admission, *, serves: bool) -> None:
         self._answered.add(model)
