@@ -36,9 +36,9 @@ def binary() -> str:
 
 
 def free_port() -> int:
-    """A port nobody listens on, and no client's connection may take before a server does, nor while it is down.
+    """A port without a listener, and no client's connection may take before a server does, nor while it is down.
 
-    It is below those that the system gives to whoever connects, and so is the second port of a cluster's node, which
+    It is below those that the system gives to clients, and so is the second port of a cluster's node, which
     is 10,000 higher. Each process of pytest-xdist has ports of its own, so that none takes a port of another one
     between this look and the server's start.
     """
@@ -85,7 +85,7 @@ class RedisServer:
             config.write("\n" + "\n".join(options))
 
     def start(self, ready: str = "Ready to accept connections") -> None:
-        """Start and wait until it says that it is ready, or whatever else shall be waited for."""
+        """Start and wait until it says that it is ready, or until another condition holds."""
         log = (self._folder / "server.log").open("a+")
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True)
         log.close()

@@ -114,7 +114,7 @@ SUCCESSES = [
     Fault.OTHER_MODEL,
 ]
 HANGING = {Fault.NEVER_ANSWERS, Fault.SLOW_LORIS}
-# Nobody can know whether an answer that never arrived was billed.
+# Whether an answer that never arrived was billed cannot be known.
 UNBILLED = {
     code for code in ErrorCode if not code.startswith("audio") and code not in {"no_audio", "content_blocked"}
 } | {ErrorCode.AUDIO_TOO_LARGE}

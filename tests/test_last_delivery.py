@@ -1,4 +1,4 @@
-"""A task that was lost before has its process to itself: if it kills it, it takes nobody along."""
+"""A task that was lost before has its process to itself: if it kills it, it takes no other task along."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def lose(queue: QueueService, times: int = 2) -> str:
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_it_waits_for_the_others_and_they_for_it(times: int, queue: QueueService, crew: Crew) -> None:
-    """What runs is finished first, what comes waits, and nobody's delivery is counted for that."""
+    """What runs is finished first, what comes waits, and no task's delivery is counted for that."""
     stage, workers = crew
     await queue.enqueue_single_task(AudioRequest(text=FIRST))
     await workers[0].start_worker("one")

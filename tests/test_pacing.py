@@ -120,7 +120,7 @@ async def test_a_window_slides(shared: Shared) -> None:
 
 
 async def test_a_day_ends_for_all(shared: Shared) -> None:
-    """Its calls are counted together, and it begins anew at its end; a minute that refuses uses up nothing of it."""
+    """Its calls are counted together, and the next one begins at its end; a refused minute uses up nothing of it."""
     one, other = shared
     ends: list[float] = []
 
@@ -153,7 +153,7 @@ async def test_a_closed_gate_holds_everybody(shared: Shared) -> None:
 
 
 async def test_a_gate_with_probes_lets_one_through(shared: Shared) -> None:
-    """After its time one call tries, the others go on waiting, until somebody opens it."""
+    """After its time one call tries, the others go on waiting, until a call opens it."""
     one, other = shared
     await one.close_gate(MODEL, 0.5, 30)
     await asyncio.sleep((await one.take(MODEL, FREE)).wait_s + MOMENT_S)
@@ -216,7 +216,7 @@ async def outcome(engine: PacedEngine) -> AudioAPIError | None:
     return None
 
 
-async def test_without_settings_nobody_waits(limits: MemoryLimits, time_: Time) -> None:
+async def test_without_settings_no_call_waits(limits: MemoryLimits, time_: Time) -> None:
     """No limit is set, and the API is content."""
     engine = paced(ScriptedEngine(), limits, time_)
     assert [await outcome(engine) for _ in range(30)] == [None] * 30
@@ -400,7 +400,7 @@ async def test_a_circuit_that_opens_again_is_noticed_again(limits: MemoryLimits,
 async def test_failures_between_successes_open_no_circuit(
     error: AudioAPIError, most: int, limits: MemoryLimits, time_: Time
 ) -> None:
-    """So many failures and a success, again and again: every failure is reported as what it is, and nobody waits."""
+    """So many failures and a success, again and again: every failure is reported as what it is, and no call waits."""
     engine = paced(ScriptedEngine([*[error] * most, TTSAudioError("silence"), *[error] * most]), limits, time_)
     assert [await outcome(engine) for _ in range(most)] == [error] * most
     assert isinstance(await outcome(engine), TTSAudioError)
@@ -480,7 +480,7 @@ class Unknown(CallLimits):
 async def test_a_limiter_that_fails_lets_calls_through_slowly(
     time_: Time, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At a tenth of the limit, as nobody knows of the others; the warning comes once."""
+    """At a tenth of the limit, as the process does not know of the others; the warning comes once."""
     monkeypatch.setattr("audio_api.services.pacing.time.time", lambda: time_.now_s)
     engine = paced(ScriptedEngine([TTSRateLimitError("slow down")]), Unknown(), time_, rate_limit_rpm=20)
     assert await outcome(engine)

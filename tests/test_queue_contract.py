@@ -338,7 +338,7 @@ async def test_a_wait_cancelled_while_the_job_comes_passes_it_on(open_queue: Ope
     assert ids(taken) == ["a"]
 
 
-async def test_an_expired_lease_is_given_to_somebody_else(queue: QueueBackend) -> None:
+async def test_an_expired_lease_is_given_to_another_worker(queue: QueueBackend) -> None:
     """The next holder has a higher token, and the first can change nothing any more."""
     await queue.enqueue(jobs("a"), "batch")
     stale = await one(queue, SHORT_S)
@@ -372,8 +372,8 @@ async def test_a_renewed_lease_lasts(queue: QueueBackend) -> None:
     assert await queue.renew([]) == []
 
 
-async def test_a_late_holder_may_finish_what_nobody_took_over(queue: QueueBackend) -> None:
-    """A lease that ran out stays the holder's until somebody else asks for work."""
+async def test_a_late_holder_may_finish_what_no_other_took_over(queue: QueueBackend) -> None:
+    """A lease that ran out stays the holder's until another worker asks for work."""
     await queue.enqueue(jobs("a"))
     lease = await one(queue, 0.001)
     await asyncio.wait([asyncio.create_task(asyncio.sleep(0.01))])
@@ -533,7 +533,7 @@ async def test_progress_is_seen_by_all_and_survives_the_worker(queue: QueueBacke
 
 
 async def test_a_result_is_pushed_to_who_waits(open_queue: OpenQueue) -> None:
-    """Whoever waits for a job hears of its end at once, at any handle, and later callers need not wait."""
+    """A caller that waits for a job hears of its end at once, at any handle, and later callers need not wait."""
     producer, worker = open_queue(), open_queue()
     await producer.enqueue(jobs("a", "b"))
     lease = await one(worker)

@@ -139,7 +139,7 @@ async def test_the_same_id_with_the_same_request_is_done_once(queue: QueueServic
 
 
 async def test_what_is_no_request_is_refused(queue: QueueService) -> None:
-    """Whoever passes the text itself, or a list for a batch, is told what is wanted, and without the text."""
+    """A caller that passes the text itself, or a list for a batch, is told what is wanted, and without the text."""
     slips: list[tuple[Any, Any, str]] = [
         (queue.enqueue_single_task, HELLO.text, r"AudioRequest\(text=…\), not a str"),
         (queue.enqueue_many, HELLO.text, r"AudioRequest\(text=…\), not a str"),
@@ -356,7 +356,7 @@ async def test_dead_letters_can_be_retried_and_discarded(queue: QueueService) ->
 
 
 async def test_a_taken_task_is_kept_while_its_taker_lives(config: AudioConfig) -> None:
-    """The lease is renewed in the background; when the taker has closed, somebody else gets the task."""
+    """The lease is renewed in the background; when the taker has closed, another one gets the task."""
     short = config.model_copy(update={"lease_time": 1.0})
     async with QueueService(config=short) as other:
         async with QueueService(config=short) as taker:

@@ -214,13 +214,13 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(1, 5))
     def let_time_pass(self, seconds: int) -> None:
-        """Leases run out, delayed jobs come due; neither shows before somebody asks for work."""
+        """Leases run out, delayed jobs come due; neither shows before a worker asks for work."""
         self.set_clock(self.now + seconds)
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def renew(self, data: st.DataObject) -> None:
-        """Those still held last anew, the stale ones are named by their absence."""
+        """Those still held last their full time again, the stale ones are named by their absence."""
         leases = data.draw(st.lists(st.sampled_from(self.leases), min_size=1, unique_by=lambda lease: lease.token))
         held = [lease for lease in leases if self.model.holds(lease)]
         assert self.run(self.queue.renew(leases)) == held
@@ -301,7 +301,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def retry_dead(self, data: st.DataObject) -> None:
-        """Only a dead job can be retried, and starts anew."""
+        """Only a dead job can be retried, and starts from the beginning."""
         name = self.some_name(data)
         job = self.model.jobs.get(name)
         possible = job is not None and job.state == "dead"

@@ -244,7 +244,7 @@ async def test_a_job_that_is_leased_is_not_given_out_again(queue: RedisBackend, 
     assert await queue.finish(lease, b"{}", success=True)
 
 
-async def test_a_hundred_thousand_jobs_hold_nobody_up(queue: RedisBackend, server: RedisServer, admin: Any) -> None:
+async def test_a_hundred_thousand_jobs_hold_no_call_up(queue: RedisBackend, server: RedisServer, admin: Any) -> None:
     """They are accepted together, in order, while no other client waits longer than 50 ms for the server."""
     count = 30_000
     await admin.config_set("slowlog-log-slower-than", 50_000)

@@ -114,7 +114,7 @@ async def test_a_server_that_is_down_at_the_start(server: RedisServer, connect: 
 
 
 async def test_a_server_killed_in_the_middle_of_a_job(server: RedisServer, connect: Connect) -> None:
-    """The result is kept until the server is back, waiters hear of it then, and nobody takes the job over meanwhile."""
+    """The result is kept until the server is back, waiters hear of it then, and no worker takes the job meanwhile."""
     worker, other, producer = (connect(server.url) for _ in range(3))
     await producer.enqueue(jobs(2), "batch")
     await other.lease(1, 0.001)
@@ -127,7 +127,7 @@ async def test_a_server_killed_in_the_middle_of_a_job(server: RedisServer, conne
     await asyncio.wait([finishing], timeout=1.2)  # longer than the lease
     assert not finishing.done()
     server.start()
-    # Every lease has run out by now; nobody may be given this job before its holder had the time to say something.
+    # Every lease has run out by now; no worker may be given this job before its holder had the time to say something.
     taken = await other.lease(5, 1.0)
     assert lease.job_id not in [each.job_id for each in taken]
     assert await finishing
@@ -168,7 +168,7 @@ async def test_a_frozen_server(server: RedisServer, connect: Connect) -> None:
 
 
 async def test_leases_that_ran_out_while_the_server_was_frozen(server: RedisServer, connect: Connect) -> None:
-    """Whoever saw the server frozen lets the holders renew before it takes their jobs."""
+    """A worker that saw the server frozen lets the holders renew before it takes their jobs."""
     holder, other = connect(server.url), connect(server.url)
     await holder.enqueue(jobs(1))
     lease = await one(holder, 1.5)
@@ -183,7 +183,7 @@ async def test_leases_that_ran_out_while_the_server_was_frozen(server: RedisServ
 
 
 async def test_leases_that_ran_out_while_the_server_was_read_only(server: RedisServer, connect: Connect) -> None:
-    """The same after a time in which the server answered, but nobody could renew."""
+    """The same after a time in which the server answered, but no worker could renew."""
     holder, other = connect(server.url), connect(server.url)
     await holder.enqueue(jobs(1))
     lease = await one(holder, 0.5)
@@ -242,7 +242,7 @@ async def test_a_lost_reply_to_finish(shared: RedisServer, connect: Connect, mon
 async def test_a_job_given_to_a_cancelled_call_is_handed_back(
     shared: RedisServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that is told to stop while the server answers keeps nobody waiting until the lease has run out."""
+    """A worker that is told to stop while the server answers lets no other worker wait until the lease has run out."""
     queue, other = connect(shared.url), connect(shared.url)
     await queue.enqueue(jobs(2))
     run, given, go_on = queue._server.run, asyncio.Event(), asyncio.Event()
@@ -743,7 +743,7 @@ async def test_a_socket(tmp_path: Path, connect: Connect) -> None:
 async def test_a_subscription_is_asked_whether_it_stands(
     server: RedisServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Silence is no proof: one that answers stays, one that does not is made anew, and no result is missed."""
+    """Silence is no proof: one that answers stays, one that does not is replaced, and no result is missed."""
     monkeypatch.setattr(redis_connection, "_QUIET_S", 0.05)
     queue, worker = connect(server.url), connect(server.url)
     await queue.enqueue(jobs(2))

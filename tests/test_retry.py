@@ -35,7 +35,7 @@ POLICY = RetryPolicy(
 
 
 class FakeTime:
-    """A clock that only moves when somebody sleeps, and chance that is what the test says."""
+    """A clock that only moves when a task sleeps, and chance that is what the test says."""
 
     def __init__(self, chance: float = 0.5) -> None:
         self.now_s = 0.0

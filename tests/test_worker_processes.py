@@ -34,7 +34,7 @@ def place(tmp_path: Path, redis_url: str, gemini_emulator: Emulator, request: py
         yield made
 
 
-# Where nobody dies, a busy machine must not lose a lease.
+# Where no process dies, a busy machine must not lose a lease.
 short_leases = pytest.mark.parametrize("place", [{"lease_time": 1.5}], indirect=True, ids=["short leases"])
 
 
@@ -211,7 +211,7 @@ async def test_a_quota_is_kept_by_three_processes(tmp_path: Path, redis_url: str
 async def test_without_the_setting_a_429_is_heard_by_all(
     tmp_path: Path, redis_url: str, gemini_emulator: Emulator
 ) -> None:
-    """No task fails, and nobody runs against the wall again and again."""
+    """No task fails, and no worker runs against the wall again and again."""
     gemini_emulator.set_quota(per_minute=5, window_s=2)
     with site(tmp_path, redis_url, gemini_emulator, rate_limit_retry_min_wait=0) as place:
         place.start(2)

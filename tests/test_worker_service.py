@@ -650,7 +650,7 @@ async def test_a_worker_without_its_lease_writes_nothing(
 async def test_a_file_of_a_worker_that_died_is_the_tasks_own(
     request_: AudioRequest, config: AudioConfig, queue: QueueService
 ) -> None:
-    """It wrote the file and died before it could tell: the next worker takes it over, and calls nobody."""
+    """It wrote the file and died before it could tell: the next worker takes it over, and makes no call."""
     task_id = await queue.enqueue_single_task(request_)
     (lease,) = await queue.backend.lease(1, 30)
     died = JobRun(lease, queue, TTSService(config, engine=ScriptedEngine()), lambda: config)
@@ -740,7 +740,7 @@ def speech_s(path: Path) -> float:
     return (path.stat().st_size - 44) / 48_000
 
 
-async def test_a_file_of_somebody_else_is_not_the_tasks_own(config: AudioConfig, queue: QueueService) -> None:
+async def test_a_file_of_another_program_is_not_the_tasks_own(config: AudioConfig, queue: QueueService) -> None:
     """A note about another file, or about none that could be safe, is worth nothing: the name stays taken."""
     config.output_dir.mkdir()
     (config.output_dir / "greeting.wav").write_bytes(b"mine")
@@ -972,7 +972,7 @@ class PagedEngine(ScriptedEngine):
 
 
 async def test_a_long_task_tells_how_far_it_is_and_is_not_cut_off(config: AudioConfig, queue: QueueService) -> None:
-    """Each piece is seen in the task's state, and gives the task its time anew: together they pass its limit."""
+    """Each piece is seen in the task's state, and gives the task its whole time again: together they pass its limit."""
     config = config.model_copy(update={"task_timeout": 3.0, "piece_concurrency": 1})
     engine = PagedEngine()
     task_id = await queue.enqueue_single_task(BOOK)

@@ -19,7 +19,7 @@ class QueuedSpeech:
     """Hands requests to the workers, waits for each, and fetches its file if that is not on this machine.
 
     Args:
-        queue: The queue; closed by whoever opened it.
+        queue: The queue; its opener closes it.
     """
 
     def __init__(self, queue: QueueService) -> None:

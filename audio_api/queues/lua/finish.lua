@@ -1,4 +1,4 @@
--- A lease ends, by its holder or by somebody who cancels the job.
+-- A lease ends, by its holder or by a caller who cancels the job.
 
 -- Whether this call ends the lease. If not, what answers it: a call that is repeated is told that it did it.
 local function end_lease(id, token, this_call)
