@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import signal
 import sys
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 from books import CLOCK, MODEL, book, kept_pieces, settings, until, visible_files
 
 from audio_api.audio.levels import measure
-from audio_api.books import Block, Book, Chapter, Cover
+from audio_api.books import Block, Book, Chapter, Cover, read_book
 from audio_api.books.audiobook import Audiobook, BookProgress
 from audio_api.books.book_files import SpokenChapter, write_m4b
 from audio_api.books.kept_chapters import ChapterSound
@@ -133,6 +135,20 @@ async def test_a_service_narrates(config: AudioConfig, folder: Path) -> None:
     assert whole.raise_for_error() is whole
     assert (whole.file_path, [chapter.number for chapter in whole.chapters]) == (str(path), [2])
     assert again.cost_usd == 0
+
+
+@pytest.mark.parametrize("maker", epubs.MAKERS)
+async def test_every_paragraph_of_every_maker_is_spoken(
+    maker: str, config: AudioConfig, gemini_emulator: Emulator
+) -> None:
+    """Text in is text spoken: each block reaches the API once, whatever its script."""
+    gemini_emulator.synthesize = short
+    text = read_book(io.BytesIO(epubs.packed(epubs.MAKERS[maker]().files)))
+    result = await spoken(text, config.model_copy(update={"audio_checks": "off"}), target={"book_format": "wav"})
+    assert result.success
+    said = "\n\n".join(call.text for call in gemini_emulator.calls if call.text)
+    blocks = [block.text for chapter in text.chapters for block in chapter.blocks if block.text]
+    assert Counter(said.split("\n\n")) == Counter(blocks)
 
 
 async def test_silence_in_the_text_is_exact(config: AudioConfig, folder: Path) -> None:
