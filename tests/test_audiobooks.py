@@ -126,6 +126,18 @@ async def test_one_file_with_chapters_cover_and_tags(config: AudioConfig, folder
     )
 
 
+@pytest.mark.parametrize(
+    "data", [epubs.JPEG, epubs.PNG[:40], b"\xff\xd8\xff" + bytes(5_000)], ids=["jpeg", "png", "zeros"]
+)
+async def test_a_damaged_cover_is_left_out(data: bytes, config: AudioConfig) -> None:
+    """And said, before anything is paid: the book is whole without it."""
+    result = await spoken(made(1, cover=Cover(data, "image/jpeg")), config)
+    assert result.success
+    assert result.warnings == ("the cover is left out: the picture is damaged",)
+    with av.open(result.file_path) as container:
+        assert not container.streams.video
+
+
 async def test_a_service_narrates(config: AudioConfig, folder: Path) -> None:
     """The same by the method of the service, with its names."""
     async with TTSService(config, clock=CLOCK) as tts:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -79,6 +80,22 @@ def check_output(path: Path, book_format: BookFormat, *, overwrite: bool) -> Non
         raise TTSOutputError(f"{str(path)!r} is a folder: name a file in it")
     if os.path.lexists(path) and not overwrite:
         raise taken(path)
+
+
+def with_usable_cover(book: Book, book_format: BookFormat) -> Book:
+    """The book, without its cover if that is damaged: its files would be refused when everything is paid for.
+
+    Raises:
+        ConfigurationError: The format needs an extra that is not installed.
+    """
+    if book.cover is None or OUTPUT_FORMATS.get(book_format) != "m4a":
+        return book
+    try:
+        with tempfile.TemporaryFile() as file:
+            write_audiobook(file.fileno(), [bytes(_BLOCK_BYTES // 10)], tags={}, cover=book.cover.data)
+    except (ValueError, TTSOutputError, OSError):
+        return replace(book, cover=None, warnings=(*book.warnings, "the cover is left out: the picture is damaged"))
+    return book
 
 
 def file_name(title: str, ending: str = "") -> str:

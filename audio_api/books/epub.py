@@ -146,7 +146,8 @@ class _Spine:
             # A part and its first chapter begin at the same place.
             outer = found[place].title if place in found else ""
             title = f"{outer}: {entry.title}" if 0 < len(outer) <= _MOST_TITLE_CHARS else outer or entry.title
-            found[place] = _Start(title, entry.level, number, block)
+            # A title of an m4b has 65,535 bytes at most.
+            found[place] = _Start(title[: 2 * _MOST_TITLE_CHARS], entry.level, number, block)
         return [found[place] for place in sorted(found)]
 
     def _without_sections(self, starts: Sequence[_Start]) -> list[_Start]:

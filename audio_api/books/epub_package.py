@@ -21,6 +21,7 @@ _MOST_PACKAGE_BYTES = 4_000_000
 _MOST_COVER_BYTES = 32_000_000
 _MOST_COVERS = 4
 _MOST_VALUES = 20
+_MOST_VALUE_CHARS = 4_000
 _CONTAINER = "META-INF/container.xml"
 _ENCRYPTION = "META-INF/encryption.xml"
 # Fonts that are only made unusable elsewhere; text is never treated so.
@@ -195,6 +196,7 @@ def _stated(root: Element) -> dict[str, list[str]]:
         if element.tag in _STATED and (element.tag != "creator" or _is_author(element)):
             words = " ".join(_MARKUP.sub(" ", "".join(element.itertext())).split())
             values = stated.setdefault(element.tag, [])
+            words = words[:_MOST_VALUE_CHARS]
             values += [words] if words and words not in values and len(values) < _MOST_VALUES else []
     return {tag: values for tag, values in stated.items() if values}
 

@@ -24,7 +24,7 @@ from audio_api.books.audiobook import (
     sum_usd,
 )
 from audio_api.books.book import Book
-from audio_api.books.book_files import SpokenChapter, file_name
+from audio_api.books.book_files import SpokenChapter, file_name, with_usable_cover
 from audio_api.books.kept_chapters import ChapterSound, KeptChapters, chapter_key
 from audio_api.books.narrator import Narrator
 from audio_api.books.podcast import FEED_NAME
@@ -137,6 +137,7 @@ async def narrate(
     numbers = chapters or range(1, len(book.chapters) + 1)
     scripts = await asyncio.to_thread(write_scripts, book, narrator, sorted(set(numbers)))
     kept = KeptChapters(config.output_dir / _FOLDER)
+    book = await in_file_thread(with_usable_cover, book, target.book_format)
     shelf = await in_file_thread(_shelf, book, target, kept, narrator.pauses.chapter)
     keyed = [(script, chapter_key(script, config, target.path)) for script in scripts]
     await in_file_thread(shelf.check, keyed)
