@@ -136,7 +136,8 @@ class Witness:
                 self.announced[job_id] += 1
                 if (result := await self._stage.field(job_id, "result")) is None:
                     continue  # it was buried
-                path = Path(json.loads(result)["response"]["file_path"])
+                response = json.loads(result)["response"]
+                path = Path(response.get("file_path") or response["url"])
                 self._first.setdefault(job_id, (result, path, identity(path)))
 
     async def changes(self) -> tuple[int, int]:

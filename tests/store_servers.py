@@ -148,13 +148,21 @@ class StoreServer:
 
         return obstore.sign(self.client(), method, key, timedelta(minutes=1))
 
-    def objects(self, prefix: str = "") -> dict[str, bytes]:
-        """Everything below a prefix, read again."""
+    def keys(self, prefix: str = "") -> list[str]:
+        """The keys of everything below a prefix."""
         import obstore
 
-        client = self.client()
-        found = [each["path"] for page in obstore.list(client, prefix=prefix) for each in page]
-        return {path: bytes(obstore.get(client, path).bytes()) for path in found}
+        return [each["path"] for page in obstore.list(self.client(), prefix=prefix) for each in page]
+
+    def content(self, key: str) -> bytes:
+        """An object, read again."""
+        import obstore
+
+        return bytes(obstore.get(self.client(), key).bytes())
+
+    def objects(self, prefix: str = "") -> dict[str, bytes]:
+        """Everything below a prefix, read again."""
+        return {key: self.content(key) for key in self.keys(prefix)}
 
     def labels(self, key: str) -> dict[str, str]:
         """The metadata of an object."""
@@ -187,6 +195,8 @@ class Loss(Enum):
     """Takes all of it, passes nothing on, and cuts the connection."""
     LOST_ANSWER = "lost answer"
     """Passes it on, swallows the answer, and cuts the connection."""
+    HELD_ANSWER = "held answer"
+    """Passes it on, and keeps the answer until ``held`` is set."""
     UNAVAILABLE = "503 Service Unavailable"
     """Answers 503 itself."""
     FORBIDDEN = "403 Forbidden"
@@ -208,7 +218,9 @@ class LossyProxy(ThreadingTCPServer):
         plan: What happens to the next requests.
         latency_s: How long each request is under way, in seconds.
         seen: Method and path of every request.
-        held: Cleared, it holds every request back, before it passes it on.
+        answered: Those that the server has answered.
+        held: Cleared, it holds every request back before it passes it on.
+        waiting: Set when a request or an answer is held.
     """
 
     daemon_threads = True
@@ -221,6 +233,7 @@ class LossyProxy(ThreadingTCPServer):
         self.plan: Plan = lambda _method, _path: None
         self.latency_s = 0.0
         self.seen: list[tuple[str, str]] = []
+        self.answered: list[tuple[str, str]] = []
         self.held = Event()
         self.held.set()
         self.waiting = Event()
@@ -250,8 +263,7 @@ class _Carrier(BaseRequestHandler):
         with self.server.lock:
             self.server.seen.append((method.decode(), path.decode()))
             loss = self.server.plan(method.decode(), path.decode())
-        self.server.waiting.set()
-        self.server.held.wait()
+        self._hold()
         time.sleep(self.server.latency_s)
         if loss is Loss.CUT:
             return False
@@ -261,6 +273,10 @@ class _Carrier(BaseRequestHandler):
             self.request.sendall(head + (b"" if method == b"HEAD" else body))
             return True
         answer = self._passed_on(request)
+        self.server.answered.append((method.decode(), path.decode()))
+        if loss is Loss.HELD_ANSWER:
+            self.server.held.clear()
+            self._hold()
         if loss is Loss.LOST_ANSWER:
             return False
         if loss is Loss.TORN:
@@ -268,6 +284,11 @@ class _Carrier(BaseRequestHandler):
             return False
         self.request.sendall(answer)
         return False
+
+    def _hold(self) -> None:
+        if not self.server.held.is_set():
+            self.server.waiting.set()
+            self.server.held.wait()
 
     def _passed_on(self, request: bytes) -> bytes:
         head, _, body = request.partition(_HEAD_END)

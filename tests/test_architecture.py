@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "engines": _SPEECH | {"clock", "config", "settings", "urls"},
     "queues": _PLAIN | {"config", "urls"},
     "stores": _PLAIN | {"audio", "retry"},
-    "speech": _SPEECH | {"config", "engines", "retry"},
+    "speech": _SPEECH | {"config", "engines", "retry", "stores"},
     "services": _SPEECH | {"books", "clock", "config", "engines", "queues", "retry", "speech", "stores"},
     "books": _SPEECH | {"config"},
     "doctor": _SPEECH | {"config", "engines", "queues", "retry", "stores"},

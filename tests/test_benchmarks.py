@@ -67,7 +67,7 @@ def test_long_text_benchmark_prints_every_goal(tmp_path: Path) -> None:
 def test_chaos_loses_nothing_at_a_tiny_size(tmp_path: Path) -> None:
     """Workers killed, a server in every trouble, payloads that are none: nothing is lost; the seed is printed."""
     binary()  # without a server there is nothing to break
-    troubles = ["kill", "cuts", "restarts", "memory", "readonly", "loading", "frost"]
+    troubles = ["kill", "cuts", "restarts", "memory", "readonly", "loading", "frost", "store"]
     tiny = ["--jobs=12", "--seconds=0.5", "--times=2", "--seed=7", f"--folder={tmp_path}"]
     done = run(*troubles, "malformed", *tiny, program="chaos.py")
     assert "; seed 7" in done.stdout, done.stderr

@@ -259,14 +259,14 @@ async def test_a_piece_that_replaced_a_damaged_one_meanwhile_stays(
     """Between reading damage and removing it another process may have stored the piece again."""
     cache = PieceCache(tmp_path, PLENTY_BYTES)
     file_of(tmp_path).write_bytes(b"damaged")
-    decode = cache_module._decoded
+    decode = cache_module.decode_piece
 
     def replace_and_decode(key: str, content: bytes) -> CachedPiece | None:
         monkeypatch.undo()
         PieceCache(tmp_path, PLENTY_BYTES)._write(KEY, file_of(tmp_path), made())
         return decode(key, content)
 
-    monkeypatch.setattr(cache_module, "_decoded", replace_and_decode)
+    monkeypatch.setattr(cache_module, "decode_piece", replace_and_decode)
     assert await cache.get(KEY) is None
     assert same(await cache.get(KEY), made())
 

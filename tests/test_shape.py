@@ -23,7 +23,7 @@ LONGER = {
     "queues/base.py": 533,
     "queues/redis_queue.py": 470,
     "services/queue_service.py": 480,
-    "services/tts_service.py": 580,
+    "services/tts_service.py": 610,
     "services/worker_service.py": 455,
     "stores/object_store.py": 410,
 }

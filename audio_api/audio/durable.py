@@ -216,7 +216,7 @@ class DurableFile:
         folder_fd: Its folder, as ``folder_at`` opens it.
         path: Its path.
         overwrite: Whether it may replace an existing file.
-        draft: Its name until it is published; ``None``: a hidden one that tells whose it is.
+        draft: Its name until it is published, in ``draft_path``; ``None``: a hidden one that tells whose it is.
         synced: Whether its name is on disk before ``publish`` returns.
     """
 
@@ -227,13 +227,13 @@ class DurableFile:
         self._path = path
         self._overwrite = overwrite
         self._synced = synced
-        self._draft = draft or draft_name(path.name)
+        self.draft_path = path.with_name(draft or draft_name(path.name))
         self._fd = -1
         self._is_draft = False
 
     def __enter__(self) -> Self:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        self._fd = os.open(self._draft, flags, 0o666, dir_fd=self._folder_fd)
+        self._fd = os.open(self.draft_path.name, flags, 0o666, dir_fd=self._folder_fd)
         self._is_draft = True
         return self
 
@@ -274,7 +274,7 @@ class DurableFile:
             os.close(fd)
             os.unlink(link, dir_fd=self._folder_fd)
             return False
-        os.rename(link, self._draft, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd)
+        os.rename(link, self.draft_path.name, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd)
         self.close()
         self._fd = fd
         return True
@@ -302,7 +302,7 @@ class DurableFile:
             raise OSError(errno.ESTALE, "its folder was replaced while it was written")
         give_name = _replace if self._overwrite else _claim
         try:
-            give_name(self._folder_fd, self._draft, self._path.name, self._synced)
+            give_name(self._folder_fd, self.draft_path.name, self._path.name, self._synced)
         except FileExistsError:
             raise taken(self._path) from None
         self._is_draft = False
@@ -315,7 +315,7 @@ class DurableFile:
         if self._is_draft:
             self._is_draft = False
             with suppress(OSError):
-                os.unlink(self._draft, dir_fd=self._folder_fd)
+                os.unlink(self.draft_path.name, dir_fd=self._folder_fd)
 
 
 def draft_name(name: str) -> str:

@@ -183,6 +183,15 @@ class WavWriter:
         return await self._draft.in_thread(self._draft.adopt, saved, data_bytes)
 
     @property
+    def draft_path(self) -> Path:
+        """Where the file is until it gets its name.
+
+        Raises:
+            RuntimeError: The file was committed, discarded, or never opened with ``async with``.
+        """
+        return self._draft.draft_path
+
+    @property
     def unsaved(self) -> bytes | None:
         """What was written before the file was given up; ``None``: above ``MOST_UNSAVED_BYTES``, or unreadable."""
         return self._draft.unsaved
@@ -245,6 +254,10 @@ class _WavDraft:
     @property
     def is_open(self) -> bool:
         return self._file is not None and self._file.is_open
+
+    @property
+    def draft_path(self) -> Path:
+        return self._opened().draft_path
 
     async def in_thread(self, work: Callable[..., _T], *args: object) -> _T:
         """Run blocking work. A thread cannot be stopped: when cancelled, tell it, and wait until it is done."""

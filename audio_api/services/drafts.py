@@ -12,9 +12,13 @@ from audio_api.config import AudioConfig
 from audio_api.errors import AudioAPIError, TTSOutputError, TTSQuotaError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
 from audio_api.retry import Clock
+from audio_api.services.delivery import Delivery
 from audio_api.speech.assembly import Draft
 from audio_api.speech.cost import Call, Outcome, add_up
 from audio_api.speech.subtitle_files import write_subtitles
+
+IDENTITY = ("st_ino", "st_size", "st_mtime_ns")
+"""The fields of a file's status that a rename does not change."""
 
 # The event is one of the service, wherever its report is written.
 logger = logging.getLogger("audio_api.services.tts_service")
@@ -30,6 +34,7 @@ class Report:
         config: The settings; ``None``: they are wrong.
         calls: The calls so far, and what is to be known besides.
         earlier: The response to the same request whose file could not be written; what it used counts as well.
+        task: The queued task that asked for it; empty: none did.
     """
 
     request: AudioRequest
@@ -37,12 +42,13 @@ class Report:
     config: AudioConfig | None = None
     calls: list[Call] = field(default_factory=list)
     earlier: AudioResponse | None = None
+    task: str = ""
     started_s: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.started_s = self.clock.monotonic()
 
-    def success(self, message: str, model: str, seconds: float, **files: object) -> AudioResponse:
+    def success(self, message: str, model: str | None, seconds: float, **files: object) -> AudioResponse:
         """The response to a request that was fulfilled.
 
         Args:
@@ -95,18 +101,25 @@ class SpeechDraft:
     Args:
         draft: The file, or why there is none.
         report: Writes the response.
+        delivery: Brings the file into the store; ``None``: it gets its name where it is.
     """
 
-    def __init__(self, draft: Draft | AudioAPIError, report: Report) -> None:
+    def __init__(self, draft: Draft | AudioAPIError, report: Report, delivery: Delivery | None = None) -> None:
         self._draft = draft
         self._report = report
+        self._delivery = delivery
 
     @property
-    def file(self) -> tuple[str, os.stat_result] | None:
-        """The name that the file will get, and what it is, which the name does not change; ``None``: there is none."""
+    def note(self) -> dict[str, object] | None:
+        """What tells the file, once it is published, from any other: its name as ``file``, and more.
+
+        ``None``: there is no file.
+        """
         if isinstance(self._draft, AudioAPIError):
             return None
-        return self._draft.recording.path.name, self._draft.identity
+        if self._delivery:
+            return self._delivery.note
+        return {"file": self._draft.recording.path.name, **identity_of(self._draft.identity)}
 
     @property
     def unsure_calls(self) -> int:
@@ -114,19 +127,22 @@ class SpeechDraft:
         return sum(call.outcome is Outcome.UNSURE for call in self._report.calls)
 
     async def publish(self, before: float = inf) -> AudioResponse:
-        """Give the file its name, and write the subtitles beside it.
+        """Give the file its name, or put it into the store, and the subtitles beside it.
 
         Args:
             before: The moment, in seconds of ``time.monotonic``, from which on the file may not get its name any more.
 
         Returns:
-            What ``generate_audio`` returns.
+            What ``generate_audio`` returns. When the store did not take the file (an error of ``StoreError``), it may
+            be published again.
 
         Raises:
             TooLateError: That moment is over; the draft may be published with a later one.
         """
         if isinstance(self._draft, AudioAPIError):
             return self._report.failure(self._draft)
+        if self._delivery:
+            return await self._deliver(self._delivery, before)
         try:
             recording = await self._draft.publish(before)
             kinds = self._report.request.subtitles
@@ -140,6 +156,25 @@ class SpeechDraft:
             file_path=str(recording.path),
             subtitle_paths=tuple(map(str, subtitles)),
         )
+
+    async def _deliver(self, delivery: Delivery, before: float) -> AudioResponse:
+        try:
+            done = await delivery.run(before)
+        except AudioAPIError as error:
+            return self._report.failure(error)
+        return self._report.success(
+            f"{done.duration_s:.2f} s of speech in {done.url}",
+            done.model,
+            done.duration_s,
+            file_path=done.file_path,
+            url=done.url,
+            subtitle_paths=done.subtitles or (),
+        )
+
+
+def identity_of(file: os.stat_result) -> dict[str, int]:
+    """What tells this file from any other of its name; a rename changes none of it."""
+    return {name: getattr(file, name) for name in IDENTITY}
 
 
 def _log(request: AudioRequest, response: AudioResponse) -> None:

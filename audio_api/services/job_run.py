@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import time
 import traceback
 import wave
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import StrEnum
 from math import inf
 from pathlib import Path
@@ -21,17 +20,19 @@ from weakref import WeakKeyDictionary
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.audio.wav_file import TooLateError
 from audio_api.config import AudioConfig
-from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError, WorkerServiceError
+from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError, StoreError, WorkerServiceError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
 from audio_api.models.filenames import safe_filename
 from audio_api.queues.base import MAX_DELIVERIES, Lease
 from audio_api.services.circuit_breaker import CircuitBreaker
+from audio_api.services.delivery import Delivered, delivered_before
+from audio_api.services.drafts import IDENTITY, SpeechDraft, identity_of
 from audio_api.services.job_codec import decode_request, encode_result
 from audio_api.services.neighbours import Neighbours
 from audio_api.services.output_place import OutputPlace
 from audio_api.services.queue_service import QueueService
 from audio_api.services.recovery import History, put_back
-from audio_api.services.tts_service import SpeechDraft, TTSService
+from audio_api.services.tts_service import TTSService
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ _SPREAD_S = 5.0
 _HAND_BACK_S = 2.0
 # How long a worker waits before it asks a queue again that did not answer.
 _PAUSE_S = 0.5
+# With these the store takes no sound at all, or not yet.
+_STORE_AWAY = {ErrorCode.STORE_UNAVAILABLE, ErrorCode.STORE_REFUSED}
 # After so many refusals by a folder that takes other files the job itself is to blame.
 _MOST_WRITES = 3
 
@@ -170,11 +173,11 @@ class JobRun:
         except QueueServiceError as error:
             logger.warning("task is not valid", extra={"task_id": self.lease.job_id, "error": str(error)})
             return await self._settle(Ending.BURIED, self._queue.backend.bury(self.lease, str(error)))
-        earlier = await self._earlier_file(request)
-        if earlier and earlier.subtitles is None:
-            # The file is the task's own; only its subtitles are not all there.
+        earlier = await self._earlier_sound(request)
+        if earlier and earlier.success and len(earlier.subtitle_paths) < len(set(request.subtitles)):
+            # The sound is the task's own; only its subtitles are not all there.
             request, earlier = request.model_copy(update={"overwrite": True}), None
-        response = _response_to(earlier) if earlier else await self._speak_and_write(request)
+        response = earlier or await self._speak_and_write(request)
         model = str(request.model or self._settings().default_tts_model)
         if not response.success and (ending := await self._put_back(response, model)):
             return ending
@@ -194,25 +197,35 @@ class JobRun:
                 self._heard,
                 unsaved=place.unsaved.get(task_id),
                 attempt_limit_s=self._settings().task_timeout,
+                task=task_id,
             ) as draft:
                 self._unsure_calls = draft.unsure_calls
                 response = await self._publish(draft)
             if response.unsaved_audio or task_id in place.unsaved:
                 place.keep(task_id, response)
             if response.error_code is not ErrorCode.OUTPUT_FAILED or await place.check_again(
-                self._settings().output_dir, response
+                self._settings(), response
             ):
                 break
         return response
 
     async def _publish(self, draft: SpeechDraft) -> AudioResponse:
-        """Let a file have its name while the lease is certainly held."""
-        if draft.file is None:
+        """Let a sound have its name while the lease is certainly held; what was paid for waits for the store."""
+        if draft.note is None:
             return await draft.publish()
+        place, refusals = self._in_hand.place, 0
         while True:
             # This process may have been frozen since it was told; then it asks again: the task may be another's.
             with suppress(TooLateError):
-                return await draft.publish(await self._announce(*draft.file))
+                response = await draft.publish(await self._announce(draft.note))
+                refusals += 1
+                if response.error_code not in _STORE_AWAY or refusals >= _MOST_WRITES:
+                    return response
+                place.doubt_store()
+                while await place.check(self._settings()):
+                    # It is the store that is away, not this sound that it does not want.
+                    refusals = 0
+                    await asyncio.sleep(_PAUSE_S)
 
     async def _heard(self, progress: SpeechProgress) -> None:
         """Tell the queue how far a long text is."""
@@ -266,13 +279,13 @@ class JobRun:
         reason = f"{reason}, in {self.lease.deliveries} deliveries"
         return await self._settle(Ending.BURIED, self._queue.backend.bury(self.lease, reason))
 
-    async def _announce(self, name: str, file: os.stat_result) -> float:
+    async def _announce(self, sound: dict[str, object]) -> float:
         """Tell the queue which file comes; returns until when, in monotonic seconds, no other worker can have the job.
 
         Raises:
             WorkerServiceError: Another worker may have the job by now.
         """
-        note = self._note | {"file": name, **_identity(file)}
+        note = self._note | sound
         while True:
             await self._note_down(note)
             asked_at = time.monotonic()
@@ -297,17 +310,28 @@ class JobRun:
                 raise _lost(self.lease)
             return
 
-    async def _earlier_file(self, request: AudioRequest) -> _EarlierFile | None:
-        """The file that an earlier worker wrote for this very task, before it died."""
+    async def _earlier_sound(self, request: AudioRequest) -> AudioResponse | None:
+        """The response to the sound that an earlier worker published for this very task, before it died.
+
+        Its ``subtitle_paths`` are not those asked for when that worker did not come to the last of them. A failure: the
+        store does not say.
+        """
         note = self.lease.progress
         if not note or request.output_filename not in {None, note.get("file")}:
             return None
         try:
             # A stranger may have written the note.
-            path = self._settings().output_dir.absolute() / safe_filename(str(note.get("file")))
+            name = safe_filename(str(note.get("file")))
         except ValueError:
             return None
-        return await in_file_thread(_find, path, {key: note.get(key) for key in _IDENTITY}, request.subtitles)
+        if store := self._in_hand.place.store(self._settings()):
+            try:
+                return _response_to(await delivered_before(store, name, note, request.subtitles))
+            except StoreError as error:
+                return _failure(error)
+        path = self._settings().output_dir.absolute() / name
+        identity = {key: note.get(key) for key in IDENTITY}
+        return _response_to(await in_file_thread(_find, path, identity, request.subtitles))
 
 
 async def hand_back(queue: QueueService, lease: Lease) -> None:
@@ -319,28 +343,11 @@ async def hand_back(queue: QueueService, lease: Lease) -> None:
         logger.warning("task goes back when its lease ends", extra={"task_id": lease.job_id, "why": str(error)})
 
 
-_IDENTITY = ("st_ino", "st_size", "st_mtime_ns")
-
-
-def _identity(file: os.stat_result) -> dict[str, int]:
-    """What tells this file from any other of its name; a rename changes none of it."""
-    return {key: getattr(file, key) for key in _IDENTITY}
-
-
-@dataclass(frozen=True, slots=True)
-class _EarlierFile:
-    """What an earlier worker finished; ``subtitles`` is ``None`` if it did not come to the last of them."""
-
-    path: Path
-    duration_s: float
-    subtitles: tuple[str, ...] | None
-
-
-def _find(path: Path, identity: dict[str, object], kinds: tuple[str, ...]) -> _EarlierFile | None:
+def _find(path: Path, identity: dict[str, object], kinds: tuple[str, ...]) -> Delivered | None:
     """Exactly this file, with its subtitles; ``None``: it is not there."""
     try:
         status = path.lstat()
-        if _identity(status) != identity:
+        if identity_of(status) != identity:
             return None
         with wave.open(str(path)) as sound:
             duration_s = float(sound.getnframes() / sound.getframerate())
@@ -352,17 +359,31 @@ def _find(path: Path, identity: dict[str, object], kinds: tuple[str, ...]) -> _E
         complete = all(each.lstat().st_mtime_ns >= status.st_mtime_ns for each in paths)
     except OSError:
         complete = False
-    return _EarlierFile(path, duration_s, tuple(map(str, paths)) if complete else None)
+    return Delivered(None, str(path), duration_s, None, tuple(map(str, paths)) if complete else None)
 
 
-def _response_to(file: _EarlierFile) -> AudioResponse:
+def _response_to(found: Delivered | None) -> AudioResponse | None:
+    if found is None:
+        return None
     return AudioResponse(
         success=True,
-        message=f"{file.duration_s:.2f} s of speech in {file.path.name}",
-        file_path=str(file.path),
-        duration=file.duration_s,
-        subtitle_paths=file.subtitles or (),
+        message=f"{found.duration_s:.2f} s of speech in {found.url or Path(found.file_path or '').name}",
+        file_path=found.file_path,
+        url=found.url,
+        duration=found.duration_s,
+        model=found.model,
+        subtitle_paths=found.subtitles or (),
         warnings=("an earlier worker wrote the file, and ended before it could tell; its cost is unknown",),
+    )
+
+
+def _failure(error: StoreError) -> AudioResponse:
+    return AudioResponse(
+        success=False,
+        message=f"no speech: {error}",
+        error=str(error),
+        error_code=error.code,
+        retryable=error.retryable,
     )
 
 

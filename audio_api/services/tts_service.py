@@ -42,8 +42,10 @@ from audio_api.models.audio_request import (
     SpeechProgress,
 )
 from audio_api.retry import Clock
+from audio_api.services.delivery import Delivery, check_names
 from audio_api.services.drafts import Report, SpeechDraft
 from audio_api.services.health import Health
+from audio_api.services.sound_access import SoundAccess
 from audio_api.speech.assembly import Draft, Joint, SpeechCallback, Target, joined_blocks, tell, write_blocks, write_one
 from audio_api.speech.cost import calls_of
 from audio_api.speech.ordered_pieces import OrderedPieces
@@ -160,8 +162,8 @@ class TTSService:
             on_progress: Called after each piece; a coroutine function is awaited. ``None``: no listener is told.
 
         Returns:
-            A success whose ``file_path`` is a complete WAV of the whole text, or a failure with its ``error_code``;
-            ``raise_for_error()`` turns the latter into its exception.
+            A success whose ``file_path`` is a complete WAV of the whole text, or whose ``url`` is that of one in the
+            store of ``OUTPUT_URL``; or a failure with its ``error_code``, which ``raise_for_error()`` raises.
         """
         async with self.prepare(request, on_progress) as draft:
             return await draft.publish()
@@ -174,6 +176,7 @@ class TTSService:
         *,
         unsaved: AudioResponse | None = None,
         attempt_limit_s: float | None = None,
+        task: str = "",
     ) -> AsyncIterator[SpeechDraft]:
         """Do all of ``generate_audio`` but the last step, which gives the file its name.
 
@@ -187,13 +190,15 @@ class TTSService:
                 than made and paid for again. ``None``, or without sound: it is made.
             attempt_limit_s: The most seconds that one call may take; waiting for a slot, a quota or the next attempt
                 does not count. ``None``: as many as the engine allows.
+            task: The id of the queued task that asks for it, which will stand on the sound in a store. What is there
+                for this task is taken over, not refused. Empty: none does.
 
         Yields:
             The finished speech; or the failure, which ``publish`` returns.
         """
         _check_type(request)
         options = SpeakOptions(request.cache, attempt_limit_s)
-        async with self._prepared(request, options, on_progress, unsaved) as draft:
+        async with self._prepared(request, options, on_progress, unsaved, task=task) as draft:
             yield draft
 
     async def stream_to_file(self, request: AudioRequest, on_progress: SpeechCallback | None = None) -> AudioResponse:
@@ -361,6 +366,21 @@ class TTSService:
                 book, speaker, config, narrator or Narrator(), target, chapters=chapters, on_progress=on_progress
             )
 
+    async def audio_url(self, response: AudioResponse, expires_s: float = 3_600.0) -> str:
+        """A link with which anyone may read the sound of a response for a while.
+
+        Args:
+            response: A success whose ``url`` is in ``OUTPUT_URL``.
+            expires_s: How long the link is valid, in seconds: up to 7 days.
+
+        Raises:
+            AudioAPIError: The response is a failure; as its ``raise_for_error()``.
+            ConfigurationError: The sound is in no store, or in one that is not ``OUTPUT_URL``.
+            StoreError: The store's credentials cannot sign.
+            ValueError: The time is none of these.
+        """
+        return await SoundAccess(self.config).link(response, expires_s)
+
     async def health_check(self) -> ServiceHealth:
         """Ask, without billing, whether the engine can be reached and knows the default model.
 
@@ -406,9 +426,11 @@ class TTSService:
         unsaved: AudioResponse | None = None,
         *,
         growing: bool = False,
+        task: str = "",
     ) -> AsyncIterator[SpeechDraft]:
-        report = Report(request, self._clock)
+        report = Report(request, self._clock, task=task)
         draft: Draft | AudioAPIError
+        delivery: Delivery | None = None
         async with AsyncExitStack() as opened:
             try:
                 report.config = self.config
@@ -424,10 +446,12 @@ class TTSService:
                     )
                 else:
                     draft = await _write_long(pieces, speaker, options, report, target, opened, on_progress)
+                if speaker.store:
+                    delivery = await Delivery.of(speaker.store, draft, request.subtitles, task)
             except AudioAPIError as error:
                 report.calls += calls_of(error)
                 draft = error
-            yield SpeechDraft(draft, report)
+            yield SpeechDraft(draft, report, delivery)
 
     async def _plan(
         self, speaker: PieceSpeaker, report: Report, opened: AsyncExitStack, *, growing: bool
@@ -436,17 +460,23 @@ class TTSService:
         request, folder = report.request, speaker.config.output_dir
         utterance, notes = await speaker.read(request)
         report.calls += notes
-        name = request.output_filename or f"{content_key(utterance, speaker.engine.name)}.wav"
+        key = content_key(utterance, speaker.engine.name)
+        name = request.output_filename or f"{key}.wav"
         # A name that is made from the content names the same sound again.
         overwrite = request.overwrite or request.output_filename is None
-        if request.subtitles:
+        if speaker.store:
+            if not overwrite:
+                await check_names(speaker.store, name, request.subtitles, report.task, key)
+        elif request.subtitles:
             await check_subtitles(folder / name, request.subtitles, overwrite)
         opened.enter_context(self._claim(folder / name, overwrite))
         pieces, notes = await speaker.plan(utterance, FIRST_CHARS if growing else None)
         report.calls += notes
         if len(pieces) > 1:
             check_length(pieces)
-        return pieces, Target(folder / name, overwrite, await check_target(folder, name, overwrite=overwrite))
+        # In the store's case the folder only holds the draft: a file of that name is of no concern.
+        real = await check_target(folder, name, overwrite=overwrite or speaker.store is not None)
+        return pieces, Target(folder / name, overwrite, real, key)
 
     @asynccontextmanager
     async def _speaking(self, config: AudioConfig) -> AsyncIterator[PieceSpeaker]:

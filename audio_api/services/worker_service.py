@@ -246,7 +246,7 @@ class WorkerService:
         """Look at the place for the files before a task is begun, whose call would be paid for in vain."""
         place = self._in_hand.place
         if time.monotonic() >= place.fresh_until_s:
-            await place.check(self._settings().output_dir)
+            await place.check(self._settings())
         return place.problem is None
 
     async def _begin_all(self, leases: list[Lease], stop: asyncio.Task[bool]) -> None:

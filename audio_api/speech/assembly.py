@@ -75,11 +75,13 @@ class Target:
         path: Its file.
         overwrite: Whether an existing file may be replaced.
         real: The file's folder, as ``check_target`` found it.
+        key: The content key of everything that is spoken.
     """
 
     path: Path
     overwrite: bool
     real: Path
+    key: str = ""
 
     def writer(self, *, growing: bool = False) -> WavWriter:
         """What writes the file; as ``WavWriter``."""
@@ -93,14 +95,20 @@ class Draft:
         identity: What the file is. A name changes neither its inode nor its size nor its time.
         recording: The recording; its path is final once it is published.
         writer: Holds the file.
-        overwrite: Whether it may replace an existing file.
+        target: Where it goes.
     """
 
-    def __init__(self, identity: os.stat_result, recording: Recording, writer: WavWriter, *, overwrite: bool) -> None:
+    def __init__(self, identity: os.stat_result, recording: Recording, writer: WavWriter, target: Target) -> None:
         self.identity = identity
         self.recording = recording
-        self.overwrite = overwrite
+        self.overwrite = target.overwrite
+        self.key = target.key
         self._writer = writer
+
+    @property
+    def path(self) -> Path:
+        """Where the file is now."""
+        return self._writer.draft_path
 
     async def publish(self, before: float = inf) -> Recording:
         """Give the file its name.
@@ -141,9 +149,7 @@ async def write_one(spoken: SpokenPiece, target: Target, opened: AsyncExitStack)
         error.audio, error.model = encode_wav(audio.pcm), audio.model
         raise
     lines = (Line(spoken.piece, 0.0, audio.duration_s, audio.words),)
-    return Draft(
-        identity, Recording(target.path, audio.duration_s, audio.model, lines), writer, overwrite=target.overwrite
-    )
+    return Draft(identity, Recording(target.path, audio.duration_s, audio.model, lines), writer, target)
 
 
 async def write_blocks(
@@ -183,7 +189,7 @@ async def write_blocks(
                 pieces_told = joint.pieces
                 seconds = written_bytes / 2 / SAMPLE_RATE if growing else joint.duration_s
                 await tell(on_progress, SpeechProgress(pieces_done=pieces_told, pieces_total=total, seconds=seconds))
-        return Draft(await writer.prepare(), joint.recording(target.path), writer, overwrite=target.overwrite)
+        return Draft(await writer.prepare(), joint.recording(target.path), writer, target)
     except TTSOutputError as error:
         expected_s = joint.duration_s * total / max(joint.pieces, 1)
         if writer.unsaved is not None and expected_s * 2 * SAMPLE_RATE <= MOST_UNSAVED_BYTES:

@@ -223,8 +223,22 @@ def _trailer(key: str, piece: CachedPiece) -> bytes:
     return chunk + _digest(key, header, piece.pcm, chunk)
 
 
-def _decoded(key: str, content: bytes) -> CachedPiece | None:
-    """The piece in a file; ``None`` unless every byte is what was stored under this key."""
+def encode_piece(key: str, piece: CachedPiece) -> bytes:
+    """The whole file of a piece; blocking.
+
+    Args:
+        key: As ``PieceCache.get``.
+        piece: What is kept.
+
+    Raises:
+        ValueError: The sound is one that no WAV can hold.
+    """
+    trailer = _trailer(key, piece)
+    return wav_header(len(piece.pcm), trailer_bytes=len(trailer)) + piece.pcm + trailer
+
+
+def decode_piece(key: str, content: bytes) -> CachedPiece | None:
+    """The piece in a file; ``None`` unless every byte is what was stored under this key. Blocking."""
     if _digest(key, memoryview(content)[:-_DIGEST_BYTES]) != content[-_DIGEST_BYTES:]:
         return None
     # A sum that fits may be made by others, too.
@@ -252,7 +266,7 @@ def _open_piece(path: str, flags: int) -> int:
 
 def _recognised(key: str, content: bytes, path: Path, status: os.stat_result) -> CachedPiece | None:
     """The piece in a file, which counts as used now; what is none is removed."""
-    piece = _decoded(key, content)
+    piece = decode_piece(key, content)
     if piece is None:
         _remove(path, status)
     else:

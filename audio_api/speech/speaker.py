@@ -32,8 +32,10 @@ from audio_api.speech.attempts import Attempts, Desk, SpendingPause
 from audio_api.speech.cost import Call, Outcome, calls_of, note
 from audio_api.speech.piece_cache import CachedPiece, PieceCache
 from audio_api.speech.planning import PlannedPiece, SpokenPiece, halve, plan_pieces
+from audio_api.speech.shared_pieces import SharedPieces
 from audio_api.speech.single_flight import Flight, SingleFlight
 from audio_api.speech.voice_paces import VoicePaces, judge_audio, outliers, voice_key
+from audio_api.stores.by_url import store_at
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +86,12 @@ class PieceSpeaker:
     Attributes:
         config: As given.
         engine: As given.
+        store: Where finished sounds go; ``None``: they stay in the output folder.
         desk: What the attempts at all utterances share.
         budget: How many sounds of long texts may be in memory.
+
+    Raises:
+        ConfigurationError: The stores of the settings cannot be used.
     """
 
     def __init__(self, config: AudioConfig, engine: SpeechEngine, clock: Clock) -> None:
@@ -93,7 +99,13 @@ class PieceSpeaker:
         self.engine = engine
         folder = config.cache_dir or config.output_dir / ".cache"
         is_cached = config.cache_max_bytes > 0
-        self._cache = PieceCache(folder, config.cache_max_bytes) if is_cached else None
+        self.store = store_at(config.output_url, config.store_timeout) if config.output_url else None
+        self._cache: PieceCache | SharedPieces | None = None
+        if is_cached:
+            self._cache = PieceCache(folder, config.cache_max_bytes)
+            if config.cache_url:
+                pieces = store_at(config.cache_url, config.store_timeout)
+                self._cache = SharedPieces(self._cache, pieces, config.store_timeout, clock)
         self._unkept: dict[str, CachedPiece] = {}
         self._clock = clock
         self.desk = Desk(

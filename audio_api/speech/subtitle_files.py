@@ -55,13 +55,23 @@ async def write_subtitles(draft: Draft, recording: Recording, kinds: Iterable[st
     return await in_file_thread(_write_all, draft, recording, kinds)
 
 
-def _write_all(draft: Draft, recording: Recording, kinds: Iterable[str]) -> tuple[Path, ...]:
+def subtitles_of(recording: Recording, kinds: Iterable[str]) -> dict[str, bytes]:
+    """The content of the subtitle files of a recording, by their names. Blocking; for threads.
+
+    Args:
+        recording: What is heard.
+        kinds: ``"srt"``, ``"vtt"`` or both.
+    """
     cues = make_cues(spoken for line in recording.lines for spoken in _with_line_end(line))
+    return {recording.path.with_suffix(f".{kind}").name: _WRITERS[kind](cues).encode() for kind in kinds}
+
+
+def _write_all(draft: Draft, recording: Recording, kinds: Iterable[str]) -> tuple[Path, ...]:
     paths, kept = [], f"the sound is complete in {recording.path.name}"
-    for kind in dict.fromkeys(kinds):
-        path = recording.path.with_suffix(f".{kind}")
+    for name, content in subtitles_of(recording, kinds).items():
+        path = recording.path.with_name(name)
         try:
-            _write(path, _WRITERS[kind](cues).encode(), draft.overwrite, recording.path.name, draft.identity)
+            _write(path, content, draft.overwrite, recording.path.name, draft.identity)
         except TTSOutputError as error:
             raise TTSOutputError(f"{error}; {kept}", code=error.code) from None
         paths.append(path)

@@ -196,6 +196,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def path_of(self, key: str) -> Path | None:
+        """The object's file on this machine; ``None``: it has none."""
+
+    @abstractmethod
     async def is_conditional(self) -> bool:
         """Whether the store itself refuses to create what is there; found out once.
 

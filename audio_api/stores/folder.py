@@ -129,6 +129,9 @@ class FolderStore(Store):
         checked_expiry(expires_s)
         return self.url.of(checked_key(key))
 
+    def path_of(self, key: str) -> Path | None:  # noqa: D102 - as above
+        return self._folder / checked_key(key)
+
     async def is_conditional(self) -> bool:  # noqa: D102 - as above
         return True
 

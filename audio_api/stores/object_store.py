@@ -191,6 +191,9 @@ class ObjectStore(Store):
                 raise TooLateError
             yield part
 
+    def path_of(self, key: str) -> Path | None:  # noqa: D102 - as above
+        return None
+
     async def is_conditional(self) -> bool:  # noqa: D102 - as above
         async with self._probing:
             if self._refuses_twice is None:
