@@ -456,6 +456,36 @@ async def test_a_counted_release_uses_a_job_up(queue: QueueBackend, delay_s: flo
     assert await take(queue, 1, wait_s=0.05) == []
 
 
+async def test_jobs_are_listed_by_state(queue: QueueBackend) -> None:
+    """Waiting jobs come in the order in which they are handed out, finished ones the latest first, page by page."""
+
+    async def listed(state: JobState, limit: int = 100, offset: int = 0) -> list[str]:
+        return [status.job_id for status in await queue.list_jobs(state, limit, offset)]
+
+    await queue.enqueue(jobs("a", "b", "c", "d", "e"))
+    await queue.enqueue([job("high", priority=5), job("later", not_before=time.time() + LONG_S)])
+    assert await listed(JobState.QUEUED) == ["high", "a", "b", "c", "d", "e"]
+    assert await listed(JobState.QUEUED, 2, 1) == ["a", "b"]
+    assert await listed(JobState.DELAYED) == ["later"]
+    assert await listed(JobState.SUCCEEDED) == []
+    leases = {lease.job_id: lease for lease in await queue.lease(4, LONG_S)}
+    assert sorted(await listed(JobState.LEASED)) == sorted(leases)
+    for job_id, success in (("high", True), ("a", False), ("b", True)):
+        assert await queue.finish(leases[job_id], b"{}", success=success)
+        await asyncio.sleep(0.002)  # so that the moments differ
+    assert await queue.bury(leases["c"], "bad")
+    assert await queue.cancel("d")
+    assert await listed(JobState.SUCCEEDED) == ["b", "high"]
+    assert await listed(JobState.SUCCEEDED, 1, 1) == ["high"]
+    assert await listed(JobState.FAILED) == ["a"]
+    assert await listed(JobState.DEAD) == ["c"]
+    assert await listed(JobState.CANCELLED) == ["d"]
+    assert (await queue.list_jobs(JobState.SUCCEEDED))[0].result == b"{}"
+    assert await queue.retry_dead("c")
+    assert await listed(JobState.DEAD) == []
+    assert await listed(JobState.QUEUED) == ["e", "c"]
+
+
 async def test_dead_letters(queue: QueueBackend) -> None:
     """The latest comes first, with payload and reason; it can be retried as new, or discarded."""
     await queue.enqueue(jobs("a", "b"), "batch")

@@ -355,6 +355,17 @@ async def test_dead_letters_can_be_retried_and_discarded(queue: QueueService) ->
     assert await queue.list_dead_letters() == []
 
 
+async def test_all_dead_letters_are_retried_once(queue: QueueService) -> None:
+    """Each goes back among those that wait, also beyond a page of the list; then none is left."""
+    ids = [await queue.enqueue_single_task(AudioRequest(text=f"Number {number}.")) for number in range(120)]
+    for lease in await queue.backend.lease(120, 60):
+        await queue.backend.bury(lease, "bad")
+    assert len(await queue.list_tasks(JobState.DEAD, 200)) == 120
+    assert await queue.retry_all_dead_letters() == 120
+    assert sorted(task.task_id for task in await queue.list_tasks(JobState.QUEUED, 200)) == sorted(ids)
+    assert await queue.retry_all_dead_letters() == 0
+
+
 async def test_a_taken_task_is_kept_while_its_taker_lives(config: AudioConfig) -> None:
     """The lease is renewed in the background; when the taker has closed, another one gets the task."""
     short = config.model_copy(update={"lease_time": 1.0})

@@ -342,7 +342,7 @@ async def test_jobs_of_a_queue_of_streams_come_over(queue: RedisBackend, admin: 
     assert sorted(order) == ["first", "held", "later", "new", "second"]
     assert order.index("first") < order.index("second")
     left = {each.decode().removeprefix(f"{key}:").partition(":")[0] for each in await admin.keys(f"{key}:*")}
-    assert left <= {"meta", "wake", "job", "reply"}
+    assert left <= {"meta", "wake", "job", "reply", "recent"}
 
 
 @pytest.mark.parametrize("file", TEXTS)

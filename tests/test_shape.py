@@ -22,8 +22,8 @@ LONGER = {
     "cli.py": 405,
     "queues/base.py": 533,
     "queues/redis_queue.py": 470,
-    "services/queue_service.py": 480,
-    "services/tts_service.py": 610,
+    "services/queue_service.py": 495,
+    "services/tts_service.py": 620,
     "services/worker_service.py": 455,
     "stores/object_store.py": 410,
 }

@@ -25,6 +25,8 @@ DEFAULT_RESULT_TTL_S = 86_400.0
 """How long results are kept, from completion on: long enough for a client that comes back the next day."""
 MAX_DELIVERIES = 3
 """A job that was handed out this often and never finished kills its workers; it goes to the dead letters."""
+MOST_RECENT = 1_000
+"""How many finished jobs a queue lists."""
 NEVER_FINISHED = "delivered %d times and never finished"
 """Why a job that ran out of leases too often is dead."""
 FAIR_TURN = 8
@@ -466,6 +468,14 @@ class QueueBackend(ABC):
     @abstractmethod
     async def list_dead(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         """Dead letters, the latest first. They stay until they are retried or cancelled."""
+
+    @abstractmethod
+    async def list_jobs(self, state: JobState, limit: int = 100, offset: int = 0) -> list[JobStatus]:
+        """Jobs in a state: waiting ones roughly in their order, the others by time; finished ones the latest first.
+
+        Of the finished ones, which are ``succeeded``, ``failed``, ``cancelled`` and ``dead`` together, the latest
+        ``MOST_RECENT`` are known here; dead ones are all known.
+        """
 
     @abstractmethod
     async def retry_dead(self, job_id: str) -> bool:

@@ -119,6 +119,9 @@ class MemoryBackend(QueueBackend):
     async def list_dead(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         return self._state.letters()[offset : offset + limit]
 
+    async def list_jobs(self, state: JobState, limit: int = 100, offset: int = 0) -> list[JobStatus]:
+        return self._state.list_jobs(state)[offset : offset + limit]
+
     async def retry_dead(self, job_id: str) -> bool:
         return self._state.retry_dead(job_id)
 

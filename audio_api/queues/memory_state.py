@@ -18,6 +18,7 @@ from audio_api.queues.base import (
     DEFAULT_RESULT_TTL_S,
     FAIR_TURN,
     MAX_DELIVERIES,
+    MOST_RECENT,
     NEVER_FINISHED,
     BatchStatus,
     DeadLetter,
@@ -106,6 +107,7 @@ class MemoryState:
         self.delayed: dict[str, Entry] = {}
         self.leased: dict[str, Entry] = {}
         self._dead: dict[str, Entry] = {}
+        self._recent: OrderedDict[str, Entry] = OrderedDict()
         self._expiring: list[tuple[float, int, str, Entry | _Batch]] = []
         self._totals: Counter[JobState] = Counter()
         self._numbers = 0
@@ -257,6 +259,7 @@ class MemoryState:
 
     def _exhume(self, entry: Entry) -> None:
         if self._dead.pop(entry.job.id, None):
+            self._recent.pop(entry.job.id, None)
             entry.finished_at = entry.reason = None
             if batch := self._batches.get(entry.batch_id or ""):
                 batch.ended[JobState.DEAD] -= 1
@@ -266,6 +269,9 @@ class MemoryState:
         self._leave(entry)
         entry.state, entry.finished_at, entry.reason = state, self.clock(), reason
         self._totals[state] += 1
+        self._recent[entry.job.id] = entry
+        if len(self._recent) > MOST_RECENT:
+            self._recent.popitem(last=False)
         if state is JobState.DEAD:
             self._dead[entry.job.id] = entry
         if batch := self._batches.get(entry.batch_id or ""):
@@ -297,6 +303,7 @@ class MemoryState:
                 del self._batches[name]
             elif what.state is not JobState.DEAD:
                 del self._entries[name]
+                self._recent.pop(name, None)
                 forgotten += 1
         return forgotten
 
@@ -338,6 +345,18 @@ class MemoryState:
             cancelled=self._totals[JobState.CANCELLED],
             oldest_age_s=self.clock() - min(heads) if heads else None,
         )
+
+    def list_jobs(self, state: JobState) -> list[JobStatus]:
+        self.forget_expired()
+        if state is JobState.QUEUED:
+            found = [entry for line in sorted(self._lines, reverse=True) for entry in self._lines[line].values()]
+        elif not state.final:
+            entries = self.delayed if state is JobState.DELAYED else self.leased
+            found = sorted(entries.values(), key=lambda entry: entry.due)
+        else:
+            ended = self._dead if state is JobState.DEAD else self._recent
+            found = [entry for entry in reversed(ended.values()) if entry.state is state]
+        return [entry.status() for entry in found]
 
     def letters(self) -> list[DeadLetter]:
         return [entry.letter() for entry in reversed(self._dead.values())]

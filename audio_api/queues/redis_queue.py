@@ -281,6 +281,9 @@ class RedisBackend(QueueBackend):
             letters += page
         return letters
 
+    async def list_jobs(self, state: JobState, limit: int = 100, offset: int = 0) -> list[JobStatus]:
+        return await self._run("list_jobs", state.value, offset, offset + limit - 1, read=_statuses)
+
     async def retry_dead(self, job_id: str) -> bool:
         return bool(await self._run("retry_dead", job_id, read=int))
 

@@ -14,8 +14,9 @@ from audio_api import __version__
 from audio_api.audio.encoding import require_encoder
 from audio_api.config import AudioConfig
 from audio_api.errors import ConfigurationError
+from audio_api.models.audio_request import AudioRequest, AudioResponse
 from audio_api.models.sound_formats import MEDIA_TYPES
-from audio_api.server import metrics, speech
+from audio_api.server import jobs, metrics, page_routes, speech
 from audio_api.server.access import MOST_BODY_BYTES, Doorkeeper, Entrance
 from audio_api.server.catalogue import Catalogue
 from audio_api.server.ledger import Ledger
@@ -45,14 +46,20 @@ def build_app(config: AudioConfig) -> Entrance:
         async with AsyncExitStack() as parts:
             queue = await parts.enter_async_context(QueueService(config=config))
             service = await parts.enter_async_context(make_tts(config, queue))
-            counts = Metrics()
+            counts, ledger = Metrics(), Ledger(config.output_dir / ".server.sqlite3")
+
+            async def record(request: AudioRequest, response: AudioResponse) -> None:
+                counts.record(request, response)
+                if response.cost_usd:
+                    await ledger.add("cost_usd", response.cost_usd)
+
             state = ServerState(
                 config=config,
                 catalogue=catalogue,
                 service=service,
-                speeches=SharedSpeech(service, counts.record),
+                speeches=SharedSpeech(service, record),
                 queue=queue,
-                ledger=Ledger(config.output_dir / ".server.sqlite3"),
+                ledger=ledger,
                 metrics=counts,
             )
             if not queue.use_redis:
@@ -73,10 +80,11 @@ def build_app(config: AudioConfig) -> Entrance:
     app.state.doorkeeper = doorkeeper
     for prefix in ("/v1", ""):
         # Some clients add /v1 to the address they are given, others do not.
-        for router in (speech.lists, speech.router):
+        for router in (speech.lists, speech.router, jobs.router):
             app.include_router(router, prefix=prefix, include_in_schema=bool(prefix))
     app.include_router(metrics.router)
     app.include_router(health)
+    page_routes.add_page(app)
     answer_problems(app)
     if doorkeeper.origins:
         app.add_middleware(

@@ -96,6 +96,8 @@ class Ledger:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with closing(sqlite3.connect(self._path, timeout=_PATIENCE_S, isolation_level=None)) as database:
                 self._path.chmod(0o600)
+                # A power failure may cost the counts of a moment, and a commit is not to delay the end of a speech.
+                database.execute("PRAGMA synchronous = OFF")
                 database.executescript(_TABLES)
                 database.execute("BEGIN IMMEDIATE")
                 result = work(database)

@@ -61,6 +61,9 @@ _FIELDS = {
 }
 
 
+_NO_FIELDS = {"body", "query", "header", "job", "batch"}
+
+
 class AnswerError(Exception):
     """An answer that is no success.
 
@@ -128,7 +131,7 @@ def problem_of_request(error: ValidationError | RequestValidationError) -> Answe
 
 
 def _wrong_field(place: tuple[int | str, ...], kind: str, message: str) -> tuple[str | None, str]:
-    names = [str(part) for part in place if part != "body"]
+    names = [str(part) for part in place if part not in _NO_FIELDS]
     if kind == "json_invalid" or not names:
         return None, "the body must be a JSON object, sent with Content-Type: application/json"
     names[0] = _FIELDS.get(names[0], names[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -61,7 +61,7 @@ class SharedSpeech:
         on_done: Called once for each speech that was made, however it ended.
     """
 
-    def __init__(self, service: TTSService, on_done: Callable[[AudioRequest, AudioResponse], None]) -> None:
+    def __init__(self, service: TTSService, on_done: Callable[[AudioRequest, AudioResponse], Awaitable[None]]) -> None:
         self._service = service
         self._on_done = on_done
         self._speeches: dict[tuple[AudioRequest, bool], _SpeechInProgress] = {}
@@ -117,15 +117,15 @@ class SharedSpeech:
             await asyncio.gather(speech.making, return_exceptions=True)
 
     async def _make(self, key: tuple[AudioRequest, bool], speech: _SpeechInProgress) -> None:
-        request, _ = key
+        request, verified = key
 
-        def done(response: AudioResponse) -> None:
+        async def done(response: AudioResponse) -> None:
             speech.response = response
-            self._on_done(request, response)
+            await self._on_done(request, response)
 
         made_bytes = 0
         try:
-            async with aclosing(self._service.stream_audio(request, done)) as blocks:
+            async with aclosing(self._service.stream_audio(request, done, verified=verified)) as blocks:
                 async for block in blocks:
                     speech.blocks.append(block)
                     speech.held_bytes += len(block)

@@ -116,6 +116,18 @@ def _clamped(speed: float | None) -> float | None:
     return None if speed in (None, 1.0) else min(max(speed or 1.0, _SLOWEST), _FASTEST)
 
 
+def refuse_unknown_format(sound_format: StreamFormat) -> None:
+    """Make sure that a format can be made here.
+
+    Raises:
+        AnswerError: Its extra is not installed; the text names it.
+    """
+    try:
+        require_encoder(sound_format)
+    except ConfigurationError as error:
+        raise AnswerError(400, str(error), "response_format", "unsupported_format") from None
+
+
 def sound_response(
     server: ServerState, body: SpeechBody, key: ShownKey, headers: Mapping[str, str] | None = None
 ) -> Response:
@@ -134,10 +146,7 @@ def sound_response(
             "text_too_long",
         )
     sound_format = body.response_format or "mp3"
-    try:
-        require_encoder(sound_format)
-    except ConfigurationError as error:
-        raise AnswerError(400, str(error), "response_format", "unsupported_format") from None
+    refuse_unknown_format(sound_format)
     whole = sound_format == "flac" or (sound_format == "wav" and body.stream_format != "audio")
     return SoundResponse(
         server.speak(request, key, verified=whole),

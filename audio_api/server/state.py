@@ -101,10 +101,6 @@ class ServerState:
                 should_retry=False,
             )
 
-    def record(self, request: AudioRequest, response: AudioResponse) -> None:
-        """Count a speech that was made, or was not."""
-        self.metrics.record(request, response)
-
 
 def _state(request: Request) -> ServerState:
     state: ServerState = request.state.server

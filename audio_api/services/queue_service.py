@@ -27,6 +27,7 @@ from audio_api.models.audio_request import (
 from audio_api.queues.base import (
     BatchStatus,
     DeadLetter,
+    JobState,
     Lease,
     QueueBackend,
     QueueStats,
@@ -382,6 +383,31 @@ class QueueService:
             Whether this call did it. ``False``: it is not among the dead letters, or is not a task of ours.
         """
         return await self.backend.retry_dead(task_id)
+
+    async def retry_all_dead_letters(self) -> int:
+        """Queue every dead task again, once each, and return how many; entries that are no tasks of ours stay."""
+        seen: set[str] = set()
+        retried = kept = 0
+        while letters := await self.backend.list_dead(100, kept):
+            for letter in letters:
+                # One that died again meanwhile comes first in the list.
+                again = letter.job_id not in seen and await self.backend.retry_dead(letter.job_id)
+                seen.add(letter.job_id)
+                retried, kept = retried + again, kept + (not again)
+        return retried
+
+    async def list_tasks(self, state: JobState, limit: int = 100, offset: int = 0) -> list[TaskResult]:
+        """Tasks in a state: waiting ones in their order, leased ones by their lease, finished ones the latest first.
+
+        Args:
+            state: Where they are. Of finished tasks the latest thousand are listed; dead ones are all listed.
+            limit: The most.
+            offset: How many of the first are left out.
+
+        Raises:
+            QueueUnavailableError: The queue does not answer.
+        """
+        return [task_result(status) for status in await self.backend.list_jobs(state, limit, offset)]
 
     async def cleanup_expired_tasks(self) -> int:
         """Forget results older than ``RESULT_TTL``, and return how many; 0 with Redis, which forgets by itself."""

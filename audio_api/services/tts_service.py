@@ -216,7 +216,7 @@ class TTSService:
             return await draft.publish()
 
     async def stream_audio(
-        self, request: AudioRequest, on_done: ResponseCallback | None = None
+        self, request: AudioRequest, on_done: ResponseCallback | None = None, *, verified: bool = False
     ) -> AsyncGenerator[bytes, None]:
         """Speak one request as sound that can be played at once: the first sentence as the model makes it.
 
@@ -230,6 +230,8 @@ class TTSService:
                 in it, too. When the listener left, its ``error`` says so, its ``error_code`` is ``None``, and calls
                 that were ended may be billed beyond its cost. A coroutine function is awaited. ``None``: no
                 listener is told.
+            verified: Whether the first sentence, too, is made whole, checked and asked for again if need be, before it
+                is handed over. That takes longer, and no more of it is heard than is right.
 
         Yields:
             Signed 16-bit little-endian samples of one channel, 24,000 a second, whole samples only.
@@ -247,9 +249,9 @@ class TTSService:
                 speaker = await opened.enter_async_context(self._speaking(report.config))
                 utterance, notes = await speaker.read(request)
                 report.calls += notes
-                pieces, notes = await speaker.plan(utterance, FIRST_CHARS)
+                pieces, notes = await speaker.plan(utterance, None if verified else FIRST_CHARS)
                 report.calls += notes
-                stream = SpeechStream(pieces, speaker, SpeakOptions(request.cache))
+                stream = SpeechStream(pieces, speaker, SpeakOptions(request.cache), verified=verified)
                 async with aclosing(stream.blocks()) as blocks:
                     async for block in blocks:
                         yield block

@@ -30,6 +30,7 @@ class SpeechStream:
         pieces: Planned with ``FIRST_CHARS``.
         speaker: Speaks them.
         options: How.
+        verified: Whether the first piece, too, is made whole and verified before it is handed over.
 
     Attributes:
         joint: What there is so far.
@@ -37,14 +38,17 @@ class SpeechStream:
         sent_bytes: How much of it was handed over.
     """
 
-    def __init__(self, pieces: Sequence[PlannedPiece], speaker: PieceSpeaker, options: SpeakOptions) -> None:
+    def __init__(
+        self, pieces: Sequence[PlannedPiece], speaker: PieceSpeaker, options: SpeakOptions, *, verified: bool = False
+    ) -> None:
         self.joint = Joint()
         self.sent_bytes = 0
         self.total = len(pieces)
-        self._first, *rest = pieces
+        self._first = None if verified else pieces[0]
+        rest = pieces if verified else pieces[1:]
         self._speaker = speaker
         self._manner = options
-        self._following = OrderedPieces(rest, speaker, options, done=1)
+        self._following = OrderedPieces(rest, speaker, options, done=len(pieces) - len(rest))
         self._calls: list[Call] = []
 
     @property
@@ -80,11 +84,12 @@ class SpeechStream:
 
     async def _sound(self) -> AsyncGenerator[bytes, None]:
         async with self._following as following:
-            async with aclosing(self._opening(self._first)) as opening:
-                async for block in opening:
-                    # Not before: a call that fails at once is the only one.
-                    following.begin()
-                    yield block
+            if self._first:
+                async with aclosing(self._opening(self._first)) as opening:
+                    async for block in opening:
+                        # Not before: a call that fails at once is the only one.
+                        following.begin()
+                        yield block
             async with aclosing(following.in_order()) as parts:
                 async for part in parts:
                     yield await self.joint.add(part)

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from hashlib import sha1
 from typing import Self
 
-from audio_api.queues.base import FAIR_TURN, MAX_DELIVERIES, NEVER_FINISHED
+from audio_api.queues.base import FAIR_TURN, MAX_DELIVERIES, MOST_RECENT, NEVER_FINISHED
 
 CLOCK = "local time = redis.call('TIME')\nlocal now = time[1] * 1000 + math.floor(time[2] / 1000)"
-_NUMBERS = f"local MAX_DELIVERIES, FAIR_TURN, NEVER_FINISHED = {MAX_DELIVERIES}, {FAIR_TURN}, '{NEVER_FINISHED}'"
+_NUMBERS = (
+    "local MAX_DELIVERIES, FAIR_TURN, MOST_RECENT, NEVER_FINISHED = "
+    f"{MAX_DELIVERIES}, {FAIR_TURN}, {MOST_RECENT}, '{NEVER_FINISHED}'"
+)
 _FILES = ("enqueue.lua", "lease.lua", "finish.lua", "look.lua", "limits.lua")
 TEXTS = {name: (pkgutil.get_data(__name__, name) or b"").decode() for name in ("queue.lua", *_FILES)}
 """The text of each file; read once, at the import."""

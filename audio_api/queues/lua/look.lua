@@ -56,6 +56,20 @@ function steps.list_dead(first, last)
   return found
 end
 
+function steps.list_jobs(state, first, last)
+  local open = {queued = wait, delayed = delayed, leased = leases}
+  if open[state] then return statuses(read('ZRANGE', open[state], first, last)) end
+  if state == 'dead' then return statuses(read('ZREVRANGE', dead, first, last)) end
+  local found, place = {}, 0
+  for _, id in ipairs(read('ZREVRANGE', recent, 0, -1)) do
+    if read('HGET', job_key(id), 'state') == state then
+      if place >= tonumber(first) and place <= tonumber(last) then found[#found + 1] = id end
+      place = place + 1
+    end
+  end
+  return statuses(found)
+end
+
 function steps.check()
   mend()
   call('HSET', meta, 'checked', now)

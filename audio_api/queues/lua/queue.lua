@@ -7,6 +7,7 @@
 --   delayed     sorted set: jobs that wait for their time, by that time
 --   leases      sorted set: jobs handed out, by the end of their lease
 --   dead        sorted set: dead letters, by when
+--   recent      sorted set: the latest finished jobs, by when
 --   live        sorted set: the jobs that are not finished, from which a lost line is made again
 --   wake        list: at most one token, popped by the worker that looks next
 --   job:<id>    hash: the job and what became of it; it expires with its result
@@ -24,6 +25,7 @@
 local q, call, steps = KEYS[1], redis.call, {}
 local meta, wait, delayed, leases = q .. ':meta', q .. ':wait', q .. ':delayed', q .. ':leases'
 local dead, live, wake, arrivals = q .. ':dead', q .. ':live', q .. ':wake', q .. ':arrivals'
+local recent = q .. ':recent'
 
 -- The scores of `wait` have a band for each priority; a job's place in its band is its number.
 local BAND, PRIORITIES = 2 ^ 44, 100
@@ -144,6 +146,8 @@ local function settle(id, state, batch, ttl, ...)
   leave(id)
   call('HSET', job_key(id), 'state', state, 'finished', now, ...)
   call('HINCRBY', meta, state, 1)
+  read('ZADD', recent, now, id)
+  call('ZREMRANGEBYRANK', recent, 0, -MOST_RECENT - 1)
   if in_batch then
     call('HINCRBY', batch_key(batch), state, 1)
     if is_complete(batch) then for_batch(batch, function(key) call('PEXPIRE', key, ttl) end) end
@@ -220,6 +224,7 @@ end
 
 local function exhume(id, batch)
   if read('ZREM', dead, id) == 0 then return end
+  read('ZREM', recent, id)
   call('HDEL', job_key(id), 'reason', 'finished')
   if has_counters(batch) then
     if whole(call('HGET', batch_key(batch), 'dead'), 1) then call('HINCRBY', batch_key(batch), 'dead', -1) end

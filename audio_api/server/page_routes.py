@@ -1,0 +1,110 @@
+"""What the page at ``/`` needs beside the routes for programs: its files, a session, and speech by a plain address.
+
+The files lie in ``page/``. ``index.html`` is served at ``/``, the others beside it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, SecretStr
+from starlette.datastructures import Headers
+from starlette.staticfiles import StaticFiles
+from starlette.types import Message, Receive, Scope, Send
+
+from audio_api.models.sound_formats import StreamFormat
+from audio_api.server.access import COOKIE, Doorkeeper, ShownKey
+from audio_api.server.problems import AnswerError
+from audio_api.server.speech import SpeechBody, sound_response
+from audio_api.server.state import State
+
+_PAGE = Path(__file__).parent / "page"
+# Long enough to listen, to listen again, and to download.
+_KEPT_S = 3_600.0
+_HEADERS = {
+    b"content-security-policy": b"default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"cache-control": b"no-cache",
+}
+
+router = APIRouter(prefix="/page", include_in_schema=False)
+
+
+class SessionBody(BaseModel):
+    """The key that a person types in."""
+
+    key: SecretStr
+
+
+@router.post("/session", status_code=204)
+async def begin_session(body: SessionBody, request: Request, response: Response) -> None:
+    """Keep the key's session in a cookie, as a player or a stream of events can send no header."""
+    doorkeeper: Doorkeeper = request.app.state.doorkeeper
+    shown = Headers({"authorization": f"Bearer {body.key.get_secret_value()}"})
+    if key := doorkeeper.key_of(shown, None):
+        secure = request.url.scheme == "https"
+        response.set_cookie(COOKIE, key.session, httponly=True, samesite="strict", secure=secure)
+
+
+@router.delete("/session", status_code=204)
+async def end_session(response: Response) -> None:
+    """Forget it."""
+    response.delete_cookie(COOKIE)
+
+
+@router.get("/session")
+async def show_session(request: Request) -> dict[str, bool]:
+    """Whether a key is needed, and whether this browser has shown one."""
+    doorkeeper: Doorkeeper = request.app.state.doorkeeper
+    try:
+        doorkeeper.key_of(request.headers, request.cookies.get(COOKIE))
+    except AnswerError:
+        return {"needs_key": True, "has_key": False}
+    return {"needs_key": bool(doorkeeper.keys), "has_key": bool(doorkeeper.keys)}
+
+
+@router.post("/speech", status_code=201)
+async def prepare_speech(body: SpeechBody, server: State, _: ShownKey) -> dict[str, str]:
+    """Keep what to speak for an hour, and give it an address that a player can be given. Nothing is spoken yet."""
+    body.request(server)
+    name = secrets.token_urlsafe(18)
+    await server.ledger.keep(name, body.model_dump_json(), _KEPT_S)
+    return {"url": f"/page/speech/{name}"}
+
+
+@router.get("/speech/{name}", response_class=Response)
+async def play_speech(
+    name: str, server: State, key: ShownKey, response_format: StreamFormat = "mp3", download: bool = False
+) -> Response:
+    """Speak it, as often as that is asked for; the pieces come from the cache the second time."""
+    kept = await server.ledger.find(name)
+    if kept is None:
+        raise AnswerError(404, "there is no such speech, or its hour is over", code="not_found")
+    body = SpeechBody.model_validate_json(kept).model_copy(
+        update={"response_format": response_format, "stream_format": None}
+    )
+    headers = {"content-disposition": f'attachment; filename="speech.{response_format}"'} if download else None
+    return sound_response(server, body, key, headers)
+
+
+def add_page(app: FastAPI) -> None:
+    """Serve the page; last of all routes, since its files lie at the root."""
+    app.include_router(router)
+    if _PAGE.is_dir():
+        app.mount("/", _Files(directory=_PAGE, html=True))
+
+
+class _Files(StaticFiles):
+    """The files of the page; a browser runs nothing with them that is not among them."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS.items()]
+            await send(message)
+
+        await super().__call__(scope, receive, send_with_headers)
