@@ -16,7 +16,7 @@ import av
 import epubs
 import numpy as np
 import pytest
-from books import CLOCK, MODEL, book, kept_pieces, settings, until, visible_files
+from books import CLOCK, MODEL, book, kept_pieces, settings, visible_files
 
 from audio_api.audio.levels import measure
 from audio_api.books import Block, Book, Chapter, Cover, read_book
@@ -398,7 +398,9 @@ async def test_a_book_that_was_killed_goes_on_where_it_was(gemini_emulator: Emul
     victim = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", PROGRAM, gemini_emulator.url, str(folder)), cwd=Path(__file__).parent
     )
-    await until(lambda: kept_pieces(folder) == half < len(gemini_emulator.calls))
+    async with asyncio.timeout(120):
+        while not kept_pieces(folder) == half < len(gemini_emulator.calls):  # noqa: ASYNC110 - another process's doing
+            await asyncio.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     await victim.wait()
     bought = {call.text for call in gemini_emulator.calls[:half]}

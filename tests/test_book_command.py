@@ -217,7 +217,7 @@ def test_the_commands_of_the_docs_work(command: str, capfd: Captured, monkeypatc
 
 def wait_for(condition: object) -> None:
     """Wait for what another process does."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.01)
