@@ -45,8 +45,11 @@ def _settings(path: Path, names: Container[str]) -> Iterator[tuple[str, str]]:
             continue
         if "${" in value:
             raise ConfigurationError(f"{name} in {path}: ${{...}} is not replaced there; write the value itself")
-        if name.lower() == "gemini_api_key" and mode & stat.S_IROTH:
-            _warn_once(path)
+        if name.lower() == "gemini_api_key" and mode & stat.S_IROTH and path.absolute() not in _warned_of:
+            _warned_of.add(path.absolute())
+            _logger.warning(
+                "every user of this machine can read the API key in %s: run chmod 600 on it", path.absolute()
+            )
         yield name.lower(), value
 
 
@@ -82,11 +85,3 @@ def _content(path: Path) -> tuple[str, int]:
 def _open_at_once(path: str, flags: int) -> int:
     # A pipe would wait for its other end.
     return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _warn_once(path: Path) -> None:
-    """Say once for each file that it holds the API key and that every user of this machine can read it."""
-    file = path.absolute()
-    if file not in _warned_of:
-        _warned_of.add(file)
-        _logger.warning("every user of this machine can read the API key in %s: run chmod 600 on it", file)

@@ -177,11 +177,15 @@ class _OneLineFormatter(logging.Formatter):
 
     def entry(self, record: logging.LogRecord) -> dict[str, Any]:
         """Time, level, logger and event, then the ``extra`` fields, then the traceback."""
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):
+            message = f"{record.msg} {_REPR.repr(record.args)}"
         entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "event": _shown(_message(record)),
+            "event": _shown(message),
         }
         extra = ((name, value) for name, value in vars(record).items() if name not in _RECORD_ATTRIBUTES)
         for name, value in _safe_fields(extra, _MAX_DEPTH).items():
@@ -208,7 +212,10 @@ class HumanFormatter(_OneLineFormatter):
         """The event as text; every character that does not print is escaped."""
         entry = self.entry(record)
         head = "{} {:<8} {}: {}".format(*(entry.pop(name) for name in ("time", "level", "logger", "event")))
-        return _escaped(" ".join([head, *(f"{name}={_readable(value)}" for name, value in entry.items())]))
+        line = " ".join([head, *(f"{name}={_readable(value)}" for name, value in entry.items())])
+        if line.isprintable():
+            return line
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
@@ -227,30 +234,19 @@ def _extra(fields: Mapping[str, object]) -> dict[str, object]:
     return {f"{name}_" if name in _RECORD_ATTRIBUTES else name: value for name, value in fields.items()}
 
 
-def _message(record: logging.LogRecord) -> str:
-    try:
-        return record.getMessage()
-    except (TypeError, ValueError, KeyError):
-        return f"{record.msg} {_REPR.repr(record.args)}"
-
-
 def _safe_fields(pairs: Iterable[tuple[object, object]], depth: int) -> dict[str, Any]:
     """Values of JSON's types; those with a secret's name are masked, texts become fingerprints."""
     fields: dict[str, Any] = {}
     for key, value in pairs:
         name = str(key)
+        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^\w]+", "_", name)
         if name in _TEXT_NAMES and isinstance(value, str):
             fields |= text_fingerprint(value)
-        elif _names_a_secret(name) and not (value is None or isinstance(value, bool)):
+        elif _SECRET_NAME.search(snake) and not (value is None or isinstance(value, bool)):
             fields[name] = MASK
         else:
             fields[name] = _safe(value, depth)
     return fields
-
-
-def _names_a_secret(name: str) -> bool:
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^\w]+", "_", name)
-    return _SECRET_NAME.search(snake) is not None
 
 
 def _safe(value: object, depth: int) -> Any:
@@ -307,9 +303,3 @@ def _readable(value: object) -> str:
     if isinstance(value, str) and _BARE_VALUE.fullmatch(value):
         return value
     return json.dumps(value, ensure_ascii=False)
-
-
-def _escaped(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -189,9 +189,11 @@ def _amplified(samples: _Samples, gain: float, rate: int) -> _Samples:
     gains = _limited_gains(_peaks(samples, tick), gain)
     made = np.empty_like(samples)
     step = tick * _BLOCK_TICKS
+    ramp = np.arange(tick, dtype=np.float32) / tick
     for at in range(0, samples.size, step):
-        edges = gains[at // tick : (at + step) // tick + 1]
-        made[at : at + step] = _scaled(samples[at : at + step], edges, tick)
+        block, edges = samples[at : at + step], gains[at // tick : (at + step) // tick + 1]
+        factors = edges[:-1, None] + np.diff(edges)[:, None] * ramp
+        made[at : at + step] = np.rint(block * factors.ravel()[: block.size]).astype("<i2")
     return made
 
 
@@ -211,12 +213,6 @@ def _limited_gains(peaks: _Floats, gain: float) -> _Floats:
     leasts = np.lib.stride_tricks.sliding_window_view(around, 2 * _LIMITER_REACH + 1).min(axis=1)
     weights = np.hanning(2 * _LIMITER_REACH + 3)[1:-1]
     return np.convolve(leasts, weights / weights.sum(), mode="valid").astype(np.float32)
-
-
-def _scaled(block: _Samples, edges: _Floats, tick: int) -> _Samples:
-    ramp = np.arange(tick, dtype=np.float32) / tick
-    gains = edges[:-1, None] + np.diff(edges)[:, None] * ramp
-    return np.rint(block * gains.ravel()[: block.size]).astype("<i2")
 
 
 def _faded_in(samples: _Samples) -> _Samples:

@@ -41,9 +41,14 @@ async def check_installation() -> AsyncIterator[Check]:
     """Look at everything, and tell it as it is known. Settings come from the environment and ``.env``."""
     yield Check("ok", "Python", f"{platform.python_version()} in {sys.prefix}")
     for package in PACKAGES:
-        yield _check_package(package)
-    for extra in EXTRAS:
-        yield _check_extra(extra)
+        try:
+            yield Check("ok", package, version(package))
+        except PackageNotFoundError:
+            yield Check("fail", package, f"not installed: pip install {package}")
+    for extra, modules in EXTRAS.items():
+        missing = " and ".join(module for module in modules if find_spec(module) is None)
+        text = f"{missing} missing: pip install 'audio-api[{extra}]'" if missing else "installed"
+        yield Check("warn" if missing else "ok", f"extra {extra}", text)
     yield _check_env_file(Path(".env"))
     try:
         config = AudioConfig.load_config()
@@ -59,19 +64,6 @@ async def check_installation() -> AsyncIterator[Check]:
     yield await _check_offline_speech(config)
     yield await _check_redis(config)
     yield await _check_api(config)
-
-
-def _check_package(name: str) -> Check:
-    try:
-        return Check("ok", name, version(name))
-    except PackageNotFoundError:
-        return Check("fail", name, f"not installed: pip install {name}")
-
-
-def _check_extra(extra: str) -> Check:
-    if missing := [module for module in EXTRAS[extra] if find_spec(module) is None]:
-        return Check("warn", f"extra {extra}", f"{' and '.join(missing)} missing: pip install 'audio-api[{extra}]'")
-    return Check("ok", f"extra {extra}", "installed")
 
 
 def _check_env_file(path: Path) -> Check:

@@ -130,14 +130,6 @@ def read_json(body: bytes, shape: dict[str, Any]) -> dict[str, Any]:
     return dict(result)
 
 
-def _snake(name: str) -> str:
-    return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
-
-
-def _camel(name: str) -> str:
-    return re.sub(r"_([a-z0-9])", lambda match: match[1].upper(), name)
-
-
 def _read(value: Any, shape: Any, place: str, problems: list[tuple[str, str]]) -> Any:
     if shape is ANY:
         return value
@@ -169,8 +161,9 @@ def _read_message(value: Any, shape: dict[str, Any], place: str, problems: list[
         return {}
     result = {}
     for given, content in value.items():
-        name = _camel(given)
-        inner = f"{place}.{_snake(name)}".lstrip(".")
+        name = re.sub(r"_([a-z0-9])", lambda match: match[1].upper(), given)
+        snake = re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
+        inner = f"{place}.{snake}".lstrip(".")
         if name not in shape:
             unknown = f"{place}.{given}".lstrip(".")
             problems.append((place, _at("Invalid JSON payload received. Unknown name", unknown, "Cannot find field.")))

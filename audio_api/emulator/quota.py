@@ -52,10 +52,6 @@ class Quota:
             self._day, self._count = self.today(), 0
         if self.per_day is not None and self._count >= self.per_day:
             raise quota_exceeded(model, _SHORT_RETRY_S, per_day(self.per_day))
-        self._admit_now(model)
-        self._count += 1
-
-    def _admit_now(self, model: str) -> None:
         now = self.clock()
         while self._recent and self._recent[0] <= now - self.window_s:
             self._recent.popleft()
@@ -63,6 +59,7 @@ class Quota:
             wait_s = self._recent[0] + self.window_s - now if self._recent else self.window_s
             raise quota_exceeded(model, wait_s, per_minute(self.per_minute))
         self._recent.append(now)
+        self._count += 1
 
 
 @dataclass

@@ -77,19 +77,15 @@ def word_times(utterance: Utterance, readings: Iterable[Sequence[WordSpan]], sam
         readings: Of each turn, in the order of their sound.
         sample_rate: Samples per second.
     """
-    return tuple(
-        WordTime(text, start / sample_rate, end / sample_rate, number)
-        for number, (turn, of_turn) in enumerate(zip(utterance.turns, readings, strict=True))
-        for text, start, end in _words(turn.text, _placed(turn.text, of_turn))
-    )
-
-
-def _placed(text: str, readings: Sequence[WordSpan]) -> Sequence[WordSpan]:
-    """The readings at their places in the text itself."""
-    if readable(text) == text:
-        return readings
-    starts = list(accumulate((len(_READABLE[ord(char)]) for char in text), initial=0))
-    return [reading._replace(at=bisect_right(starts, reading.at) - 1) for reading in readings]
+    times: list[WordTime] = []
+    for number, (turn, spans) in enumerate(zip(utterance.turns, readings, strict=True)):
+        if readable(turn.text) != turn.text:
+            # From their places in the readable text to those in the text itself.
+            starts = list(accumulate((len(_READABLE[ord(char)]) for char in turn.text), initial=0))
+            spans = [span._replace(at=bisect_right(starts, span.at) - 1) for span in spans]
+        words = _words(turn.text, spans)
+        times += (WordTime(text, start / sample_rate, end / sample_rate, number) for text, start, end in words)
+    return tuple(times)
 
 
 def _words(text: str, readings: Iterable[WordSpan]) -> list[tuple[str, int, int]]:
