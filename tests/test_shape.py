@@ -17,7 +17,7 @@ PACKAGE = Path(audio_api.__file__).parent
 TREES = {file: ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
 
 MOST_LINES = 400
-# Modules that are being rewritten, and their lines now.
+# Modules that are longer still, and how long they may be: none may grow.
 LONGER = {
     "cli.py": 405,
     "queues/base.py": 533,
@@ -29,7 +29,7 @@ LONGER = {
 }
 MOST_COMPLEX_SHARE = 0.02
 # Of all functions. httpx, uvicorn and Starlette have 2 to 5 %.
-MOST_SINGLE_USE_SHARE = 0.23
+MOST_SINGLE_USE_SHARE = 0.20
 MOST_PARTIALS = 4
 MOST_CONTEXT_VARIABLES = 1
 
