@@ -15,7 +15,7 @@ from redis_server import free_port, until
 from audio_api.emulator import Fault, ReceivedCall
 from audio_api.errors import QueueUnavailableError
 from audio_api.models.audio_request import BatchAudioRequest
-from audio_api.queues.base import Job
+from audio_api.queues.jobs import Job
 from audio_api.services.queue_service import QueueService
 
 EVERY_S = 1.5
@@ -304,7 +304,7 @@ async def batches(stage: Stage) -> list[Figure]:
 
 
 def _malformed(chance: random.Random, number: int) -> bytes:
-    good = '{"v":1,"request":{"text":"A job nobody asked for."}}'
+    good = '{"v":1,"request":{"text":"A job without an author."}}'
     kinds = (
         chance.randbytes(chance.randrange(1, 2_000)),
         b"\xff\xfe" + good.encode("utf-16-le"),
@@ -314,7 +314,7 @@ def _malformed(chance: random.Random, number: int) -> bytes:
         good.replace("text", "txet").encode(),
         b'{"v":1,"request":{"text":""}}',
         b'{"v":1,"request":{"text":"Outside.","output_filename":"../../outside"}}',
-        b'{"v":1,"request":{"text":"Voice.","voice":"Nobody"}}',
+        b'{"v":1,"request":{"text":"Voice.","voice":"Nowhere"}}',
         b'{"v":1,"request":' + b"[" * 5_000,
         b'{"v":1,"request":{"text":"' + b"x" * 200_000,
         b"null",

@@ -13,7 +13,8 @@ from queue_arm import CONCURRENCY, Arm, Note, main
 from redis.asyncio import Redis
 
 from audio_api import AudioConfig, AudioRequest, AudioResponse, QueueService, TTSService, WorkerService
-from audio_api.queues.base import Job, Lease, QueueBackend
+from audio_api.queues.base import QueueBackend
+from audio_api.queues.jobs import Job, Lease
 from audio_api.queues.memory import MemoryBackend
 from audio_api.queues.redis_queue import RedisBackend
 from audio_api.services.tts_service import SpeechCallback, SpeechDraft

@@ -12,7 +12,7 @@ from math import inf
 import pytest
 
 from audio_api.errors import AudioAPIError, ConfigurationError, QueueUnavailableError
-from audio_api.queues.base import Job, JobState, Lease
+from audio_api.queues.jobs import Job, JobState, Lease
 from audio_api.queues.memory import MemoryBackend
 from audio_api.queues.redis_queue import RedisBackend
 from audio_api.services.heartbeat import HeldLease

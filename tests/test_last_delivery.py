@@ -16,7 +16,7 @@ from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, Utterance
 from audio_api.errors import QueueServiceError
 from audio_api.models.audio_request import AudioRequest
-from audio_api.queues.base import JobState
+from audio_api.queues.jobs import JobState
 from audio_api.services.queue_service import QueueService
 from audio_api.services.tts_service import TTSService
 from audio_api.services.worker_service import WorkerService

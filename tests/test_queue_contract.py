@@ -19,17 +19,8 @@ from audio_api.errors import (
     TaskNotFoundError,
 )
 from audio_api.queues import redis_connection
-from audio_api.queues.base import (
-    FAIR_TURN,
-    MAX_DELIVERIES,
-    MAX_PAYLOAD_BYTES,
-    MAX_PROGRESS_BYTES,
-    Job,
-    JobState,
-    JobStatus,
-    Lease,
-    QueueBackend,
-)
+from audio_api.queues.base import FAIR_TURN, MAX_DELIVERIES, QueueBackend
+from audio_api.queues.jobs import MAX_PAYLOAD_BYTES, MAX_PROGRESS_BYTES, Job, JobState, JobStatus, Lease
 from audio_api.queues.memory import MemoryBackend
 from audio_api.queues.redis_queue import RedisBackend
 

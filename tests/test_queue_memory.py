@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from audio_api.errors import QueueServiceError
-from audio_api.queues.base import Job, JobState
+from audio_api.queues.jobs import Job, JobState
 from audio_api.queues.memory import MemoryBackend
 
 LONG_S = 30.0

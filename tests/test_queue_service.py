@@ -36,7 +36,7 @@ from audio_api.models.audio_request import (
     VoiceConfig,
 )
 from audio_api.models.voices import VoiceName
-from audio_api.queues.base import Job, JobState
+from audio_api.queues.jobs import Job, JobState
 from audio_api.queues.memory import MemoryBackend
 from audio_api.services.job_codec import decode_request, id_in_batch
 from audio_api.services.queue_service import QueueService

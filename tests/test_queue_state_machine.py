@@ -26,7 +26,8 @@ from redis import Redis
 
 from audio_api.errors import QueueFullError, QueueServiceError
 from audio_api.queues import lua
-from audio_api.queues.base import FAIR_TURN, MAX_DELIVERIES, Job, Lease, QueueBackend
+from audio_api.queues.base import FAIR_TURN, MAX_DELIVERIES, QueueBackend
+from audio_api.queues.jobs import Job, Lease
 from audio_api.queues.memory import MemoryBackend
 from audio_api.queues.redis_queue import RedisBackend
 

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis_server import RedisServer
 
 from audio_api.errors import QueueFullError, QueueServiceError
-from audio_api.queues.base import Job, JobState
+from audio_api.queues.jobs import Job, JobState
 from audio_api.queues.limits import Rates
 from audio_api.queues.lua import TEXTS
 from audio_api.queues.redis_queue import RedisBackend

@@ -23,8 +23,9 @@ from redis.exceptions import ResponseError
 from redis_server import PASSWORD, USER, RedisSentinel, RedisServer, free_port, until
 
 from audio_api.errors import ConfigurationError, QueueServiceError, QueueUnavailableError
-from audio_api.queues import redis_connection
-from audio_api.queues.base import Job, JobState, Lease, backoff
+from audio_api.queues import redis_answers, redis_connection
+from audio_api.queues.base import backoff
+from audio_api.queues.jobs import Job, JobState, Lease
 from audio_api.queues.redis_queue import RedisBackend
 
 LONG_S = 30.0
@@ -620,7 +621,7 @@ async def move_all(giver: RedisServer, taker: RedisServer) -> None:
     """Hand the only queue's slot, with all that is in it, to another node of the cluster."""
     keys: Any = await giver.admin("KEYS", "*")
     slot = str(await giver.admin("CLUSTER", "KEYSLOT", keys[0]))
-    old, new = [redis_connection.as_text(await node.admin("CLUSTER", "MYID")) for node in (giver, taker)]
+    old, new = [redis_answers.as_text(await node.admin("CLUSTER", "MYID")) for node in (giver, taker)]
     await taker.admin("CLUSTER", "SETSLOT", slot, "IMPORTING", old)
     await giver.admin("CLUSTER", "SETSLOT", slot, "MIGRATING", new)
     await giver.admin("MIGRATE", "127.0.0.1", str(taker.port), "", "0", "5000", "AUTH", PASSWORD, "KEYS", *keys)

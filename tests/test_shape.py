@@ -20,8 +20,6 @@ MOST_LINES = 400
 # Modules that are longer still, and how long they may be: none may grow.
 LONGER = {
     "cli.py": 405,
-    "queues/base.py": 533,
-    "queues/redis_queue.py": 470,
     "services/queue_service.py": 495,
     "services/tts_service.py": 620,
     "services/worker_service.py": 455,

@@ -17,7 +17,7 @@ from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator
 from audio_api.errors import ConfigurationError
 from audio_api.models.audio_request import AudioRequest
-from audio_api.queues.base import JobState
+from audio_api.queues.jobs import JobState
 from audio_api.services.queue_service import QueueService
 from audio_api.services.worker_service import WorkerService, WorkerState
 

@@ -20,7 +20,7 @@ from audio_api.cli import main
 from audio_api.emulator import Emulator, Fault
 from audio_api.emulator.control import ReceivedCall
 from audio_api.models.audio_request import AudioRequest
-from audio_api.queues.base import JobState
+from audio_api.queues.jobs import JobState
 from audio_api.services.job_codec import TaskResult
 from audio_api.services.queue_service import QueueService
 

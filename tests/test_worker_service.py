@@ -35,7 +35,7 @@ from audio_api.errors import (
 )
 from audio_api.models.audio_request import AudioRequest, BatchAudioRequest
 from audio_api.models.usage import TokenUsage
-from audio_api.queues.base import Job, JobState, Lease
+from audio_api.queues.jobs import Job, JobState, Lease
 from audio_api.services.circuit_breaker import FAILURES_TO_OPEN, CircuitBreaker
 from audio_api.services.job_run import Ending, JobRun
 from audio_api.services.pacing import PacedEngine, Pacer

@@ -8,21 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from audio_api.errors import QueueClosedError, QueueServiceError
-from audio_api.queues.base import (
-    DEFAULT_RESULT_TTL_S,
+from audio_api.queues.base import DEFAULT_RESULT_TTL_S, QueueBackend, heard
+from audio_api.queues.jobs import (
     BatchStatus,
     DeadLetter,
     Job,
     JobState,
     JobStatus,
     Lease,
-    QueueBackend,
     QueueStats,
     check_id,
     check_jobs,
     check_size,
     encode_progress,
-    heard,
 )
 from audio_api.queues.limits import CallLimits
 from audio_api.queues.memory_state import MemoryState, state_of, steady_unix_time

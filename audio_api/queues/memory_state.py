@@ -14,22 +14,8 @@ from math import inf
 from typing import Any
 from weakref import WeakValueDictionary
 
-from audio_api.queues.base import (
-    DEFAULT_RESULT_TTL_S,
-    FAIR_TURN,
-    MAX_DELIVERIES,
-    MOST_RECENT,
-    NEVER_FINISHED,
-    BatchStatus,
-    DeadLetter,
-    Job,
-    JobState,
-    JobStatus,
-    Lease,
-    QueueStats,
-    conflict,
-    full,
-)
+from audio_api.queues.base import DEFAULT_RESULT_TTL_S, FAIR_TURN, MAX_DELIVERIES, MOST_RECENT, NEVER_FINISHED
+from audio_api.queues.jobs import BatchStatus, DeadLetter, Job, JobState, JobStatus, Lease, QueueStats, conflict, full
 from audio_api.queues.limits import MemoryLimits
 
 _UNSTARTED = time.time() - time.monotonic()

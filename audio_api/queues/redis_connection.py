@@ -15,6 +15,7 @@ from audio_api.errors import ConfigurationError, QueueClosedError, QueueServiceE
 from audio_api.queues.base import heard
 from audio_api.queues.failover import Failover
 from audio_api.queues.lua import Script
+from audio_api.queues.redis_answers import as_text
 
 _logger = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -59,11 +60,6 @@ def _warn_once(message: str, *details: str) -> None:
 def answer_limit_s(jobs: int, size_bytes: int) -> float:
     """Seconds after which a server that was sent so many jobs, of this size together, does not answer."""
     return ANSWER_LIMIT_S + jobs * _LIMIT_PER_JOB_S + size_bytes * _LIMIT_PER_BYTE_S
-
-
-def as_text(value: bytes) -> str:
-    """What the server sent, also when it is not UTF-8."""
-    return value.decode(errors="replace")
 
 
 def _forget_frames(error: BaseException | None) -> None:

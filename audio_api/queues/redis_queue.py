@@ -6,9 +6,7 @@ Redis 6.2 or newer, or Valkey. The user that the URL names needs no more than ``
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -18,18 +16,16 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from audio_api.errors import ConfigurationError, QueueServiceError, QueueUnavailableError
-from audio_api.queues.base import (
-    DEFAULT_RESULT_TTL_S,
-    HOSTS_WINDOW_S,
+from audio_api.queues import redis_answers as answers
+from audio_api.queues.base import DEFAULT_RESULT_TTL_S, HOSTS_WINDOW_S, QueueBackend, backoff
+from audio_api.queues.jobs import (
     BatchStatus,
     DeadLetter,
     Job,
     JobState,
     JobStatus,
     Lease,
-    QueueBackend,
     QueueStats,
-    backoff,
     check_id,
     check_jobs,
     check_size,
@@ -39,7 +35,7 @@ from audio_api.queues.base import (
 )
 from audio_api.queues.limits import CallLimits, RedisLimits
 from audio_api.queues.lua import scripts
-from audio_api.queues.redis_connection import ANSWER_LIMIT_S, RedisConnection, answer_limit_s, as_text
+from audio_api.queues.redis_connection import ANSWER_LIMIT_S, RedisConnection, answer_limit_s
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -107,7 +103,7 @@ class RedisBackend(QueueBackend):
             return read(answer)
 
     async def _run_limit(self, step: str, *args: Any) -> Any:
-        return await self._run(step, *args, read=_admission if step == "take" else int)
+        return await self._run(step, *args, read=answers.admission if step == "take" else int)
 
     async def enqueue(self, jobs: Sequence[Job], batch_id: str | None = None) -> None:
         check_jobs(jobs, batch_id)
@@ -118,13 +114,13 @@ class RedisBackend(QueueBackend):
                 fields += (job.id, job.payload, job.priority, "" if job.not_before is None else _ms(job.not_before))
             limit_s = answer_limit_s(len(some), sum(len(job.payload) for job in some))
             args = (batch_id or "", stage, before, len(jobs), most, *fields)
-            answer, details = await self._run("enqueue", *args, limit_s=limit_s, read=_verdict)
+            answer, details = await self._run("enqueue", *args, limit_s=limit_s, read=answers.verdict)
             if answer == "full":
                 raise full(int(details[0]), int(details[1]), self._max_size)
             if answer == "batch":
                 raise conflict(f"batch {batch_id} is known with other jobs")
             if answer == "job":
-                raise conflict(f"job {as_text(details[0])} is known with another payload or in another batch")
+                raise conflict(f"job {answers.as_text(details[0])} is known with another payload or in another batch")
             if answer == "gone":
                 raise QueueUnavailableError("the queue lost jobs that were being handed over; hand them over again")
             before += len(some)
@@ -187,7 +183,7 @@ class RedisBackend(QueueBackend):
         self, max_jobs: int, lease_s: float, call: str, reclaims: str
     ) -> tuple[list[Lease], float | None, bool]:
         args = (max_jobs, _ms(lease_s), call, reclaims, self._ttl_ms)
-        return await self._run("lease", *args, 0, if_unknown=(*args, 1), read=partial(_taken, lease_s))
+        return await self._run("lease", *args, 0, if_unknown=(*args, 1), read=partial(answers.taken, lease_s))
 
     async def _heal(self) -> None:
         """Put jobs back in line whose line was lost."""
@@ -234,14 +230,14 @@ class RedisBackend(QueueBackend):
         return bool(await self._run("cancel", job_id, self._ttl_ms, read=int))
 
     async def status(self, job_id: str) -> JobStatus | None:
-        found = await self._run("status", job_id, read=_statuses)
+        found = await self._run("status", job_id, read=answers.statuses)
         return found[0] if found else None
 
     async def batch_status(self, batch_id: str) -> BatchStatus | None:
-        return await self._run("batch_status", batch_id, read=partial(_batch_status, batch_id))
+        return await self._run("batch_status", batch_id, read=partial(answers.batch_status, batch_id))
 
     async def batch_jobs(self, batch_id: str) -> list[JobStatus]:
-        return await self._run("batch_jobs", batch_id, read=_statuses)
+        return await self._run("batch_jobs", batch_id, read=answers.statuses)
 
     def _bell(self, topic: str) -> asyncio.Event:
         if self._listener is None or self._listener.done():
@@ -270,19 +266,19 @@ class RedisBackend(QueueBackend):
                 bell.set()
 
     async def stats(self) -> QueueStats:
-        return await self._run("stats", read=_stats)
+        return await self._run("stats", read=answers.stats)
 
     async def list_dead(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         letters: list[DeadLetter] = []
         while len(letters) < limit:
-            page = await self._run("list_dead", offset + len(letters), offset + limit - 1, read=_dead_letters)
+            page = await self._run("list_dead", offset + len(letters), offset + limit - 1, read=answers.dead_letters)
             if not page:
                 break
             letters += page
         return letters
 
     async def list_jobs(self, state: JobState, limit: int = 100, offset: int = 0) -> list[JobStatus]:
-        return await self._run("list_jobs", state.value, offset, offset + limit - 1, read=_statuses)
+        return await self._run("list_jobs", state.value, offset, offset + limit - 1, read=answers.statuses)
 
     async def retry_dead(self, job_id: str) -> bool:
         return bool(await self._run("retry_dead", job_id, read=int))
@@ -292,7 +288,7 @@ class RedisBackend(QueueBackend):
         return 0
 
     async def hosts(self, host: str) -> set[str]:
-        return await self._run("hosts", host, _ms(HOSTS_WINDOW_S), read=_names)
+        return await self._run("hosts", host, _ms(HOSTS_WINDOW_S), read=answers.names)
 
     @property
     def limits(self) -> CallLimits:
@@ -315,10 +311,6 @@ class RedisBackend(QueueBackend):
         await self._server.close()
 
 
-def _names(answer: Any) -> set[str]:
-    return {as_text(name) for name in answer}
-
-
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
@@ -332,93 +324,3 @@ def _steps(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
             yield jobs[start:end]
             start, size_bytes = end, len(job.payload)
     yield jobs[start:]
-
-
-def _taken(lease_s: float, answer: Any) -> tuple[list[Lease], float | None, bool]:
-    """The leases, the seconds until a job may appear by itself, and whether the keys fit together.
-
-    The seconds are ``None`` when leases have run out and must be reclaimed first.
-    """
-    if answer[0] == b"expired":
-        return [], None, True
-    _, taken, due_ms, fits = answer
-    return [_lease(each, lease_s) for each in taken], inf if due_ms < 0 else due_ms / 1000, bool(fits)
-
-
-def _verdict(answer: Any) -> tuple[str, Sequence[Any]]:
-    verdict, *details = answer
-    return {b"ok": "ok", b"full": "full", b"batch": "batch", b"job": "job", b"gone": "gone"}[verdict], details
-
-
-def _admission(answer: Any) -> tuple[bytes, float, bytes]:
-    verdict, value, probe = answer
-    return bytes(verdict), float(value), bytes(probe)
-
-
-def _whole(value: bytes | None) -> int:
-    """A count or a moment; 0 for one that is missing, or that another program has overwritten."""
-    return int(value) if value and re.fullmatch(rb"-?\d{1,16}", value) else 0
-
-
-def _seconds(value: bytes | None) -> float | None:
-    return None if value is None else _whole(value) / 1000
-
-
-def _text(value: bytes | None) -> str | None:
-    return as_text(value) if value else None
-
-
-def _note(value: bytes | None) -> Mapping[str, Any] | None:
-    try:
-        note = json.loads(value) if value else None
-    except ValueError:
-        return None
-    return note if isinstance(note, dict) else None
-
-
-def _lease(values: Sequence[Any], lease_s: float) -> Lease:
-    job_id, payload, priority, batch_id, token, deliveries, progress = values
-    who = (as_text(job_id), bytes(payload), int(priority), _text(batch_id))
-    return Lease(*who, int(token), int(deliveries), lease_s, _note(progress))
-
-
-def _statuses(answer: Any) -> list[JobStatus]:
-    return [_status(*each) for each in answer]
-
-
-def _status(job_id: bytes, values: Sequence[Any]) -> JobStatus:
-    state, priority, batch_id, deliveries, enqueued, started, finished, result, progress, reason = values
-    who = (as_text(job_id), JobState(as_text(state)), _whole(priority), _text(batch_id), _whole(deliveries))
-    times = (_whole(enqueued) / 1000, _seconds(started), _seconds(finished))
-    return JobStatus(*who, *times, result, _note(progress), _text(reason))
-
-
-def _batch_status(batch_id: str, answer: Any) -> BatchStatus | None:
-    total, started, *ended = answer
-    if total is None:
-        return None
-    succeeded, failed, cancelled, dead = map(_whole, ended)
-    return BatchStatus(batch_id, int(total), succeeded, failed, cancelled, dead, bool(started))
-
-
-def _stats(answer: Any) -> QueueStats:
-    waiting, delayed, leased, dead, (succeeded, failed, cancelled), oldest_ms = answer
-    return QueueStats(
-        waiting={int(priority): int(count) for priority, count in waiting},
-        delayed=int(delayed),
-        leased=int(leased),
-        dead=int(dead),
-        succeeded=_whole(succeeded),
-        failed=_whole(failed),
-        cancelled=_whole(cancelled),
-        oldest_age_s=None if oldest_ms < 0 else oldest_ms / 1000,
-    )
-
-
-def _dead_letters(answer: Any) -> list[DeadLetter]:
-    letters = []
-    for job_id, (payload, reason, deliveries, batch_id, buried) in answer:
-        why = _text(reason) or "it is not known why"
-        who = (as_text(job_id), payload or b"", why)
-        letters.append(DeadLetter(*who, _whole(deliveries), _text(batch_id), _whole(buried) / 1000))
-    return letters

@@ -17,7 +17,7 @@ from audio_api.audio.wav import HEADER_BYTES
 from audio_api.errors import TaskNotFoundError
 from audio_api.models.audio_request import BatchAudioRequest
 from audio_api.models.sound_formats import MEDIA_TYPES, StreamFormat
-from audio_api.queues.base import JobState
+from audio_api.queues.jobs import JobState
 from audio_api.server.access import ShownKey
 from audio_api.server.problems import AnswerError
 from audio_api.server.sound import SoundResponse, Speech, events

@@ -12,7 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from audio_api.errors import QueueServiceError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
-from audio_api.queues.base import QueueStats
+from audio_api.queues.jobs import QueueStats
 from audio_api.server.access import ShownKey
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"

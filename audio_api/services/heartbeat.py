@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from audio_api.errors import AudioAPIError, QueueClosedError
-from audio_api.queues.base import Lease, QueueBackend
+from audio_api.queues.base import QueueBackend
+from audio_api.queues.jobs import Lease
 
 logger = logging.getLogger(__name__)
 

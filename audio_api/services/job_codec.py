@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from audio_api.errors import ErrorCode, QueueServiceError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, BatchAudioResponse, SpeechProgress
-from audio_api.queues.base import BatchStatus, Job, JobState, JobStatus
+from audio_api.queues.jobs import BatchStatus, Job, JobState, JobStatus
 
 
 class _Versioned(BaseModel):

@@ -23,7 +23,8 @@ from audio_api.config import AudioConfig
 from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError, StoreError, WorkerServiceError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
 from audio_api.models.filenames import safe_filename
-from audio_api.queues.base import MAX_DELIVERIES, Lease
+from audio_api.queues.base import MAX_DELIVERIES
+from audio_api.queues.jobs import Lease
 from audio_api.services.circuit_breaker import CircuitBreaker
 from audio_api.services.delivery import Delivered, delivered_before
 from audio_api.services.drafts import IDENTITY, SpeechDraft, identity_of

@@ -24,15 +24,8 @@ from audio_api.models.audio_request import (
     BatchAudioRequest,
     BatchAudioResponse,
 )
-from audio_api.queues.base import (
-    BatchStatus,
-    DeadLetter,
-    JobState,
-    Lease,
-    QueueBackend,
-    QueueStats,
-    check_id,
-)
+from audio_api.queues.base import QueueBackend
+from audio_api.queues.jobs import BatchStatus, DeadLetter, JobState, Lease, QueueStats, check_id
 from audio_api.queues.memory import MemoryBackend
 from audio_api.services.health import Health
 from audio_api.services.heartbeat import HeldLease

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from audio_api.config import AudioConfig, get_config
 from audio_api.errors import ErrorCode, QueueClosedError, QueueUnavailableError, WorkerServiceError, error_class
-from audio_api.queues.base import Lease
+from audio_api.queues.jobs import Lease
 from audio_api.services.job_run import Ending, JobRun, JobsInHand, hand_back
 from audio_api.services.pacing import PacedEngine, Pacer
 from audio_api.services.queue_service import QueueService

@@ -1,0 +1,117 @@
+"""What the answers of the steps mean; an answer that no step gives raises ValueError, TypeError or LookupError."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from math import inf
+from typing import Any
+
+from audio_api.queues.jobs import BatchStatus, DeadLetter, JobState, JobStatus, Lease, QueueStats
+
+
+def as_text(value: bytes) -> str:
+    """What the server sent, also when it is not UTF-8."""
+    return value.decode(errors="replace")
+
+
+def names(answer: Any) -> set[str]:
+    """The names of hosts."""
+    return {as_text(name) for name in answer}
+
+
+def taken(lease_s: float, answer: Any) -> tuple[list[Lease], float | None, bool]:
+    """The leases, the seconds until a job may appear by itself, and whether the keys fit together.
+
+    The seconds are ``None`` when leases have run out and must be reclaimed first.
+    """
+    if answer[0] == b"expired":
+        return [], None, True
+    _, leases, due_ms, fits = answer
+    return [_lease(each, lease_s) for each in leases], inf if due_ms < 0 else due_ms / 1000, bool(fits)
+
+
+def verdict(answer: Any) -> tuple[str, Sequence[Any]]:
+    """What became of a call to enqueue, and its details."""
+    word, *details = answer
+    return {b"ok": "ok", b"full": "full", b"batch": "batch", b"job": "job", b"gone": "gone"}[word], details
+
+
+def admission(answer: Any) -> tuple[bytes, float, bytes]:
+    """What became of a call that asked for its turn."""
+    word, value, why = answer
+    return bytes(word), float(value), bytes(why)
+
+
+def _whole(value: bytes | None) -> int:
+    """A count or a moment; 0 for one that is missing, or that another program has overwritten."""
+    return int(value) if value and re.fullmatch(rb"-?\d{1,16}", value) else 0
+
+
+def _seconds(value: bytes | None) -> float | None:
+    return None if value is None else _whole(value) / 1000
+
+
+def _text(value: bytes | None) -> str | None:
+    return as_text(value) if value else None
+
+
+def _note(value: bytes | None) -> Mapping[str, Any] | None:
+    try:
+        note = json.loads(value) if value else None
+    except ValueError:
+        return None
+    return note if isinstance(note, dict) else None
+
+
+def _lease(values: Sequence[Any], lease_s: float) -> Lease:
+    job_id, payload, priority, batch_id, token, deliveries, progress = values
+    who = (as_text(job_id), bytes(payload), int(priority), _text(batch_id))
+    return Lease(*who, int(token), int(deliveries), lease_s, _note(progress))
+
+
+def statuses(answer: Any) -> list[JobStatus]:
+    """The jobs that are known."""
+    return [_status(*each) for each in answer]
+
+
+def _status(job_id: bytes, values: Sequence[Any]) -> JobStatus:
+    state, priority, batch_id, deliveries, enqueued, started, finished, result, progress, reason = values
+    who = (as_text(job_id), JobState(as_text(state)), _whole(priority), _text(batch_id), _whole(deliveries))
+    times = (_whole(enqueued) / 1000, _seconds(started), _seconds(finished))
+    return JobStatus(*who, *times, result, _note(progress), _text(reason))
+
+
+def batch_status(batch_id: str, answer: Any) -> BatchStatus | None:
+    """The counters of a batch; ``None``: it is unknown."""
+    total, started, *ended = answer
+    if total is None:
+        return None
+    succeeded, failed, cancelled, dead = map(_whole, ended)
+    return BatchStatus(batch_id, int(total), succeeded, failed, cancelled, dead, bool(started))
+
+
+def stats(answer: Any) -> QueueStats:
+    """The snapshot."""
+    waiting, delayed, leased, dead, (succeeded, failed, cancelled), oldest_ms = answer
+    return QueueStats(
+        waiting={int(priority): int(count) for priority, count in waiting},
+        delayed=int(delayed),
+        leased=int(leased),
+        dead=int(dead),
+        succeeded=_whole(succeeded),
+        failed=_whole(failed),
+        cancelled=_whole(cancelled),
+        oldest_age_s=None if oldest_ms < 0 else oldest_ms / 1000,
+    )
+
+
+def dead_letters(answer: Any) -> list[DeadLetter]:
+    """A page of dead letters."""
+    letters = []
+    for job_id, (payload, reason, deliveries, batch_id, buried) in answer:
+        why = _text(reason) or "it is not known why"
+        who = (as_text(job_id), payload or b"", why)
+        letters.append(DeadLetter(*who, _whole(deliveries), _text(batch_id), _whole(buried) / 1000))
+    return letters
