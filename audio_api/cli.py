@@ -275,7 +275,7 @@ def _say(arguments: argparse.Namespace) -> int:
             overwrite=arguments.overwrite,
         )
     cost = "cost unknown" if response.cost_usd is None else f"${response.cost_usd:.4f}"
-    print(f"{response.file_path}  {response.duration:.2f} s  {cost}")
+    print(f"{response.file_path or response.url}  {response.duration:.2f} s  {cost}")
     for warning in response.warnings:
         _complain(f"warning: {warning}")
     return DONE

@@ -70,7 +70,7 @@ ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "av": "audio.aac",
     "soundfile": "audio.soundfile_encoder",
     "aiofiles": ("speech.piece_cache", "services.one_liner", "services.sound_access", "stores.folder"),
-    "obstore": "stores.object_store",
+    "obstore": ("stores.object_store", "stores.object_client"),
     "markdown_it": "text.markdown",
     "mdit_py_plugins": "text.markdown",
     "numpy": (

@@ -23,6 +23,7 @@ from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator
 from audio_api.errors import ConfigurationError, ErrorCode, StoreError, TTSOutputError
 from audio_api.models.audio_request import AudioRequest
+from audio_api.services.one_liner import asay
 from audio_api.services.tts_service import TTSService
 from audio_api.speech.shared_pieces import MOST_PIECE_BYTES
 from audio_api.stores.by_url import store_at
@@ -252,6 +253,19 @@ async def test_a_link_needs_a_sound_in_the_store(serve: Serve, tmp_path: Path) -
             await tts.audio_url(response)
     with pytest.raises(TTSOutputError):
         await tts.audio_url(await serve(output_url=None).generate_audio(HELLO))
+
+
+async def test_a_path_on_the_disk_is_where_a_line_of_code_wants_it(
+    serve: Serve, tmp_path: Path, ministack: StoreServer, prefix: str
+) -> None:
+    """``asay`` with a path writes there, whatever the settings; without one it puts into the store."""
+    config = serve().config
+    here = await asay("Hello.", tmp_path / "here.wav", config=config)
+    assert (here.file_path, here.url) == (str(tmp_path / "here.wav"), None)
+    there = await asay("Hello.", config=config)
+    assert there.file_path is None
+    assert there.url
+    assert ministack.content(there.url.removeprefix(f"s3://{BUCKET}/"))
 
 
 # Pieces for other machines

@@ -695,7 +695,7 @@ def test_a_process_that_ends_after_a_call_ends_well(servers: dict[str, StoreServ
 def test_a_forked_process_is_told_that_it_cannot_go_on(
     servers: dict[str, StoreServer], monkeypatch: pytest.MonkeyPatch, sound: Path
 ) -> None:
-    """A store that was used before the fork says so in the child, where its connections would hang for ever."""
+    """After a store was used, a child's own store says so at once; its connections would hang for ever."""
     enter(servers["ministack"], monkeypatch)
     code = (
         "import asyncio, os, sys\n"
@@ -703,7 +703,7 @@ def test_a_forked_process_is_told_that_it_cannot_go_on(
         f"store = store_at('s3://{BUCKET}/forks', 10)\n"
         "asyncio.run(store.check())\n"
         "if not (child := os.fork()):\n"
-        "    try: asyncio.run(store.check())\n"
+        f"    try: asyncio.run(store_at('s3://{BUCKET}/forks', 10).check())\n"
         "    except Exception as error: os._exit(7 if 'after the fork' in str(error) else 8)\n"
         "    os._exit(9)\n"
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"

@@ -32,7 +32,7 @@ async def asay(
     Args:
         text: What is spoken.
         path: Where the WAV goes, ``~`` being the home folder; a folder is an error, and so is an existing file unless
-            ``overwrite=True``. ``None``: a name made from the content, in the configured output folder.
+            ``overwrite=True``. ``None``: a name made from the content, in the configured output folder or store.
         voice: The voice's name.
         config: The settings; ``None``: ``get_config()``.
         fields: Further fields of ``AudioRequest``, such as ``language``, ``style``, ``model`` or ``overwrite``.
@@ -52,7 +52,7 @@ async def asay(
         fields["output_filename"] = _safe_name(file)
         # Finished pieces stay where they always are, not beside a file that may be anywhere.
         cache_dir = config.cache_dir or config.output_dir / ".cache"
-        config = config.model_copy(update={"output_dir": file.parent, "cache_dir": cache_dir})
+        config = config.model_copy(update={"output_dir": file.parent, "output_url": None, "cache_dir": cache_dir})
     request = AudioRequest.model_validate({"text": text, "voice_config": {"voice_name": voice}, **fields})
     async with TTSService(config) as service:
         return (await service.generate_audio(request)).raise_for_error()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,15 +19,9 @@ from datetime import timedelta
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from audio_api.errors import (
-    AudioAPIError,
-    ConfigurationError,
-    ErrorCode,
-    StoreError,
-    TooLateError,
-)
+from audio_api.errors import StoreError, TooLateError
 from audio_api.models.store_url import StoreURL
 from audio_api.retry import Clock, RetryPolicy, call_with_retry
 from audio_api.stores.base import (
@@ -41,16 +34,12 @@ from audio_api.stores.base import (
     missing,
     taken,
 )
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore as Client
+from audio_api.stores.object_client import explained, make_client
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
-
-NO_EXTRA = "OUTPUT_URL and CACHE_URL need the extra 'store': pip install 'audio-api[store]'"
 
 MOST_AT_ONCE_BYTES = 64 * 2**20
 """The largest sound, of 23 minutes as WAV, that goes up in one conditional request. Larger ones go up in parts."""
@@ -59,7 +48,6 @@ _PART_BYTES = 8 * 2**20
 _PARTS_AT_ONCE = 1
 # Of a part, which nothing sees, so that one that is lost does not begin a long upload again.
 _PART_RETRIES = 3
-_CONNECT_S = 5
 _ATTEMPTS, _FIRST_WAIT_S, _LAST_WAIT_S = 4, 0.2, 2.0
 _MARKER = ".audio-api-marker"
 
@@ -68,25 +56,8 @@ _threads = ThreadPoolExecutor(16, "audio-api-store")
 # A call within a call of obstore needs another thread.
 _looks = ThreadPoolExecutor(2, "audio-api-store-look")
 
-_STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
-# Answered with 4xx, but they pass: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html (2026-11).
-_PASSING_CODES = {
-    "ConditionalRequestConflict",
-    # The answer to the end of an upload in parts was lost, and the end came twice.
-    "NoSuchUpload",
-    "OperationAborted",
-    "RequestTimeout",
-    "SlowDown",
-}
-_PASSING_STATUSES = {408, 409, 429}
-# Where machines of a cloud ask for their credentials.
-_METADATA_SERVERS = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
-_ENVIRONMENT = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    "gs": "GOOGLE_SERVICE_ACCOUNT",
-    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
-}
+# The threads that carry obstore's connections do not live on in a child process: its calls would never end there.
+_used_by: int | None = None
 
 
 class _TakenError(Exception):
@@ -107,11 +78,10 @@ class ObjectStore(Store):
 
     def __init__(self, url: StoreURL, timeout_s: float, clock: Clock | None = None) -> None:
         self.url = url
-        self._client = _client(url, timeout_s, 0)
+        self._client = make_client(url, timeout_s, 0)
         self._timeout_s = timeout_s
         self._clock = clock or Clock()
         self._policy = RetryPolicy(_ATTEMPTS, _FIRST_WAIT_S, _LAST_WAIT_S, 1, 0, 0, deadline_s=2 * timeout_s)
-        self._pid = os.getpid()
         self._refuses_twice: bool | None = None
         self._probing = asyncio.Lock()
 
@@ -170,7 +140,7 @@ class ObjectStore(Store):
         attributes: Any = {"Content-Type": label.content_type, **label.metadata()}
         sizes: Any = {"chunk_size": _PART_BYTES, "max_concurrency": _PARTS_AT_ONCE}
         parts = self._parts(key, file, overwrite, before)
-        client = _client(self.url, self._timeout_s, _PART_RETRIES)
+        client = make_client(self.url, self._timeout_s, _PART_RETRIES)
         try:
             obstore.put(client, key, parts, attributes=attributes, use_multipart=True, **sizes)
         except _TakenError:
@@ -328,81 +298,19 @@ class ObjectStore(Store):
     async def _once(self, doing: str, call: Callable[[], _T]) -> _T:
         from obstore.exceptions import AlreadyExistsError, BaseError
 
-        if os.getpid() != self._pid:
-            # The threads that carry its connections do not live on in a child process: the call would never end.
-            raise StoreError("the store was used before this process was forked: make the service after the fork")
+        global _used_by
+        _used_by = _used_by or os.getpid()
+        if os.getpid() != _used_by:
+            raise StoreError("a store was used before this process was forked: use the first one after the fork")
         try:
             return await self._in_thread(call)
         except AlreadyExistsError:
             raise
         except (BaseError, FileNotFoundError, TimeoutError) as error:
-            problem = self._explained(error, doing)
+            problem = explained(error, f"cannot {doing} {self.url}", self.url.scheme, self._timeout_s)
         # Outside: obstore's own error holds whatever the server wrote, the access key's id for instance.
         raise problem
 
     @staticmethod
     async def _in_thread(call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(_threads, call)
-
-    def _explained(self, error: Exception, doing: str) -> AudioAPIError:
-        text = str(error)
-        found = _STATUS.search(text)
-        code = _CODE.search(text)
-        could_not = f"cannot {doing} {self.url}"
-        if any(server in text for server in _METADATA_SERVERS):
-            return StoreError(
-                f"{could_not}: there are no credentials; set {_ENVIRONMENT[self.url.scheme]}, or give this machine a "
-                "role",
-                code=ErrorCode.STORE_REFUSED,
-                retryable=False,
-            )
-        if found is None:
-            return self._unanswered(could_not, text)
-        answer = f"the answer was {found[1]}{f' {code[1]}' if code else ''}"
-        status = int(found[1])
-        if status >= 500 or status in _PASSING_STATUSES or (code and code[1] in _PASSING_CODES):
-            return StoreError(f"{could_not}: {answer}")
-        advice = "check the bucket, the region, the credentials and their rights"
-        return StoreError(f"{could_not}: {answer}; {advice}", code=ErrorCode.STORE_REFUSED, retryable=False)
-
-    def _unanswered(self, could_not: str, text: str) -> StoreError:
-        if "builder error" in text:
-            return StoreError(
-                f"{could_not}: its endpoint is not https; AWS_ALLOW_HTTP=true (AZURE_…, GOOGLE_…) allows that",
-                code=ErrorCode.STORE_REFUSED,
-                retryable=False,
-            )
-        if "TimedOut" in text:
-            return StoreError(f"{could_not}: no answer within STORE_TIMEOUT={self._timeout_s:g} s")
-        return StoreError(f"{could_not}: no connection, or it was cut")
-
-
-def _client(url: StoreURL, timeout_s: float, retries: int) -> Client:
-    try:
-        from obstore.exceptions import BaseError
-        from obstore.store import AzureStore, GCSStore, S3Store
-    except ImportError:
-        raise ConfigurationError(NO_EXTRA) from None
-
-    # With the prefix, without which a pickle of the client panics.
-    of = {"s3": "aws_", "gs": "google_", "az": "azure_"}[url.scheme]
-    config: Any = {f"{of}timeout": f"{round(timeout_s * 1000)}ms", f"{of}connect_timeout": f"{_CONNECT_S}s"}
-    retry: Any = {"max_retries": retries, "retry_timeout": timedelta(seconds=timeout_s)}
-    common: Any = {"prefix": url.prefix or None, "config": config, "retry_config": retry}
-    try:
-        match url.scheme:
-            case "s3":
-                return S3Store(url.bucket, **common)
-            case "gs":
-                return GCSStore(url.bucket, **common)
-            case _:
-                # Given here, too, because the repr of a store that found its account in the environment panics.
-                if account := os.environ.get("AZURE_STORAGE_ACCOUNT_NAME"):
-                    config["azure_storage_account_name"] = account
-                return AzureStore(url.bucket, **common)
-    except BaseError as error:
-        problem = str(error).partition("\n")[0]
-    raise ConfigurationError(
-        f"{url} cannot be reached: {problem}; the store's own environment variables, such as "
-        f"{_ENVIRONMENT[url.scheme]}, tell how"
-    )
