@@ -23,6 +23,7 @@ class _Versioned(BaseModel):
 
 class _Payload(_Versioned):
     request: AudioRequest
+    traceparent: str | None = None
 
 
 class _Result(_Versioned):
@@ -45,6 +46,14 @@ def decode_request(payload: bytes) -> AudioRequest:
         QueueServiceError: It is none of this version; the text names the place and the rule, never the content.
     """
     return _decode(_Payload, payload, "payload").request
+
+
+def trace_of(payload: bytes) -> str | None:
+    """The trace that a job belongs to, as ``telemetry.traceparent`` gave it; ``None``: none."""
+    try:
+        return _decode(_Payload, payload, "payload").traceparent
+    except QueueServiceError:
+        return None
 
 
 def encode_result(response: AudioResponse) -> bytes:
@@ -152,8 +161,8 @@ def batch_response(status: BatchStatus, tasks: Sequence[JobStatus]) -> BatchAudi
     )
 
 
-def job_of(task_id: str, request: AudioRequest, not_before: float | None = None) -> Job:
-    """The job that asks for this.
+def job_of(task_id: str, request: AudioRequest, not_before: float | None = None, traceparent: str | None = None) -> Job:
+    """The job that asks for this. Enqueueing it again takes the same trace: a job is known by its whole payload.
 
     Raises:
         QueueServiceError: The id is wrong or the request too large.
@@ -162,7 +171,7 @@ def job_of(task_id: str, request: AudioRequest, not_before: float | None = None)
     # The likeliest slip without a type checker: enqueue_single_task("Hello").
     if not isinstance(request, AudioRequest):
         raise TypeError(f"a task is an AudioRequest(text=…), not a {type(request).__name__}")
-    return Job(task_id, _encode(_Payload(v=1, request=request)), request.priority, not_before)
+    return Job(task_id, _encode(_Payload(v=1, request=request, traceparent=traceparent)), request.priority, not_before)
 
 
 def id_in_batch(batch_id: str, index: int) -> str:

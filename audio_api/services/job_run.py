@@ -28,12 +28,13 @@ from audio_api.queues.jobs import Lease
 from audio_api.services.circuit_breaker import CircuitBreaker
 from audio_api.services.delivery import Delivered, delivered_before
 from audio_api.services.drafts import IDENTITY, SpeechDraft, identity_of
-from audio_api.services.job_codec import decode_request, encode_result
+from audio_api.services.job_codec import decode_request, encode_result, trace_of
 from audio_api.services.neighbours import Neighbours
 from audio_api.services.output_place import OutputPlace
 from audio_api.services.queue_service import QueueService
 from audio_api.services.recovery import History, put_back
 from audio_api.services.tts_service import TTSService
+from audio_api.telemetry import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +179,8 @@ class JobRun:
         if earlier and earlier.success and len(earlier.subtitle_paths) < len(set(request.subtitles)):
             # The sound is the task's own; only its subtitles are not all there.
             request, earlier = request.model_copy(update={"overwrite": True}), None
-        response = earlier or await self._speak_and_write(request)
+        with task_of(trace_of(self.lease.payload), self.lease.job_id):
+            response = earlier or await self._speak_and_write(request)
         model = str(request.model or self._settings().default_tts_model)
         if not response.success and (ending := await self._put_back(response, model)):
             return ending

@@ -41,6 +41,7 @@ from audio_api.services.job_codec import (
 )
 from audio_api.services.sound_access import SoundAccess
 from audio_api.speech.assembly import tell
+from audio_api.telemetry import traceparent
 
 BatchProgressCallback = Callable[[int, int], Awaitable[None] | None]
 """Called with how many requests of a batch are finished, and how many there are."""
@@ -126,9 +127,11 @@ class QueueService:
             QueueUnavailableError: The queue does not answer. It may have the task all the same: enqueue it again with
                 the same ``task_id``.
         """
+        # Whoever names a task may enqueue it again, from another trace; that must be the same job.
+        trace = traceparent() if task_id is None else None
         if task_id is None:
             task_id = uuid.uuid4().hex
-        await self.backend.enqueue([job_of(task_id, request, not_before)])
+        await self.backend.enqueue([job_of(task_id, request, not_before, trace)])
         return task_id
 
     async def enqueue_many(self, requests: Sequence[AudioRequest]) -> list[str]:
@@ -140,7 +143,7 @@ class QueueService:
         Raises:
             QueueServiceError: As ``enqueue_single_task``; also when there are no requests.
         """
-        jobs = [job_of(uuid.uuid4().hex, request) for request in requests]
+        jobs = [job_of(uuid.uuid4().hex, request, traceparent=traceparent()) for request in requests]
         await self.backend.enqueue(jobs)
         return [job.id for job in jobs]
 

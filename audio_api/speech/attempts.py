@@ -25,6 +25,7 @@ from audio_api.retry import Clock, RetryPolicy, call_with_retry
 from audio_api.speech.conversion import standard_audio, standard_blocks
 from audio_api.speech.cost import Call, Outcome, failed_call
 from audio_api.speech.voice_paces import VoicePaces, judge_audio, voice_key
+from audio_api.telemetry import CallReport, api_call
 
 if TYPE_CHECKING:
     from audio_api.audio.checks import Verdict
@@ -172,9 +173,9 @@ class Attempts:
 
     async def _attempt(self) -> SpeechAudio:
         try:
-            async with self._call():
+            async with self._call(is_stream=False):
                 reply = await self._desk.engine.synthesize_within(self._utterance, self._bounds)
-            self._note_usage(reply.usage)
+                self._note_usage(reply.usage)
             audio = reply if reply.sample_rate == SAMPLE_RATE else await standard_audio(reply)
             return await self._verified(audio)
         except AudioAPIError:
@@ -194,10 +195,11 @@ class Attempts:
             is_heard = False
             try:
                 spoken = standard_blocks(self._desk.engine.stream(self._utterance))
-                async with self._call(), aclosing(spoken) as stream:
+                async with self._call(is_stream=True) as report, aclosing(spoken) as stream:
                     async for block in stream:
                         self._note_usage(block.usage, ended=False)
                         if is_heard := is_heard or bool(block.pcm):
+                            report.heard()
                             blocks.put_nowait(block)
             except AudioAPIError as error:
                 if is_heard:
@@ -213,14 +215,16 @@ class Attempts:
             raise error
 
     @asynccontextmanager
-    async def _call(self) -> AsyncIterator[None]:
+    async def _call(self, *, is_stream: bool) -> AsyncIterator[CallReport]:
         """Make a call within, and leave a record of it."""
         self._desk.check_open()
         model = self._utterance.model
         self._calls.append(Call(model))
         try:
             async with self._desk.spending.call():
-                yield
+                with api_call(model, self._desk.engine.name, is_stream=is_stream) as report:
+                    yield report
+                    report.usage = self._calls[-1].usage
         except AudioAPIError as error:
             self._calls[-1] = failed_call(model, error)
             raise
