@@ -539,12 +539,12 @@ async def test_an_object_that_is_replaced_is_not_read_in_halves(
 
 async def test_a_slow_reader_is_waited_for(proxied: Callable[..., tuple[ObjectStore, LossyProxy]], sound: Path) -> None:
     """The limit of a request's time does not count what the reader does between two blocks."""
-    store, _ = proxied(timeout_s=0.5)
+    store, _ = proxied(timeout_s=1.5)
     await store.put_sound("a.wav", sound, label(sound), overwrite=True)
     blocks = []
     async for block in store.open("a.wav"):
         blocks.append(block)
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.6)
     assert b"".join(blocks) == CONTENT
 
 
