@@ -20,7 +20,7 @@ from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import TextIO, get_args
 
 from pydantic import ValidationError
 
@@ -31,6 +31,7 @@ from audio_api.errors import AudioAPIError, ConfigurationError, TTSOutputError, 
 from audio_api.logging_config import setup_logging
 from audio_api.models.audio_request import Markup
 from audio_api.models.languages import Language, parse_language
+from audio_api.models.sound_formats import OutputFormat
 from audio_api.models.speech_models import DEFAULT_MODEL, VoiceModel, model_spec
 from audio_api.models.voices import VoiceName
 from audio_api.server.command import add_serve_options
@@ -89,14 +90,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("audio-api", description="Text to speech with Google's Gemini models.")
     parser.add_argument("--version", action="version", version=f"audio-api {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    say = commands.add_parser("say", help="speak a text into a WAV file")
+    say = commands.add_parser("say", help="speak a text into a file")
     say.set_defaults(run=_say)
     source = say.add_mutually_exclusive_group(required=True)
     source.add_argument("text", nargs="?", metavar="TEXT", help="what is spoken; - reads it from standard input")
     source.add_argument("--file", type=Path, metavar="PATH", help="a UTF-8 text to speak; - is standard input")
     say.add_argument("--markup", choices=["plain", "markdown"], help="default: markdown for *.md, else MARKUP")
     say.add_argument("--keep", action="append", default=[], choices=["code", "tables"], help="speak these, too")
-    say.add_argument("-o", "--output", metavar="FILE", help="where the WAV goes (default: a name in OUTPUT_DIR)")
+    say.add_argument("-o", "--output", metavar="FILE", help="where the sound goes (default: a name in OUTPUT_DIR)")
+    say.add_argument("--format", choices=get_args(OutputFormat), help="default: as FILE ends, else OUTPUT_FORMAT")
     say.add_argument("--voice", default=VoiceName.KORE.value, help="see the command voices (default: %(default)s)")
     say.add_argument("--language", default=Language.ENGLISH.value, help="a BCP-47 code (default: %(default)s)")
     say.add_argument("--style", help="how to speak, in a few adjectives")
@@ -273,6 +275,7 @@ def _say(arguments: argparse.Namespace) -> int:
             markup=arguments.markup or _markup_of(arguments.file, config),
             markup_keep=arguments.keep,
             overwrite=arguments.overwrite,
+            output_format=arguments.format,
         )
     cost = "cost unknown" if response.cost_usd is None else f"${response.cost_usd:.4f}"
     print(f"{response.file_path or response.url}  {response.duration:.2f} s  {cost}")

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from audio_api.models.audio_request import ID_PATTERN, Markup
 from audio_api.models.languages import Language, LanguageCode
+from audio_api.models.sound_formats import OutputFormat
 from audio_api.models.speech_models import DEFAULT_MODEL, ModelId
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
@@ -51,6 +52,10 @@ class Settings(BaseSettings):
         description="Whether Google may keep requests and replies, as it does by default with new paid projects.",
     )
     output_dir: Path = Field(default=Path("output"), description="Folder of the audio files; made when missing.")
+    output_format: OutputFormat = Field(
+        default="wav",
+        description="What a file is when neither its name nor its request says it: wav, mp3, opus, flac or m4a.",
+    )
     max_text_length: int = Field(default=100_000, ge=1, description="Longest text of a request, in characters.")
     markup: Markup = Field(
         default="plain",

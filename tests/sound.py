@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import wave
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import numpy.typing as npt
 
@@ -71,3 +74,22 @@ def voice(seconds: float, *, padding_s: float = 0.08) -> bytes:
     sound = sum(np.sin(n * phase) / n for n in range(1, 20)) * (0.55 - 0.45 * np.cos(2 * np.pi * 4.1 * at_s))
     sound = 5_000 * sound + noise.normal(0, 60, at_s.size)
     return np.pad(sound, quiet).clip(-32_000, 32_000).astype("<i2").tobytes()
+
+
+def by_ffmpeg(data: bytes, container: str | None = None) -> npt.NDArray[np.int16]:
+    """What FFmpeg decodes, as far as the file says that it is part of the sound."""
+    blocks, expected = [], Fraction(0)
+    with av.open(io.BytesIO(data), "r", format=container) as file:
+        resampler = av.AudioResampler("s16", "mono", RATE)
+        for frame in file.decode(audio=0):
+            blocks += resampler.resample(frame)
+            expected += frame.duration * frame.time_base if frame.duration else Fraction(frame.samples, frame.rate)
+        blocks += resampler.resample(None)
+    return np.concatenate([block.to_ndarray()[0] for block in blocks])[: round(expected * RATE)]
+
+
+def tags_of(path: str | Path) -> dict[str, str]:
+    """What a file says about itself, by names in lower case."""
+    with av.open(str(path), "r") as file:
+        found = {**file.metadata, **file.streams.audio[0].metadata}
+    return {name.lower(): text for name, text in found.items()}

@@ -54,6 +54,32 @@ def api(gemini_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
     return gemini_emulator
 
 
+@pytest.mark.parametrize(
+    ("options", "name", "mark"),
+    [
+        (["-o", "hello.mp3"], "hello.mp3", b"ID3"),
+        (["-o", "hello", "--format", "opus"], "hello.opus", b"OggS"),
+        (["-o", "hello.m4a"], "hello.m4a", b"\0\0\0\x1cftypM4A"),
+    ],
+)
+def test_say_writes_the_format_asked_for(
+    options: list[str], name: str, mark: bytes, api: Emulator, tmp_path: Path, capfd: Captured
+) -> None:
+    """By the ending of FILE, or by ``--format``; the file's path is printed."""
+    code, out, err = run(capfd, "say", "Hello there, my friend.", *options)
+    assert (code, err) == (0, "")
+    assert out.startswith(str(tmp_path / name))
+    assert (tmp_path / name).read_bytes().startswith(mark)
+
+
+def test_say_refuses_a_format_that_the_name_denies(api: Emulator, capfd: Captured) -> None:
+    """Exit code 2, one sentence that says which ending would do, and no call."""
+    code, out, err = run(capfd, "say", "Hello.", "-o", "hello.wav", "--format", "mp3")
+    assert (code, out) == (2, "")
+    assert "must end with .mp3" in err
+    assert api.calls == []
+
+
 def run(capfd: Captured, *arguments: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of one command; neither holds the key."""
     try:
@@ -192,7 +218,7 @@ def test_say_offline_tells_that_it_is_a_robot(capfd: Captured) -> None:
         (["say", "Hello.", "--voice", "nobody"], "unknown voice 'nobody'"),
         (["say", "Hello.", "--speed", "9"], "speed: Input should be less than or equal to 3"),
         (["say", "..."], "nothing to speak"),
-        (["say", "Hello.", "-o", "hello.mp3"], "must end with .wav"),
+        (["say", "Hello.", "-o", "hello.wma"], "must end with .wav, .mp3"),
         (["say", "สวัสดี", "--language", "th-TH", "--offline"], "th-TH"),
         (["say", "Hello.", "--speed", "fast"], "invalid float value"),
         (["say"], "TEXT"),

@@ -33,6 +33,7 @@ SETTINGS: list[tuple[str, object, str, object]] = [
     ("ALLOW_CUSTOM_BASE_URL", False, "true", True),
     ("GEMINI_STORE", False, "true", True),
     ("OUTPUT_DIR", Path("output"), "/srv/audio", Path("/srv/audio")),
+    ("OUTPUT_FORMAT", "wav", "MP3", "mp3"),
     ("MAX_TEXT_LENGTH", 100_000, "5", 5),
     ("MARKUP", "plain", "Markdown", "markdown"),
     ("MAX_CONTEXT_TOKENS", 8_192, "1000", 1_000),

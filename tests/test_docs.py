@@ -18,6 +18,7 @@ from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator, Fault
 from audio_api.errors import AudioAPIError, ErrorCode
 from audio_api.models.languages import Language
+from audio_api.models.sound_formats import format_of
 from audio_api.models.speech_models import DEFAULT_MODEL, MODEL_SPECS, VoiceModel, model_spec
 from audio_api.models.voices import VoiceName
 from audio_api.queues.redis_connection import ACCESS
@@ -152,4 +153,4 @@ def test_the_commands_of_the_docs_work(
     monkeypatch.setenv("GEMINI_BASE_URL", gemini_emulator.url)
     monkeypatch.setattr(config_module, "_current", None)
     assert main(shlex.split(command)) == 0
-    assert list(tmp_path.glob("*.wav"))
+    assert [path for path in tmp_path.iterdir() if format_of(path.name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import os
@@ -25,7 +26,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sound import RATE, voice
+from sound import RATE, by_ffmpeg, voice
 
 from audio_api.audio.aac import ChapterMark
 from audio_api.audio.encoding import (
@@ -55,18 +56,6 @@ Samples = npt.NDArray[np.int16]
 def as_samples(pcm: bytes) -> Samples:
     """The samples as numbers."""
     return np.frombuffer(pcm, "<i2")
-
-
-def by_ffmpeg(data: bytes, container: str | None = None) -> Samples:
-    """What FFmpeg decodes, as far as the file says that it is part of the sound."""
-    blocks, expected = [], Fraction(0)
-    with av.open(io.BytesIO(data), "r", format=container) as file:
-        resampler = av.AudioResampler("s16", "mono", RATE)
-        for frame in file.decode(audio=0):
-            blocks += resampler.resample(frame)
-            expected += frame.duration * frame.time_base if frame.duration else Fraction(frame.samples, frame.rate)
-        blocks += resampler.resample(None)
-    return np.concatenate([block.to_ndarray()[0] for block in blocks])[: round(expected * RATE)]
 
 
 def by_libsndfile(data: bytes) -> Samples:
@@ -211,6 +200,17 @@ def test_a_full_disk_is_named(output_format: OutputFormat, capfd: pytest.Capture
     with Path("/dev/full").open("r+b", buffering=0) as full, pytest.raises(OSError, match="No space left"):
         write_all(full.fileno(), output_format)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("output_format", FILES)
+def test_an_error_can_be_collected_as_part_of_a_circle(output_format: OutputFormat) -> None:
+    """The frames of its traceback hold nothing that old Pythons crash on (gh-77894), as memory views are."""
+    with Path("/dev/full").open("r+b", buffering=0) as full:
+        try:
+            write_all(full.fileno(), output_format)
+        except OSError as error:
+            error.circle = error  # type: ignore[attr-defined]
+    assert gc.collect() > 0
 
 
 def write_all(fd: int, output_format: OutputFormat) -> None:

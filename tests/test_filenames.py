@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from audio_api.models.audio_request import AudioRequest
 from audio_api.models.filenames import MAX_NAME_BYTES, safe_filename
+from audio_api.models.sound_formats import OutputFormat
 
 HOSTILE = [
     "../escape.wav",
@@ -71,8 +72,8 @@ HOSTILE = [
     "ä" * 126 + ".wav",
     "a" * 252,
     "e" + "\u0301" * 300,
-    "a.mp3",
-    "song.OGG",
+    "a.wma",
+    "song.AAC",
 ]
 GOOD = {
     "a": "a.wav",
@@ -111,14 +112,51 @@ def test_the_request_refuses_it_too(name: str) -> None:
 @pytest.mark.parametrize(("name", "expected"), GOOD.items(), ids=ascii)
 def test_an_ordinary_name_gets_its_ending(name: str, expected: str) -> None:
     """Every language's letters, spaces and dots are welcome; ``.wav`` is added once, and NFC is the one spelling."""
-    assert safe_filename(name) == expected
+    assert safe_filename(name, "wav") == expected
+    assert safe_filename(name) in {expected, expected.removesuffix(".wav")}
+
+
+@pytest.mark.parametrize(
+    ("name", "output_format", "expected"),
+    [
+        ("a", "mp3", "a.mp3"),
+        ("a.mp3", "mp3", "a.mp3"),
+        ("a.MP3", "mp3", "a.MP3"),
+        ("v1.2", "opus", "v1.2.opus"),
+        ("a.ogg", "opus", "a.ogg"),
+        ("a.m4b", "m4a", "a.m4b"),
+        ("a", "m4a", "a.m4a"),
+        ("a.flac", None, "a.flac"),
+        ("a", None, "a"),
+        ("v1.2", None, "v1.2"),
+    ],
+)
+def test_a_name_ends_as_its_format_does(name: str, output_format: OutputFormat | None, expected: str) -> None:
+    """The usual ending is added when there is none; a format may have a second one, and an unknown format adds none."""
+    assert safe_filename(name, output_format) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "output_format", "fitting"),
+    [
+        ("a.wav", "mp3", r"must end with \.mp3, because its format is mp3"),
+        ("a.mp3", "wav", r"must end with \.wav, because its format is wav"),
+        ("a.mp3", "opus", r"must end with \.opus or \.ogg, because its format is opus"),
+        ("a.aac", None, r"must end with \.wav, \.mp3, \.opus, \.ogg, \.flac, \.m4a or \.m4b: nothing else can be made"),
+        ("a" * 251, "flac", "has 256 bytes"),
+    ],
+)
+def test_a_name_never_says_another_format(name: str, output_format: OutputFormat | None, fitting: str) -> None:
+    """The refusal tells the endings that would do."""
+    with pytest.raises(ValueError, match=fitting):
+        safe_filename(name, output_format)
 
 
 @given(st.text(st.characters(codec=None), max_size=300) | st.text("./\\~- a\u0301\x00:.wav", max_size=12))
 def test_any_text_is_refused_or_stays_in_the_folder(name: str) -> None:
     """An accepted name is one visible component in NFC that resolves inside its folder, and is accepted again."""
     try:
-        safe = safe_filename(name)
+        safe = safe_filename(name, "wav")
     except ValueError:
         return
     folder = Path("/nowhere/output")
@@ -131,7 +169,7 @@ def test_any_text_is_refused_or_stays_in_the_folder(name: str) -> None:
     assert safe.isprintable()
     assert len(safe.encode()) <= MAX_NAME_BYTES
     assert unicodedata.is_normalized("NFC", safe)
-    assert safe_filename(safe) == safe
+    assert safe_filename(safe) == safe_filename(safe, "wav") == safe
 
 
 def test_a_million_combining_marks_are_refused_by_their_number() -> None:

@@ -56,6 +56,7 @@ def test_a_request_needs_nothing_but_its_text() -> None:
         "markup": "plain",
         "markup_keep": (),
         "audio_format": {"sample_rate": 24_000, "bit_depth": 16, "channels": 1},
+        "output_format": None,
         "output_filename": None,
         "overwrite": False,
         "style": None,
@@ -343,7 +344,10 @@ def test_other_wrong_fields_are_refused_by_name(values: dict[str, Any]) -> None:
 
 def test_a_file_name_gets_its_ending() -> None:
     """The rule for names is that of ``models.filenames``."""
-    assert AudioRequest(text="Hello", output_filename="chapter 1").output_filename == "chapter 1.wav"
+    assert AudioRequest(text="Hello", output_filename="chapter 1").output_filename == "chapter 1"
+    assert AudioRequest(text="Hello", output_filename="a", output_format="mp3").output_filename == "a.mp3"
+    with pytest.raises(ValidationError, match=r"must end with \.mp3"):
+        AudioRequest(text="Hello", output_filename="a.wav", output_format="mp3")
 
 
 def test_one_kind_of_subtitles_is_a_tuple_too() -> None:

@@ -103,7 +103,7 @@ def test_calls_that_users_wrote_down() -> None:
     assert parameters(service)[:3] == ["config=None", "gemini_client=None", "engine=None"]
     assert parameters(service.generate_audio) == ["request", "on_progress=None"]
     assert parameters(service.stream_to_file) == ["request", "on_progress=None"]
-    assert parameters(service.stream_audio) == ["request", "on_done=None", "verified"]
+    assert parameters(service.stream_audio) == ["request", "on_done=None", "verified", "format"]
     assert parameters(service.generate_batch) == ["requests", "max_concurrency=None", "on_progress=None"]
     assert parameters(audio_api.say)[:2] == parameters(audio_api.asay)[:2] == ["text", "path=None"]
     assert parameters(audio_api.setup_logging) == ["config=None"]
@@ -127,6 +127,7 @@ REQUEST_FIELDS = [
     "markup",
     "markup_keep",
     "audio_format",
+    "output_format",
     "output_filename",
     "overwrite",
     "style",

@@ -416,12 +416,12 @@ async def test_a_planted_link_is_never_followed(tmp_path: Path, victim: Path, ta
     out.mkdir()
     (out / "a.wav").symlink_to(victim.parent / target)
     if overwrite:
-        await check_target(out, "a", overwrite=True)
+        await check_target(out, "a.wav", overwrite=True)
         path = await write_wav(out, "a", SOUND, overwrite=True)
         assert not path.is_symlink()
         assert frames(path) == SOUND
     else:
-        for entry in (lambda: check_target(out, "a", overwrite=False), lambda: write_wav(out, "a", SOUND)):
+        for entry in (lambda: check_target(out, "a.wav", overwrite=False), lambda: write_wav(out, "a", SOUND)):
             with pytest.raises(TTSOutputError) as caught:
                 await entry()
             assert caught.value.code is ErrorCode.OUTPUT_EXISTS
@@ -475,7 +475,7 @@ async def test_an_output_folder_may_be_a_link(tmp_path: Path) -> None:
     """A folder that the user linked to another disk is used as any other."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk")
-    await check_target(tmp_path / "out", "a", overwrite=False)
+    await check_target(tmp_path / "out", "a.wav", overwrite=False)
     path = await write_wav(tmp_path / "out", "a", SOUND)
     assert path == tmp_path / "out" / "a.wav"
     assert names(tmp_path / "disk") == ["a.wav"]
@@ -488,9 +488,9 @@ async def test_the_check_leaves_no_trace(tmp_path: Path) -> None:
     """Neither the folder nor a file is made, and the folder's times do not even change."""
     tmp_path.joinpath("old.wav").write_bytes(b"x")
     before = tmp_path.stat().st_mtime_ns
-    await check_target(tmp_path / "deep" / "out", "a", overwrite=False)
-    await check_target(tmp_path, "a", overwrite=False)
-    await check_target(tmp_path, "old", overwrite=True)
+    await check_target(tmp_path / "deep" / "out", "a.wav", overwrite=False)
+    await check_target(tmp_path, "a.wav", overwrite=False)
+    await check_target(tmp_path, "old.wav", overwrite=True)
     assert names(tmp_path) == ["old.wav"]
     assert tmp_path.stat().st_mtime_ns == before
 
@@ -500,9 +500,9 @@ async def test_the_check_finds_a_taken_name_and_a_folder_in_its_place(tmp_path: 
     (tmp_path / "old.wav").write_bytes(b"x")
     (tmp_path / "dir.wav").mkdir()
     for name, overwrite, code in (
-        ("old", False, ErrorCode.OUTPUT_EXISTS),
-        ("dir", False, ErrorCode.OUTPUT_EXISTS),
-        ("dir", True, ErrorCode.OUTPUT_FAILED),
+        ("old.wav", False, ErrorCode.OUTPUT_EXISTS),
+        ("dir.wav", False, ErrorCode.OUTPUT_EXISTS),
+        ("dir.wav", True, ErrorCode.OUTPUT_FAILED),
     ):
         with pytest.raises(TTSOutputError) as caught:
             await check_target(tmp_path, name, overwrite=overwrite)
@@ -515,7 +515,7 @@ async def test_the_check_finds_a_taken_name_and_a_folder_in_its_place(tmp_path: 
 
 @pytest.mark.parametrize(
     "entry",
-    [lambda folder: check_target(folder, "a", overwrite=False), lambda folder: write_wav(folder, "a", SOUND)],
+    [lambda folder: check_target(folder, "a.wav", overwrite=False), lambda folder: write_wav(folder, "a", SOUND)],
     ids=["check", "write"],
 )
 @pytest.mark.parametrize("folder", ["file", "file/below", "dangling"])

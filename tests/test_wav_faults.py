@@ -66,7 +66,7 @@ async def stream():
 
 async def main():
     if mode == "check":
-        return await check_target(Path(folder), "a", overwrite=bool(int(overwrite)))
+        return await check_target(Path(folder), "a.wav", overwrite=bool(int(overwrite)))
     if mode == "once":
         return await write_wav(Path(folder), "a", bytes(100_000), overwrite=bool(int(overwrite)))
     return await stream()
@@ -319,7 +319,7 @@ def test_a_read_only_disk_is_found_before_the_call(mount: Callable[[str], Path],
 async def test_the_check_does_not_fail_because_of_root(tmp_path: Path) -> None:
     """Root may write into any folder, so the check lets it."""
     tmp_path.chmod(0o555)
-    await check_target(tmp_path, "a", overwrite=False)
+    await check_target(tmp_path, "a.wav", overwrite=False)
     assert (await write_wav(tmp_path, "a", b"\0\0")).exists()
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import starmap
+from pathlib import Path
 from typing import Literal
 
 import av
@@ -122,3 +123,17 @@ def decoded_samples(fd: int) -> int:
             # A frame of AAC is a whole one even at the end; the file says how much of it is sound.
             samples += min(frame.samples, frame.duration)
     return samples
+
+
+def file_seconds(path: Path) -> float:
+    """How long the sound of an MP4 is, as it says.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is none.
+    """
+    try:
+        with av.open(str(path), "r") as container:
+            return (container.duration or 0) / av.time_base
+    except av.FFmpegError as error:
+        raise ValueError(f"{path.name!r} is no MP4: {error.strerror}") from None

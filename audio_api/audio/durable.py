@@ -19,6 +19,7 @@ from typing import Self
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.errors import ErrorCode, TTSOutputError, TTSValidationError
 from audio_api.models.filenames import MAX_NAME_BYTES, safe_filename
+from audio_api.models.sound_formats import OutputFormat
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY
 # Enough for a folder that one may enter, but not list; not every system has it.
@@ -42,14 +43,14 @@ def explained(path: Path) -> Iterator[None]:
         raise TTSOutputError(f"cannot write {str(path)!r}: {error.strerror or error} ({kind})") from error
 
 
-def checked_name(name: str) -> str:
-    """A file's name, as ``safe_filename`` makes it.
+def checked_name(name: str, output_format: OutputFormat | None = None) -> str:
+    """A file's name, as ``safe_filename`` makes it of these arguments.
 
     Raises:
         TTSValidationError: It is no safe file name.
     """
     try:
-        return safe_filename(name)
+        return safe_filename(name, output_format)
     except ValueError as error:
         raise TTSValidationError(str(error)) from None
 
@@ -248,9 +249,11 @@ class DurableFile:
 
     def write(self, content: bytes | bytearray | memoryview) -> None:
         """Write every byte, from where the descriptor stands."""
-        view = memoryview(content).cast("B")
-        while view:
-            view = view[os.write(self._fd, view) :]
+        size_bytes, at = memoryview(content).nbytes, 0
+        while at < size_bytes:
+            # No view has a name here: Python before 3.11.9 and 3.12.3 crashes when it collects one with the frame, and
+            # the traceback, of an error that is part of a circle (gh-77894).
+            at += os.write(self._fd, memoryview(content).cast("B")[at:])
 
     def become(self, path: Path, identity: os.stat_result) -> bool:
         """Be a further name (a hard link) of a file that is complete, instead of a file of its own.

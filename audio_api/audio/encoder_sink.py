@@ -35,28 +35,28 @@ class Sink:
         self._is_stream = fd is None
         self._at = self._end = 0
         self._sendable = bytearray()
-        self._error: OSError | None = None
+        self._problem: tuple[int | None, str | None] | None = None
 
     def write(self, data: Pcm, /) -> int:
         """Take bytes; a stream drops those with which an encoder patches what is on its way already."""
-        view = memoryview(data).cast("B")
+        data = bytes(data)
         if self._is_stream:
             if self._at == self._end:
-                self._sendable += view[max(0, self._begin - self._at) :]
-        elif self._fd is not None and self._error is None:
-            self._put(self._fd, view)
-        self._at += view.nbytes
+                self._sendable += data[max(0, self._begin - self._at) :]
+        elif self._fd is not None and self._problem is None:
+            self._put(self._fd, data)
+        self._at += len(data)
         self._end = max(self._end, self._at)
-        return view.nbytes
+        return len(data)
 
-    def _put(self, fd: int, view: memoryview) -> None:
+    def _put(self, fd: int, data: bytes) -> None:
         at = self._begin + self._at
         try:
-            while view:
-                written = os.pwrite(fd, view, at)
-                at, view = at + written, view[written:]
+            while data:
+                written = os.pwrite(fd, data, at)
+                at, data = at + written, data[written:]
         except OSError as error:
-            self._error = error
+            self._problem = error.errno, error.strerror
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Go elsewhere, as in any file."""
@@ -69,8 +69,9 @@ class Sink:
 
     def check(self) -> None:
         """Raise the error that writing the file met, if any."""
-        if self._error is not None:
-            raise self._error
+        if self._problem is not None:
+            # A new one each time: kept, its traceback would hold this sink, and what its encoder holds, for long.
+            raise OSError(*self._problem)
 
     def take(self) -> bytes:
         """What a stream was given since the last time."""

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import wave
+from array import array
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from audio_api.audio.encoder_sink import Encoder, Pcm, Sink
 from audio_api.audio.wav import SAMPLE_RATE, growing_header
 from audio_api.errors import ConfigurationError, TTSOutputError
-from audio_api.models.sound_formats import OutputFormat, StreamFormat
+from audio_api.models.sound_formats import OutputFormat, StreamFormat, format_of
 
 if TYPE_CHECKING:
     from audio_api.audio.aac import ChapterMark
@@ -205,6 +208,34 @@ def write_audiobook(
     return samples
 
 
+def file_seconds(path: Path) -> float:
+    """How long the sound of a complete file is, as the file says.
+
+    Args:
+        path: The file; its ending tells what it is.
+
+    Raises:
+        ConfigurationError: As ``require_encoder``.
+        OSError: It cannot be read.
+        ValueError: It is no sound file.
+    """
+    output_format = format_of(path.name)
+    if output_format is None:
+        raise ValueError(f"{path.name!r} does not end as a sound file does")
+    require_encoder(output_format)
+    if output_format == "wav":
+        try:
+            with wave.open(str(path)) as sound:
+                return float(sound.getnframes() / sound.getframerate())
+        except (wave.Error, EOFError) as error:
+            raise ValueError(f"{path.name!r} is no WAV: {error}") from None
+    if output_format == "m4a":
+        from audio_api.audio.aac import file_seconds as seconds_of
+    else:
+        from audio_api.audio.soundfile_encoder import file_seconds as seconds_of
+    return seconds_of(path)
+
+
 class StreamEncoder:
     """Encodes a sound that is heard while it is made.
 
@@ -316,17 +347,18 @@ async def encoded(sound: AsyncGenerator[bytes, None], stream_format: StreamForma
             yield sent
 
 
-def _blocks(pcm: Pcm) -> Iterator[memoryview]:
+# Copies rather than memory views: Python before 3.11.9 and 3.12.3 crashes when it collects a view with the frame, and
+# the traceback, of an error that is part of a circle (gh-77894).
+def _blocks(pcm: Pcm) -> Iterator[Pcm]:
     """The same sound, a second at a time: an encoder holds a thread up for 40 ms at most."""
-    view = memoryview(pcm)
-    return (view[at : at + _SECOND_BYTES] for at in range(0, len(view), _SECOND_BYTES))
+    return (pcm[at : at + _SECOND_BYTES] for at in range(0, len(pcm), _SECOND_BYTES))
 
 
 def _whole_samples(pcm: Pcm, half: bytes) -> tuple[Pcm, bytes]:
     """The whole samples of what is left from before and what came now, and what is left of these."""
     if half:
         pcm = half + bytes(pcm)
-    return (memoryview(pcm)[:-1], bytes(pcm[-1:])) if len(pcm) % 2 else (pcm, b"")
+    return (pcm[:-1], bytes(pcm[-1:])) if len(pcm) % 2 else (pcm, b"")
 
 
 def _refuse_half(half: bytes) -> None:
@@ -335,7 +367,7 @@ def _refuse_half(half: bytes) -> None:
 
 
 def _is_quiet(pcm: bytes) -> bool:
-    samples = memoryview(pcm).cast("h")
+    samples = array("h", pcm)
     return len(pcm) == _SPARED_BYTES and max(samples) <= _QUIET and min(samples) >= -_QUIET
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import soundfile
@@ -73,3 +74,17 @@ def decoded_samples(fd: int) -> int:
         while read := file.buffer_read_into(block, "int16"):
             samples += read
     return samples
+
+
+def file_seconds(path: Path) -> float:
+    """How long the sound of a file is, as it says.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is none that libsndfile knows.
+    """
+    try:
+        with path.open("rb") as file, soundfile.SoundFile(file) as sound:
+            return float(sound.frames / sound.samplerate)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path.name!r}: {error.error_string}") from None

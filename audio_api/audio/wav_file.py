@@ -1,4 +1,4 @@
-"""A WAV file that appears whole or not at all."""
+"""A sound file that appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
+from audio_api.audio.draft_content import MOST_UNSAVED_BYTES as MOST_UNSAVED_BYTES
+from audio_api.audio.draft_content import DraftContent, EncodedContent, WavContent
 from audio_api.audio.durable import (
     DurableFile,
     absolute,
@@ -22,22 +24,14 @@ from audio_api.audio.durable import (
     folder_at,
     real_folder,
 )
+from audio_api.audio.encoder_sink import Pcm
 from audio_api.audio.file_threads import run_in_file_thread
-from audio_api.audio.left_behind import GROWING, remove_part_of_the_dead, remove_stale_drafts
-from audio_api.audio.wav import (
-    HEADER_BYTES,
-    MAX_DATA_BYTES,
-    SAMPLE_RATE,
-    growing_header,
-    wav_header,
-)
+from audio_api.audio.left_behind import growing_name, remove_part_of_the_dead, remove_stale_drafts
+from audio_api.audio.wav import SAMPLE_RATE
 from audio_api.errors import TooLateError as TooLateError  # the worker's run imports it from here
 from audio_api.errors import TTSOutputError
+from audio_api.models.sound_formats import OutputFormat
 
-MOST_UNSAVED_BYTES = 64 * 2**20
-"""The most sound, of 23 minutes, that is handed over in memory when its file could not be written."""
-
-Pcm = bytes | bytearray | memoryview
 _T = TypeVar("_T")
 
 
@@ -68,7 +62,7 @@ async def write_wav(
         TTSOutputError: As ``WavWriter.commit``.
         ValueError: The sound ends inside a sample, or no WAV has this sample rate.
     """
-    draft = _WavDraft(directory, name, sample_rate, overwrite)
+    draft = _SoundDraft(directory, checked_name(name, "wav"), WavContent(sample_rate), overwrite)
     return (await draft.in_thread(draft.save, pcm)).path
 
 
@@ -95,7 +89,9 @@ def save_wav(
         real: As ``WavWriter``.
         synced: Whether it is on disk before this returns; what is not may be torn after a power failure.
     """
-    return _WavDraft(directory, name, sample_rate, overwrite, real=real, synced=synced).save(pcm, trailer)
+    content = WavContent(sample_rate)
+    draft = _SoundDraft(directory, checked_name(name, "wav"), content, overwrite, real=real, synced=synced)
+    return draft.save(pcm, trailer)
 
 
 class WavWriter:
@@ -107,15 +103,16 @@ class WavWriter:
     Args:
         directory: The output folder; made with mode 0700 when missing.
         name: The file's name, as ``safe_filename`` takes it.
-        sample_rate: Samples per second.
+        sample_rate: Samples per second of a WAV; every other format has 24,000.
         overwrite: Whether ``commit`` may replace an existing file.
-        growing: Whether players may open the file before it is complete, as ``NAME.part.wav`` beside it: its header
-            then says that the size is not known, and ``commit`` renames it.
+        growing: Whether players may open the file before it is complete, as ``NAME.part.wav`` (or another ending)
+            beside it: it does not tell its length then, and ``commit`` renames it.
         real: What ``check_target`` returned: if a link has taken its place since, nothing is written. ``None``: where
             the folder is when the file is opened.
+        output_format: What the file is. What is not WAV is decoded once more before it gets its name.
 
     Raises:
-        TTSValidationError: The name is no safe file name.
+        TTSValidationError: The name is no safe file name, or a file of this format cannot be played while it grows.
         ValueError: No WAV has this sample rate.
     """
 
@@ -128,8 +125,16 @@ class WavWriter:
         overwrite: bool = False,
         growing: bool = False,
         real: Path | None = None,
+        output_format: OutputFormat = "wav",
     ) -> None:
-        self._draft = _WavDraft(directory, name, sample_rate, overwrite, growing=growing, real=real)
+        content: DraftContent
+        if output_format == "wav":
+            content = WavContent(sample_rate, growing=growing)
+        else:
+            content = EncodedContent(output_format, growing=growing)
+        self._draft = _SoundDraft(
+            directory, checked_name(name, output_format), content, overwrite, growing=growing, real=real
+        )
 
     async def __aenter__(self) -> Self:
         try:
@@ -139,6 +144,14 @@ class WavWriter:
             raise
         return self
 
+    def describe(self, tags: Mapping[str, str]) -> None:
+        """Say, before the first write, what the file says about itself. A WAV says nothing.
+
+        Args:
+            tags: As ``FileEncoder`` takes them.
+        """
+        self._draft.content.describe(tags)
+
     async def write(self, pcm: Pcm) -> None:
         """Append sound. A write that fails or is cancelled ends the file: it cannot be committed any more.
 
@@ -147,6 +160,7 @@ class WavWriter:
 
         Raises:
             TTSOutputError: As ``commit``.
+            ConfigurationError: As ``require_encoder``.
             RuntimeError: The file was committed, discarded, or never opened with ``async with``.
         """
         await self._draft.in_thread(self._draft.write, pcm)
@@ -175,7 +189,7 @@ class WavWriter:
             data_bytes: The size of its sound.
 
         Returns:
-            As ``prepare``; ``None`` when it cannot have a further name, or is not that file any more.
+            As ``prepare``; ``None`` when it cannot have a further name, is not that file any more, or is to be no WAV.
 
         Raises:
             TTSOutputError, RuntimeError: As ``prepare``.
@@ -223,28 +237,26 @@ class WavWriter:
             await self._draft.in_thread(self._draft.discard)
 
 
-class _WavDraft:
-    """A WAV under a temporary name. Its methods block; they run in threads, one at a time."""
+class _SoundDraft:
+    """A sound under a temporary name. Its methods block; they run in threads, one at a time."""
 
     def __init__(
         self,
         directory: Path,
         name: str,
-        sample_rate: int,
+        content: DraftContent,
         overwrite: bool,
         *,
         growing: bool = False,
         real: Path | None = None,
         synced: bool = True,
     ) -> None:
-        wav_header(0, sample_rate)
         self._real = real
         self._synced = synced
-        self._path = directory / checked_name(name)
-        self._growing_name = checked_name(f"{self._path.name.removesuffix('.wav')}{GROWING}") if growing else None
-        self._sample_rate = sample_rate
+        self._path = directory / name
+        self._growing_name = checked_name(growing_name(name)) if growing else None
+        self.content = content
         self._overwrite = overwrite
-        self._data_bytes = 0
         self.unsaved: bytes | None = None
         self._file: DurableFile | None = None
         self._prepared = False
@@ -289,8 +301,8 @@ class _WavDraft:
             if self._growing_name:
                 # Another process may look for a moment whether the file was left behind.
                 fcntl.flock(self._file, fcntl.LOCK_EX)
-                self._file.write(growing_header(self._sample_rate))
-            os.lseek(self._file.fileno(), HEADER_BYTES, os.SEEK_SET)
+            undo.callback(self.content.let_go)
+            self.content.begin(self._file)
             self._undo = undo.pop_all()
         return self
 
@@ -300,31 +312,27 @@ class _WavDraft:
             return SavedWav(self.publish(), identity)
 
     def write(self, pcm: Pcm) -> None:
-        with self._writing() as file:
-            size_bytes = memoryview(pcm).nbytes
-            if self._data_bytes + size_bytes > MAX_DATA_BYTES:
-                raise OSError(errno.EFBIG, "a WAV holds less than 4 GiB")
-            file.write(pcm)
-            self._data_bytes += size_bytes
+        with self._writing():
+            self.content.write(pcm)
 
     def prepare(self, pcm: Pcm = b"", trailer: bytes = b"") -> os.stat_result:
         self.write(pcm)
         with self._writing() as file:
-            header = wav_header(self._data_bytes, self._sample_rate, trailer_bytes=len(trailer))
-            file.write(trailer)
-            os.lseek(file.fileno(), 0, os.SEEK_SET)
-            file.write(header)
+            self.content.finish(trailer)
             if self._synced:
                 os.fsync(file.fileno())
             self._prepared = True
             return os.fstat(file.fileno())
 
     def adopt(self, saved: SavedWav, data_bytes: int) -> os.stat_result | None:
+        # In the cache, every sound is a WAV.
+        if not isinstance(self.content, WavContent):
+            return None
         with self._writing() as file:
             if not file.become(saved.path, saved.identity):
                 return None
             os.fsync(file.fileno())
-            self._data_bytes, self._prepared = data_bytes, True
+            self.content.data_bytes, self._prepared = data_bytes, True
             return os.fstat(file.fileno())
 
     @contextmanager
@@ -334,14 +342,9 @@ class _WavDraft:
             with explained(self._path):
                 yield file
         except (TTSOutputError, ValueError):
-            self._read_back(file.fileno())
+            self.unsaved = self.content.sound(file.fileno())
             self.discard()
             raise
-
-    def _read_back(self, fd: int) -> None:
-        with suppress(OSError):
-            if self._data_bytes <= MOST_UNSAVED_BYTES:
-                self.unsaved = b"".join(_content(fd, self._data_bytes))
 
     def publish(self, before: float = inf) -> Path:
         if not self._prepared:
@@ -359,7 +362,7 @@ class _WavDraft:
                     raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
                 file.publish()
         except TTSOutputError:
-            self._read_back(fd)
+            self.unsaved = self.content.sound(fd)
             raise
         finally:
             os.close(fd)
@@ -377,11 +380,3 @@ class _WavDraft:
         if self._file is None or not self._file.is_open or self._cancelled:
             raise RuntimeError(f"{str(self._path)!r} is not open for writing: it was committed, discarded or cancelled")
         return self._file
-
-
-def _content(fd: int, data_bytes: int) -> Iterator[bytes]:
-    """The sound of a file that has a header."""
-    at, end = HEADER_BYTES, HEADER_BYTES + data_bytes
-    while at < end and (block := os.pread(fd, end - at, at)):
-        yield block
-        at += len(block)

@@ -7,12 +7,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from audio_api.errors import ErrorCode, TTSOutputError, TTSQuotaError, error_class
 from audio_api.models.filenames import safe_filename
 from audio_api.models.frozen import FrozenModel
 from audio_api.models.languages import Language, LanguageCode
+from audio_api.models.sound_formats import OutputFormat, format_of
 from audio_api.models.speech_models import ModelId
 from audio_api.models.speech_models import VoiceModel as VoiceModel  # programs for the original import it from here
 from audio_api.models.usage import TokenUsage
@@ -165,12 +166,14 @@ class AudioRequest(FrozenModel):
         markup: ``"plain"`` speaks the text as it is. ``"markdown"`` leaves the marks of Markdown unspoken, and has
             headings and items of lists followed by a pause; a warning counts what is left out.
         markup_keep: What of Markdown is spoken that otherwise is left out: ``"code"`` for code blocks, ``"tables"``.
-        audio_format: 24,000 Hz, 16 bits, one channel.
-        output_filename: A plain file name inside the output folder; ``.wav`` is added when missing. ``None``: a name
-            made from everything audible, so that equal requests share a file.
+        audio_format: 24,000 Hz, 16 bits, one channel: of every format.
+        output_format: What the file is. ``None``: what the ending of ``output_filename`` says, or else the setting
+            ``output_format``, which is WAV by default.
+        output_filename: A plain file name inside the output folder; the ending of its format is added when missing.
+            ``None``: a name made from everything audible, so that equal requests share a file.
         overwrite: Whether an existing file named ``output_filename`` may be replaced, once the new one is complete.
         style: How to speak, in a few adjectives such as ``"calm, whispering"``; never spoken. ``None``: plain.
-        subtitles: ``"srt"``, ``"vtt"`` or both: files beside the WAV with its name. Times inside a piece are measured
+        subtitles: ``"srt"``, ``"vtt"`` or both: files beside the sound with its name. Times inside a piece are measured
             by the offline engine, and estimates with Gemini.
         cache: Whether finished pieces of the same content will do, which cost nothing; ``False`` makes new ones.
         priority: Order in a queue: higher first, 0 normal.
@@ -186,6 +189,8 @@ class AudioRequest(FrozenModel):
     markup: Markup = "plain"
     markup_keep: tuple[Literal["code", "tables"], ...] = ()
     audio_format: AudioFormat = AudioFormat()
+    # Before output_filename, whose ending must fit.
+    output_format: OutputFormat | None = None
     # Checking a name is quadratic in combining marks; no name of this length has fewer than 255 bytes.
     output_filename: str | None = Field(default=None, max_length=1_000)
     overwrite: bool = False
@@ -231,8 +236,8 @@ class AudioRequest(FrozenModel):
 
     @field_validator("output_filename")
     @classmethod
-    def _one_safe_component(cls, name: str | None) -> str | None:
-        return None if name is None else safe_filename(name)
+    def _one_safe_component(cls, name: str | None, info: ValidationInfo) -> str | None:
+        return None if name is None else safe_filename(name, info.data.get("output_format"))
 
     @model_validator(mode="after")
     def _mode_and_speakers_agree(self) -> Self:
@@ -247,6 +252,14 @@ class AudioRequest(FrozenModel):
         if len(given) == 2:
             raise ValueError("multi_speaker_config and cast exclude each other: put every speaker into the cast")
         return self
+
+    def format_or(self, default: OutputFormat) -> OutputFormat:
+        """What the file is: as asked for, as its name ends, or else the default."""
+        return self.output_format or format_of(self.output_filename or "") or default
+
+    def filename_or(self, default: OutputFormat) -> str | None:
+        """The file's name with the ending of that format, or ``ValueError`` if it is too long; ``None``: made here."""
+        return self.output_filename and safe_filename(self.output_filename, self.format_or(default))
 
     @property
     def speakers(self) -> tuple[SpeakerConfig, ...]:
@@ -286,11 +299,12 @@ class AudioResponse(FrozenModel):
     """What became of one request.
 
     Attributes:
-        success: Whether ``file_path`` is a complete, playable WAV of the whole text; of ``stream_audio``, which writes
+        success: Whether ``file_path`` is a complete, playable file of the whole text; of ``stream_audio``, which writes
             none, whether all of it was handed over.
         message: One sentence for people.
-        file_path: The absolute path of the WAV; ``None`` on failure, of ``stream_audio``, and when it is in a bucket.
+        file_path: The absolute path of the file; ``None`` on failure, of ``stream_audio``, and when it is in a bucket.
         url: Where the sound is when ``OUTPUT_URL`` is set, such as ``s3://bucket/prefix/name.wav``; else ``None``.
+        output_format: What the file is; ``None`` when there is none.
         duration: Seconds of audio; ``None`` on failure.
         subtitle_paths: The absolute paths of the subtitles asked for.
         error: What happened; ``None`` on success.
@@ -315,6 +329,7 @@ class AudioResponse(FrozenModel):
     message: str
     file_path: str | None = None
     url: str | None = None
+    output_format: OutputFormat | None = None
     duration: float | None = None
     subtitle_paths: tuple[str, ...] = ()
     error: str | None = None

@@ -29,3 +29,8 @@ MEDIA_TYPES: Mapping[OutputFormat | StreamFormat, str] = MappingProxyType(
     }
 )
 """The ``Content-Type`` of each format."""
+
+
+def format_of(filename: str) -> OutputFormat | None:
+    """The format that a file's name stands for; ``None``: it has no ending, or one of another kind."""
+    return ENDINGS.get(filename.rpartition(".")[2].lower()) if "." in filename else None

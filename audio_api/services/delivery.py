@@ -13,21 +13,12 @@ from audio_api.audio.durable import explained
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.audio.wav_file import MOST_UNSAVED_BYTES
 from audio_api.errors import StoreError
+from audio_api.models.sound_formats import MEDIA_TYPES
 from audio_api.speech.assembly import Draft
 from audio_api.speech.subtitle_files import subtitles_of
 from audio_api.stores.base import SoundLabel, Store, taken
 
-_MEDIA_TYPES = {
-    ".wav": "audio/wav",
-    ".mp3": "audio/mpeg",
-    ".opus": "audio/ogg",
-    ".ogg": "audio/ogg",
-    ".flac": "audio/flac",
-    ".aac": "audio/aac",
-    ".m4a": "audio/mp4",
-    ".srt": "application/x-subrip",
-    ".vtt": "text/vtt",
-}
+_SUBTITLE_TYPES = {".srt": "application/x-subrip", ".vtt": "text/vtt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +68,7 @@ class Delivery:
         """
         recording = draft.recording
         label = SoundLabel(
-            content_type=_MEDIA_TYPES[recording.path.suffix],
+            content_type=MEDIA_TYPES[draft.output_format],
             task=task,
             key=draft.key,
             duration_s=recording.duration_s,
@@ -117,9 +108,9 @@ class Delivery:
                 label = await self._store.put_sound(name, file, self._label, overwrite=True, before=before)
             subtitles = await in_file_thread(subtitles_of, recording, self._kinds)
             for each, content in subtitles.items():
-                await self._store.put(each, content, _MEDIA_TYPES[Path(each).suffix])
+                await self._store.put(each, content, _SUBTITLE_TYPES[Path(each).suffix])
         except StoreError as error:
-            if recording.path.suffix == ".wav":
+            if self._draft.output_format == "wav":
                 error.audio, error.model = await in_file_thread(_content, file), recording.model
             raise
         return _delivered(self._store, name, label.duration_s, label.model, subtitles)

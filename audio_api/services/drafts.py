@@ -11,6 +11,7 @@ from math import inf
 from audio_api.config import AudioConfig
 from audio_api.errors import AudioAPIError, TTSOutputError, TTSQuotaError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.sound_formats import format_of
 from audio_api.retry import Clock
 from audio_api.services.delivery import Delivery
 from audio_api.speech.assembly import Draft
@@ -154,6 +155,7 @@ class SpeechDraft:
             recording.model,
             recording.duration_s,
             file_path=str(recording.path),
+            output_format=self._draft.output_format,
             subtitle_paths=tuple(map(str, subtitles)),
         )
 
@@ -168,6 +170,7 @@ class SpeechDraft:
             done.duration_s,
             file_path=done.file_path,
             url=done.url,
+            output_format=format_of(done.url or ""),
             subtitle_paths=done.subtitles or (),
         )
 

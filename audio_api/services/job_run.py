@@ -7,7 +7,6 @@ import logging
 import random
 import time
 import traceback
-import wave
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,12 +16,14 @@ from pathlib import Path
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
+from audio_api.audio.encoding import file_seconds
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.audio.wav_file import TooLateError
 from audio_api.config import AudioConfig
 from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError, StoreError, WorkerServiceError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
 from audio_api.models.filenames import safe_filename
+from audio_api.models.sound_formats import format_of
 from audio_api.queues.base import MAX_DELIVERIES
 from audio_api.queues.jobs import Lease
 from audio_api.services.circuit_breaker import CircuitBreaker
@@ -320,9 +321,11 @@ class JobRun:
         store does not say.
         """
         note = self.lease.progress
-        if not note or request.output_filename not in {None, note.get("file")}:
+        if not note:
             return None
         try:
+            if request.filename_or(self._settings().output_format) not in {None, note.get("file")}:
+                return None
             # A stranger may have written the note.
             name = safe_filename(str(note.get("file")))
         except ValueError:
@@ -352,9 +355,8 @@ def _find(path: Path, identity: dict[str, object], kinds: tuple[str, ...]) -> De
         status = path.lstat()
         if identity_of(status) != identity:
             return None
-        with wave.open(str(path)) as sound:
-            duration_s = float(sound.getnframes() / sound.getframerate())
-    except (OSError, wave.Error, EOFError):
+        duration_s = file_seconds(path)
+    except (OSError, ValueError):
         return None
     paths = [path.with_suffix(f".{kind}") for kind in dict.fromkeys(kinds)]
     try:
@@ -373,6 +375,7 @@ def _response_to(found: Delivered | None) -> AudioResponse | None:
         message=f"{found.duration_s:.2f} s of speech in {found.url or Path(found.file_path or '').name}",
         file_path=found.file_path,
         url=found.url,
+        output_format=format_of(found.url or found.file_path or ""),
         duration=found.duration_s,
         model=found.model,
         subtitle_paths=found.subtitles or (),

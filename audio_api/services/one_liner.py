@@ -31,8 +31,9 @@ async def asay(
 
     Args:
         text: What is spoken.
-        path: Where the WAV goes, ``~`` being the home folder; a folder is an error, and so is an existing file unless
-            ``overwrite=True``. ``None``: a name made from the content, in the configured output folder or store.
+        path: Where the sound goes, ``~`` being the home folder; its ending says the format, such as ``.mp3``. A folder
+            is an error, and so is an existing file unless ``overwrite=True``. ``None``: a name made from the content,
+            in the configured output folder or store.
         voice: The voice's name.
         config: The settings; ``None``: ``get_config()``.
         fields: Further fields of ``AudioRequest``, such as ``language``, ``style``, ``model`` or ``overwrite``.

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, get_args
 
 from audio_api.audio.durable import check_target
+from audio_api.audio.encoding import encoded
 from audio_api.audio.wav import SAMPLE_RATE, decode_wav
 from audio_api.config import AudioConfig, get_config
 from audio_api.engines.base import SpeechAudio, SpeechEngine
@@ -41,6 +42,7 @@ from audio_api.models.audio_request import (
     BatchAudioResponse,
     SpeechProgress,
 )
+from audio_api.models.sound_formats import OutputFormat, StreamFormat
 from audio_api.retry import Clock
 from audio_api.services.delivery import Delivery, check_names
 from audio_api.services.drafts import Report, SpeechDraft
@@ -48,6 +50,7 @@ from audio_api.services.health import Health
 from audio_api.services.sound_access import SoundAccess
 from audio_api.speech.assembly import Draft, Joint, SpeechCallback, Target, joined_blocks, tell, write_blocks, write_one
 from audio_api.speech.cost import calls_of
+from audio_api.speech.formats import artist_of, filename_of, require_format
 from audio_api.speech.ordered_pieces import OrderedPieces
 from audio_api.speech.planning import PlannedPiece, SpokenPiece, check_length
 from audio_api.speech.speaker import PieceSpeaker, SpeakOptions, content_key
@@ -103,7 +106,7 @@ class ServiceHealth(Health):
 
 
 class TTSService:
-    """Turns requests into verified WAV files. Ends with ``close()`` or its ``async with``.
+    """Turns requests into verified sound files. Ends with ``close()`` or its ``async with``.
 
     Belongs to one event loop for as long as that runs; the next ``asyncio.run()`` may go on with it.
 
@@ -162,7 +165,7 @@ class TTSService:
             on_progress: Called after each piece; a coroutine function is awaited. ``None``: no listener is told.
 
         Returns:
-            A success whose ``file_path`` is a complete WAV of the whole text, or whose ``url`` is that of one in the
+            A success whose ``file_path`` is a complete file of the whole text, or whose ``url`` is that of one in the
             store of ``OUTPUT_URL``; or a failure with its ``error_code``, which ``raise_for_error()`` raises.
         """
         async with self.prepare(request, on_progress) as draft:
@@ -205,7 +208,7 @@ class TTSService:
         """Speak one request into a file that can be played while it grows, as ``NAME.part.wav`` beside the final one.
 
         Args:
-            request: What to speak.
+            request: What to speak; not as m4a, which cannot be played while it grows.
             on_progress: As in ``generate_audio``.
 
         Returns:
@@ -216,7 +219,12 @@ class TTSService:
             return await draft.publish()
 
     async def stream_audio(
-        self, request: AudioRequest, on_done: ResponseCallback | None = None, *, verified: bool = False
+        self,
+        request: AudioRequest,
+        on_done: ResponseCallback | None = None,
+        *,
+        verified: bool = False,
+        format: StreamFormat = "pcm",  # noqa: A002 - the word that users of other libraries know
     ) -> AsyncGenerator[bytes, None]:
         """Speak one request as sound that can be played at once: the first sentence as the model makes it.
 
@@ -228,13 +236,13 @@ class TTSService:
             on_done: Called once, when the sound has ended in whatever way, with the attempts, the usage, the cost and
                 the warnings. It is a success, without a file, when all was handed over; an error that is raised here is
                 in it, too. When the listener left, its ``error`` says so, its ``error_code`` is ``None``, and calls
-                that were ended may be billed beyond its cost. A coroutine function is awaited. ``None``: no
-                listener is told.
+                that were ended may be billed beyond its cost. A coroutine function is awaited. ``None``: none.
             verified: Whether the first sentence, too, is made whole, checked and asked for again if need be, before it
                 is handed over. That takes longer, and no more of it is heard than is right.
+            format: ``"pcm"`` hands over the samples, any other what ``StreamEncoder`` makes of them.
 
         Yields:
-            Signed 16-bit little-endian samples of one channel, 24,000 a second, whole samples only.
+            Signed 16-bit little-endian samples of one channel, 24,000 a second, whole samples only; or encoded bytes.
 
         Raises:
             AudioAPIError: Nothing can be said, or the sound cannot go on; then the text says how much was handed over.
@@ -246,13 +254,15 @@ class TTSService:
         try:
             async with AsyncExitStack() as opened:
                 report.config = self.config
+                await require_format(format, get_args(StreamFormat))
                 speaker = await opened.enter_async_context(self._speaking(report.config))
                 utterance, notes = await speaker.read(request)
                 report.calls += notes
                 pieces, notes = await speaker.plan(utterance, None if verified else FIRST_CHARS)
                 report.calls += notes
                 stream = SpeechStream(pieces, speaker, SpeakOptions(request.cache), verified=verified)
-                async with aclosing(stream.blocks()) as blocks:
+                sound = stream.blocks()
+                async with aclosing(sound if format == "pcm" else encoded(sound, format)) as blocks:
                     async for block in blocks:
                         yield block
             report.calls += stream.calls
@@ -460,25 +470,26 @@ class TTSService:
     ) -> tuple[list[PlannedPiece], Target]:
         """Refuse what can be refused before a call; the pieces, and where the file goes."""
         request, folder = report.request, speaker.config.output_dir
+        output_format = request.format_or(speaker.config.output_format)
+        await require_format(output_format, get_args(OutputFormat))
         utterance, notes = await speaker.read(request)
         report.calls += notes
         key = content_key(utterance, speaker.engine.name)
-        name = request.output_filename or f"{key}.wav"
+        name = filename_of(request, output_format) or f"{key}.{output_format}"
         # A name that is made from the content names the same sound again.
         overwrite = request.overwrite or request.output_filename is None
-        if speaker.store:
-            if not overwrite:
-                await check_names(speaker.store, name, request.subtitles, report.task, key)
-        elif request.subtitles:
+        if speaker.store and not overwrite:
+            await check_names(speaker.store, name, request.subtitles, report.task, key)
+        if request.subtitles and not speaker.store:
             await check_subtitles(folder / name, request.subtitles, overwrite)
         opened.enter_context(self._claim(folder / name, overwrite))
         pieces, notes = await speaker.plan(utterance, FIRST_CHARS if growing else None)
         report.calls += notes
-        if len(pieces) > 1:
+        if len(pieces) > 1 and output_format == "wav":
             check_length(pieces)
         # In the store's case the folder only holds the draft: a file of that name is of no concern.
         real = await check_target(folder, name, overwrite=overwrite or speaker.store is not None)
-        return pieces, Target(folder / name, overwrite, real, key)
+        return pieces, Target(folder / name, overwrite, real, key, output_format, artist_of(utterance))
 
     @asynccontextmanager
     async def _speaking(self, config: AudioConfig) -> AsyncIterator[PieceSpeaker]:

@@ -17,6 +17,7 @@ from audio_api.audio.wav_file import MOST_UNSAVED_BYTES, WavWriter
 from audio_api.engines.base import SpeechAudio, WordTime
 from audio_api.errors import AudioAPIError, TTSOutputError
 from audio_api.models.audio_request import SpeechProgress
+from audio_api.models.sound_formats import OutputFormat
 from audio_api.speech.planning import PlannedPiece, SpokenPiece
 
 if TYPE_CHECKING:
@@ -76,16 +77,35 @@ class Target:
         overwrite: Whether an existing file may be replaced.
         real: The file's folder, as ``check_target`` found it.
         key: The content key of everything that is spoken.
+        output_format: What it is.
+        artist: Whose voice it is.
     """
 
     path: Path
     overwrite: bool
     real: Path
     key: str = ""
+    output_format: OutputFormat = "wav"
+    artist: str = ""
 
     def writer(self, *, growing: bool = False) -> WavWriter:
         """What writes the file; as ``WavWriter``."""
-        return WavWriter(self.path.parent, self.path.name, overwrite=self.overwrite, growing=growing, real=self.real)
+        return WavWriter(
+            self.path.parent,
+            self.path.name,
+            overwrite=self.overwrite,
+            growing=growing,
+            real=self.real,
+            output_format=self.output_format,
+        )
+
+    def tags(self, model: str) -> dict[str, str]:
+        """What the file says about itself, which holds nothing of the text.
+
+        Args:
+            model: The model that speaks.
+        """
+        return {"title": self.path.stem, "artist": self.artist, "comment": model}
 
 
 class Draft:
@@ -103,6 +123,7 @@ class Draft:
         self.recording = recording
         self.overwrite = target.overwrite
         self.key = target.key
+        self.output_format = target.output_format
         self._writer = writer
 
     @property
@@ -144,6 +165,7 @@ async def write_one(spoken: SpokenPiece, target: Target, opened: AsyncExitStack)
         writer = await opened.enter_async_context(target.writer())
         identity = await writer.adopt(spoken.file, len(audio.pcm)) if spoken.file else None
         if identity is None:
+            writer.describe(target.tags(audio.model))
             identity = await writer.prepare(audio.pcm)
     except TTSOutputError as error:
         error.audio, error.model = encode_wav(audio.pcm), audio.model
@@ -182,6 +204,8 @@ async def write_blocks(
     written_bytes = pieces_told = 0
     try:
         async for block in blocks:
+            if not written_bytes:
+                writer.describe(target.tags(joint.model))
             await writer.write(block)
             written_bytes += len(block)
             block = b""  # it would stay in memory while the next one is made

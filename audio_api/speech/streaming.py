@@ -107,6 +107,7 @@ class SpeechStream:
             async with aclosing(self._call(piece.utterance)) as blocks:
                 async for last in blocks:
                     whole += last.pcm
+                    self.joint.model = last.model
                     if (end := self.joint.safe_end(whole, sent)) > sent:
                         yield bytes(whole[sent:end])
                         sent = end
