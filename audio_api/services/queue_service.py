@@ -127,7 +127,7 @@ class QueueService:
             QueueUnavailableError: The queue does not answer. It may have the task all the same: enqueue it again with
                 the same ``task_id``.
         """
-        # Whoever names a task may enqueue it again, from another trace; that must be the same job.
+        # A caller that names a task may enqueue it again, from another trace; that must be the same job.
         trace = traceparent() if task_id is None else None
         if task_id is None:
             task_id = uuid.uuid4().hex
