@@ -114,9 +114,11 @@ class NothingSpoken(SpeechDraft):
     def __init__(self) -> None:
         """Nothing was used."""
 
+    unsure_calls = 0
+
     @property
-    def file(self) -> None:
-        """There is none."""
+    def note(self) -> None:
+        """There is no file."""
 
     async def publish(self, before: float = inf) -> AudioResponse:
         """Say that all is well."""
@@ -144,6 +146,8 @@ class NoSpeech(TTSService):
         on_progress: SpeechCallback | None = None,
         *,
         unsaved: AudioResponse | None = None,
+        attempt_limit_s: float | None = None,
+        task: str = "",
     ) -> AsyncIterator[SpeechDraft]:
         """Note the text."""
         self._note(request.text)
