@@ -53,6 +53,14 @@ def test_queue_benchmark_prints_every_system_and_goal() -> None:
     assert len(re.findall(r" (?:met|MISSED)$", done.stdout, re.MULTILINE)) >= 17, done.stdout
 
 
+def test_server_benchmark_prints_every_goal() -> None:
+    """The first byte, many requests at once, and memory, each with its goal."""
+    tiny = ["--rounds=2", "--requests=3", "--many=20", "--latency=0.1"]
+    done = run(*tiny, program="server.py")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r" (?:met|MISSED)$", done.stdout, re.MULTILINE)) == 6, done.stdout
+
+
 def test_long_text_benchmark_prints_every_goal(tmp_path: Path) -> None:
     """Speed, memory, resumption and the first sound, the latter beside the server's own; no file stays behind."""
     tiny = ["--chars=6000", "--lengths", "200", "400", "--latency=0.2", "--rounds=1", "--streams=2"]
