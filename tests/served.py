@@ -52,6 +52,11 @@ class Served:
         return state
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Its event loop."""
+        return next(iter(self._server.servers)).get_loop()
+
+    @property
     def connections(self) -> int:
         """Clients that are connected."""
         return len(self._server.server_state.connections)
@@ -59,8 +64,7 @@ class Served:
     @property
     def tasks(self) -> list[str]:
         """What its event loop has to do."""
-        loop = next(iter(self._server.servers)).get_loop()
-        return [repr(task.get_coro()) for task in asyncio.all_tasks(loop)]
+        return [repr(task.get_coro()) for task in asyncio.all_tasks(self.loop)]
 
     @staticmethod
     def until(condition: Any, limit_s: float = 20.0) -> None:

@@ -64,9 +64,9 @@ def build_app(config: AudioConfig) -> Entrance:
             )
             if not queue.use_redis:
                 # No other process sees these jobs.
-                worker = WorkerService(config, queue, service)
-                await worker.start_worker("server")
-                parts.push_async_callback(worker.stop_worker)
+                state.worker = WorkerService(config, queue, service)
+                await state.worker.start_worker("server")
+                parts.push_async_callback(state.worker.stop_worker)
             await asyncio.to_thread(_warm_up_encoders)
             yield {"server": state}
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from audio_api.errors import TTSOutputError
+from audio_api.errors import AudioAPIError, TTSOutputError
+from audio_api.models.audio_request import AudioResponse
+from audio_api.server.problems import AnswerError
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS counts (day TEXT, name TEXT, amount REAL, PRIMARY KEY (day, name)) WITHOUT ROWID;
@@ -20,6 +23,8 @@ CREATE TABLE IF NOT EXISTS bodies (id TEXT PRIMARY KEY, body TEXT, until REAL) W
 # Another process holds the file for a millisecond.
 _PATIENCE_S = 5.0
 _KEPT_DAYS = 31
+_REPORT_KEPT_S = 3_600.0
+_REPORTED = {"success", "duration", "cost_usd", "warnings", "doubtful", "error"}
 
 Result = TypeVar("Result")
 
@@ -87,6 +92,29 @@ class Ledger:
             return row[0] if row else None
 
         return await self._do(look)
+
+    async def reported(
+        self, speech: AsyncGenerator[bytes | AudioResponse, None], name: str
+    ) -> AsyncGenerator[bytes | AudioResponse, None]:
+        """Hand a speech over, and keep what became of it for an hour.
+
+        Args:
+            speech: Sound, and at last what it cost.
+            name: Of what is kept: the fields of a response, as JSON.
+        """
+        told: dict[str, object] | None = None
+        try:
+            async with aclosing(speech):
+                async for part in speech:
+                    if isinstance(part, AudioResponse):
+                        told = part.model_dump(mode="json", include=_REPORTED)
+                    yield part
+        except (AudioAPIError, AnswerError) as error:
+            told = {"success": False, "error": str(error)}
+            raise
+        finally:
+            if told:
+                await self.keep(name, json.dumps(told), _REPORT_KEPT_S)
 
     async def _do(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         return await asyncio.to_thread(self._in_transaction, work)

@@ -5,8 +5,11 @@ The files lie in ``page/``. ``index.html`` is served at ``/``, the others beside
 
 from __future__ import annotations
 
+import json
 import secrets
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
@@ -15,10 +18,14 @@ from starlette.datastructures import Headers
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
+from audio_api.audio.encoding import require_encoder
+from audio_api.errors import ConfigurationError
+from audio_api.models.languages import Language
 from audio_api.models.sound_formats import StreamFormat
+from audio_api.models.speech_models import MODEL_SPECS
 from audio_api.server.access import COOKIE, Doorkeeper, ShownKey
 from audio_api.server.problems import AnswerError
-from audio_api.server.speech import SpeechBody, sound_response
+from audio_api.server.speech import SpeechBody, check_length, sound_response
 from audio_api.server.state import State
 
 _PAGE = Path(__file__).parent / "page"
@@ -67,13 +74,59 @@ async def show_session(request: Request) -> dict[str, bool]:
     return {"needs_key": bool(doorkeeper.keys), "has_key": bool(doorkeeper.keys)}
 
 
+@router.get("/catalogue")
+async def catalogue(server: State, _: ShownKey) -> dict[str, Any]:
+    """What the page lets people choose from."""
+    names = {language.value: name.replace("_", " ").title() for name, language in Language.__members__.items()}
+    return {
+        "voices": [voice for voice in server.catalogue.voices() if "alias_of" not in voice],
+        "voice": server.catalogue.voice(None),
+        "languages": {code: f"{name} ({code})" for code, name in names.items()},
+        "models": [str(model) for model in MODEL_SPECS],
+        "formats": [each for each in ("mp3", "wav", "flac", "opus") if _is_there(each)],
+    }
+
+
+def _is_there(sound_format: StreamFormat) -> bool:
+    try:
+        require_encoder(sound_format)
+    except ConfigurationError:
+        return False
+    return True
+
+
+@router.get("/overview")
+async def overview(server: State, _: ShownKey) -> dict[str, Any]:
+    """The workers of this process, and whether the calls of each model are held back."""
+    limits, status = server.queue.backend.limits, server.worker.get_status() if server.worker else None
+    quota = server.config.rate_limit_rpm
+    return {
+        "models": [
+            {
+                "model": str(model),
+                "circuit": "open" if await limits.is_circuit_open(model) else "closed",
+                "quota": quota,
+            }
+            for model in MODEL_SPECS
+        ],
+        "workers": [asdict(status)] if status else [],
+    }
+
+
 @router.post("/speech", status_code=201)
 async def prepare_speech(body: SpeechBody, server: State, _: ShownKey) -> dict[str, str]:
     """Keep what to speak for an hour, and give it an address that a player can be given. Nothing is spoken yet."""
-    body.request(server)
+    check_length(server, body.request(server))
     name = secrets.token_urlsafe(18)
     await server.ledger.keep(name, body.model_dump_json(), _KEPT_S)
     return {"url": f"/page/speech/{name}"}
+
+
+@router.get("/speech/{name}/report")
+async def report(name: str, server: State, _: ShownKey) -> dict[str, Any]:
+    """What became of a speech; ``done`` is false until its first listener has heard all of it."""
+    told = await server.ledger.find(f"{name}:report")
+    return {"done": True, **json.loads(told)} if told else {"done": False}
 
 
 @router.get("/speech/{name}", response_class=Response)
@@ -88,7 +141,7 @@ async def play_speech(
         update={"response_format": response_format, "stream_format": None}
     )
     headers = {"content-disposition": f'attachment; filename="speech.{response_format}"'} if download else None
-    return sound_response(server, body, key, headers)
+    return sound_response(server, body, key, headers, f"{name}:report")
 
 
 def add_page(app: FastAPI) -> None:

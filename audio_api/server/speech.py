@@ -128,16 +128,12 @@ def refuse_unknown_format(sound_format: StreamFormat) -> None:
         raise AnswerError(400, str(error), "response_format", "unsupported_format") from None
 
 
-def sound_response(
-    server: ServerState, body: SpeechBody, key: ShownKey, headers: Mapping[str, str] | None = None
-) -> Response:
-    """The answer that speaks a body.
+def check_length(server: ServerState, request: AudioRequest) -> None:
+    """Refuse a text that is longer than MAX_TEXT_LENGTH.
 
     Raises:
-        AnswerError: A field is wrong.
-        ValidationError: A field is wrong.
+        AnswerError: It is.
     """
-    request = body.request(server)
     if len(request.text) > server.config.max_text_length:
         raise AnswerError(
             400,
@@ -145,11 +141,36 @@ def sound_response(
             "input",
             "text_too_long",
         )
+
+
+def sound_response(
+    server: ServerState,
+    body: SpeechBody,
+    key: ShownKey,
+    headers: Mapping[str, str] | None = None,
+    report: str | None = None,
+) -> Response:
+    """The answer that speaks a body.
+
+    Args:
+        server: What the routes share.
+        body: What to speak.
+        key: Whose limit counts.
+        headers: Further headers.
+        report: The ledger's name for what became of it, which is kept for an hour; ``None``: it is not kept.
+
+    Raises:
+        AnswerError: A field is wrong.
+        ValidationError: A field is wrong.
+    """
+    request = body.request(server)
+    check_length(server, request)
     sound_format = body.response_format or "mp3"
     refuse_unknown_format(sound_format)
     whole = sound_format == "flac" or (sound_format == "wav" and body.stream_format != "audio")
+    speech = server.speak(request, key, verified=whole)
     return SoundResponse(
-        server.speak(request, key, verified=whole),
+        server.ledger.reported(speech, report) if report else speech,
         sound_format,
         whole=whole,
         events=body.stream_format == "sse",

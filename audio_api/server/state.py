@@ -20,6 +20,7 @@ from audio_api.server.problems import AnswerError
 from audio_api.server.shared_speech import SharedSpeech
 from audio_api.services.queue_service import QueueService
 from audio_api.services.tts_service import TTSService
+from audio_api.services.worker_service import WorkerService
 
 # By then one of those before may be over.
 _BUSY_RETRY_S = 2.0
@@ -37,6 +38,7 @@ class ServerState:
         queue: Where jobs wait.
         ledger: Counts by the day.
         metrics: Counts for monitoring.
+        worker: Works on the jobs in memory; ``None``: workers of their own do, on Redis.
         stopping: Set when the server ends: who only listens for news is to leave.
         in_progress: Requests for speech that are being answered, or wait for their turn.
     """
@@ -48,6 +50,7 @@ class ServerState:
     queue: QueueService
     ledger: Ledger
     metrics: Metrics
+    worker: WorkerService | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     in_progress: int = 0
 
