@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from inspect import isawaitable
 from math import inf
@@ -235,10 +235,10 @@ async def _completed(begun: bytes, blocks: AsyncIterator[bytes]) -> bytes | None
 
 async def joined_blocks(parts: AsyncIterator[SpokenPiece], joint: Joint) -> AsyncGenerator[bytes, None]:
     """The sound of pieces, joined."""
-    async for part in parts:
-        block = await joint.add(part)
-        del part  # it would stay in memory while the next one is made
-        yield block
+    with suppress(StopAsyncIteration):
+        while True:
+            # A local variable would hold the sound while the next piece is made.
+            yield await joint.add(await anext(parts))
     yield joint.finish()
 
 
