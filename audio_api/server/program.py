@@ -24,6 +24,9 @@ from audio_api.server.metrics import MULTIPROCESS
 from audio_api.server.sound import BrokenBodyError
 
 _BACKLOG = 2048
+# Longer than clients and proxies keep a connection (aiohttp 15 s, nginx 60 s): none sends a request into one that is
+# just being closed, which no client may repeat.
+_KEEP_ALIVE_S = 75
 
 
 class _ServedConnection(H11Protocol):
@@ -89,6 +92,7 @@ def options(app: ASGIApp | str, workers: int = 1) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         server_header=False,
     )
 

@@ -106,7 +106,8 @@ class SoundResponse(Response):
         if self._whole:
             parts = _file_of(pcm, self._format, headers)
         else:
-            parts = encoded(pcm, self._format)
+            # Samples need no encoder, and no thread for each block.
+            parts = pcm if self._format == "pcm" else encoded(pcm, self._format)
             if whole:
                 parts = _collected(parts, headers)
         return _events_of(parts, responses, headers) if self._events else parts
