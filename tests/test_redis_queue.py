@@ -431,7 +431,7 @@ async def test_every_key_is_in_the_queues_slot_and_goes_away(shared: RedisServer
     assert all(key.startswith("audio_api:{tidy}:") for key in await left())
 
     async def tidy() -> bool:
-        return {key.rpartition(":")[2] for key in await left()} <= {"meta", "wake"}
+        return {key.rpartition(":")[2] for key in await left()} <= {"meta", "wake", "recent"}
 
     await until(tidy)
 
