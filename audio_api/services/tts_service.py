@@ -254,7 +254,7 @@ class TTSService:
         try:
             async with AsyncExitStack() as opened:
                 report.config = self.config
-                await require_format(format, get_args(StreamFormat))
+                await asyncio.to_thread(require_format, format, get_args(StreamFormat))
                 speaker = await opened.enter_async_context(self._speaking(report.config))
                 utterance, notes = await speaker.read(request)
                 report.calls += notes
@@ -471,7 +471,8 @@ class TTSService:
         """Refuse what can be refused before a call; the pieces, and where the file goes."""
         request, folder = report.request, speaker.config.output_dir
         output_format = request.format_or(speaker.config.output_format)
-        await require_format(output_format, get_args(OutputFormat))
+        if output_format != "wav":
+            await asyncio.to_thread(require_format, output_format, get_args(OutputFormat))
         utterance, notes = await speaker.read(request)
         report.calls += notes
         key = content_key(utterance, speaker.engine.name)
@@ -603,7 +604,6 @@ async def _write_stream(
 
 
 def _check_type(request: AudioRequest) -> None:
-    # The likeliest slip without a type checker: generate_audio("Hello").
     if not isinstance(request, AudioRequest):
         raise TypeError(f"what is spoken is an AudioRequest(text=…), not a {type(request).__name__}")
 
