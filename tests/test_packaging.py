@@ -84,12 +84,13 @@ def imported_distributions() -> dict[str, set[str]]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                # ``google`` is a folder that several packages share.
+                # ``google`` and ``opentelemetry`` are folders that several packages share.
                 names = [f"google.{alias.name}" for alias in node.names] if node.module == "google" else [node.module]
             for name in names:
                 top = name.partition(".")[0]
                 if top not in sys.stdlib_module_names | {"audio_api"}:
-                    package = "google-genai" if name.startswith("google.genai") else owners[top][0]
+                    shared = {"google": "google-genai", "opentelemetry": "opentelemetry-api"}
+                    package = shared.get(top, owners[top][0]) if len(owners[top]) > 1 else owners[top][0]
                     found.setdefault(canonicalize_name(package), set()).add(path.relative_to(ROOT).as_posix())
     return found
 
