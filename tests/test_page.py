@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, E
             gemini_base_url=emulator.url,
             tts_engine="gemini",
             output_dir=tmp_path_factory.mktemp("output"),
+            queue_name=f"page-{uuid.uuid4().hex}",
             retry_min_wait=0,
             retry_max_wait=0,
         )
@@ -228,7 +230,9 @@ def test_nothing_foreign_may_run_in_the_page(served: tuple[Served, Emulator]) ->
 
 def test_a_key_is_asked_for_once(browser: Any, served: tuple[Served, Emulator], tmp_path: Path) -> None:
     """With keys the page asks for one; a wrong one is refused, a right one opens the studio, and sound plays."""
-    config = served[0].config.model_copy(update={"server_api_keys": "a-long-secret", "output_dir": tmp_path})
+    config = served[0].config.model_copy(
+        update={"server_api_keys": "a-long-secret", "output_dir": tmp_path, "queue_name": "page-with-key"}
+    )
     with Served(AudioConfig(**config.model_dump())) as server, browser.new_context() as context:
         page = context.new_page()
         page.goto(server.url)

@@ -134,7 +134,7 @@ def _distrust(error: BaseException | None) -> str | None:
     """Why a certificate was refused, if that is behind an error; each library wraps the reason in errors of its own."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
-    return error.verify_message if error else None
+    return getattr(error, "verify_message", str(error)) if error else None
 
 
 # What could not be read may quote the reply, and with it the text to speak; what could not be sent may quote the key.
