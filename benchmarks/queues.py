@@ -115,7 +115,7 @@ async def run(options: argparse.Namespace, url: str, folder: Path) -> None:
         rates = [await bench.in_memory_per_s(name, 4 * options.jobs) for _ in range(options.rounds)]
         check(f"{name}: jobs", median(rates), 20_000, least=True, unit="jobs/s")
     redelivery_s = await bench.redelivery_s(options.lease)
-    check(f"service: ten jobs begun again after kill -9, lease {options.lease:g} s", redelivery_s, options.lease + 1)
+    check(f"service: ten jobs done after kill -9, lease {options.lease:g} s", redelivery_s, options.lease + 1)
     await bench.close()
 
 
