@@ -243,6 +243,7 @@ def test_a_killed_server_yields_no_clean_end(gemini_emulator: Emulator, tmp_path
     [
         (["--host", "0.0.0.0"], {}, "SERVER_API_KEYS"),
         (["--workers", "2"], {}, "USE_REDIS"),
+        (["--port", "99999"], {}, "from 0 (any free one) to 65535"),
         (["--host", "no.such.host.invalid"], {"SERVER_API_KEYS": "long-enough"}, "cannot listen"),
         ([], {"SERVER_VOICE_ALIASES": "{"}, "JSON"),
         ([], {"TTS_ENGINE": "gemini"}, "GEMINI_API_KEY"),

@@ -96,7 +96,13 @@ class RedisBackend(QueueBackend):
     ) -> _T:
         """Run a step, and understand its answer with ``read``."""
         if not self._inspected:
-            self._inspected = await self._server.inspect()
+            # The calls that begin meanwhile do not look as well.
+            self._inspected = True
+            try:
+                self._inspected = await self._server.inspect()
+            except BaseException:
+                self._inspected = False
+                raise
         script = self._scripts[step]
         answer = await self._server.run(script, self._key, args, if_unknown=if_unknown or args, limit_s=limit_s)
         with self._server.understood():

@@ -7,6 +7,8 @@ from argparse import ArgumentParser, Namespace
 
 from audio_api.errors import ConfigurationError
 
+_LAST_PORT = 65_535
+
 
 def add_serve_options(parser: ArgumentParser) -> None:
     """Say what ``audio-api serve`` takes, and what it runs."""
@@ -25,5 +27,7 @@ def _serve(arguments: Namespace) -> int:
         from audio_api.server.program import serve
     except ImportError as error:
         raise ConfigurationError(f"the server needs its extra: pip install 'audio-api[server]' ({error})") from None
+    if not 0 <= arguments.port <= _LAST_PORT:
+        raise ConfigurationError(f"--port {arguments.port}: a port is a number from 0 (any free one) to {_LAST_PORT}")
     serve(arguments.host, arguments.port, max(1, arguments.workers))
     return 0
