@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -15,7 +15,7 @@ from audio_api.audio.encoding import require_encoder
 from audio_api.config import AudioConfig
 from audio_api.errors import ConfigurationError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
-from audio_api.models.sound_formats import MEDIA_TYPES
+from audio_api.models.sound_formats import StreamFormat
 from audio_api.server import jobs, metrics, page_routes, speech
 from audio_api.server.access import MOST_BODY_BYTES, Doorkeeper, Entrance
 from audio_api.server.catalogue import Catalogue
@@ -67,7 +67,7 @@ def build_app(config: AudioConfig) -> Entrance:
                 state.worker = WorkerService(config, queue, service)
                 await state.worker.start_worker("server")
                 parts.push_async_callback(state.worker.stop_worker)
-            await asyncio.to_thread(_warm_up_encoders)
+            state.formats = await asyncio.to_thread(_installed_formats)
             yield {"server": state}
 
     app = FastAPI(
@@ -97,11 +97,14 @@ def build_app(config: AudioConfig) -> Entrance:
     return Entrance(app, doorkeeper)
 
 
-def _warm_up_encoders() -> None:
-    """Import now what would make the first answers late."""
-    for sound_format in MEDIA_TYPES:
+def _installed_formats() -> frozenset[StreamFormat]:
+    """The formats whose packages are there. They are imported now, which would make the first answers late."""
+    installed: set[StreamFormat] = set()
+    for sound_format in get_args(StreamFormat):
         with suppress(ConfigurationError):
             require_encoder(sound_format)
+            installed.add(sound_format)
+    return frozenset(installed)
 
 
 @health.api_route("/health", methods=["GET", "HEAD"])

@@ -16,6 +16,8 @@ from audio_api.errors import AudioAPIError, TTSOutputError
 from audio_api.models.audio_request import AudioResponse
 from audio_api.server.problems import AnswerError
 
+SPEECH_KEPT_S = 3_600.0
+"""How long a speech of the page, and what became of it, is kept: to listen, to listen again, and to download."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS counts (day TEXT, name TEXT, amount REAL, PRIMARY KEY (day, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bodies (id TEXT PRIMARY KEY, body TEXT, until REAL) WITHOUT ROWID;
@@ -23,7 +25,6 @@ CREATE TABLE IF NOT EXISTS bodies (id TEXT PRIMARY KEY, body TEXT, until REAL) W
 # Another process holds the file for a millisecond.
 _PATIENCE_S = 5.0
 _KEPT_DAYS = 31
-_REPORT_KEPT_S = 3_600.0
 _REPORTED = {"success", "duration", "cost_usd", "warnings", "doubtful", "error"}
 
 Result = TypeVar("Result")
@@ -114,7 +115,7 @@ class Ledger:
             raise
         finally:
             if told:
-                await self.keep(name, json.dumps(told), _REPORT_KEPT_S)
+                await self.keep(name, json.dumps(told), SPEECH_KEPT_S)
 
     async def _do(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         return await asyncio.to_thread(self._in_transaction, work)

@@ -18,19 +18,16 @@ from starlette.datastructures import Headers
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
-from audio_api.audio.encoding import require_encoder
-from audio_api.errors import ConfigurationError
 from audio_api.models.languages import Language
 from audio_api.models.sound_formats import StreamFormat
 from audio_api.models.speech_models import MODEL_SPECS
 from audio_api.server.access import COOKIE, Doorkeeper, ShownKey
+from audio_api.server.ledger import SPEECH_KEPT_S
 from audio_api.server.problems import AnswerError
 from audio_api.server.speech import SpeechBody, check_length, sound_response
 from audio_api.server.state import State
 
 _PAGE = Path(__file__).parent / "page"
-# Long enough to listen, to listen again, and to download.
-_KEPT_S = 3_600.0
 _HEADERS = {
     b"content-security-policy": b"default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
     b"x-content-type-options": b"nosniff",
@@ -83,16 +80,8 @@ async def catalogue(server: State, _: ShownKey) -> dict[str, Any]:
         "voice": server.catalogue.voice(None),
         "languages": {code: f"{name} ({code})" for code, name in names.items()},
         "models": [str(model) for model in MODEL_SPECS],
-        "formats": [each for each in ("mp3", "wav", "flac", "opus") if _is_there(each)],
+        "formats": [each for each in ("mp3", "wav", "flac", "opus") if each in server.formats],
     }
-
-
-def _is_there(sound_format: StreamFormat) -> bool:
-    try:
-        require_encoder(sound_format)
-    except ConfigurationError:
-        return False
-    return True
 
 
 @router.get("/overview")
@@ -118,7 +107,7 @@ async def prepare_speech(body: SpeechBody, server: State, _: ShownKey) -> dict[s
     """Keep what to speak for an hour, and give it an address that a player can be given. Nothing is spoken yet."""
     check_length(server, body.request(server))
     name = secrets.token_urlsafe(18)
-    await server.ledger.keep(name, body.model_dump_json(), _KEPT_S)
+    await server.ledger.keep(name, body.model_dump_json(), SPEECH_KEPT_S)
     return {"url": f"/page/speech/{name}"}
 
 
@@ -147,8 +136,7 @@ async def play_speech(
 def add_page(app: FastAPI) -> None:
     """Serve the page; last of all routes, since its files lie at the root."""
     app.include_router(router)
-    if _PAGE.is_dir():
-        app.mount("/", _Files(directory=_PAGE, html=True))
+    app.mount("/", _Files(directory=_PAGE, html=True))
 
 
 class _Files(StaticFiles):

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 
 from audio_api.config import AudioConfig
 from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.sound_formats import StreamFormat
 from audio_api.server.access import Key
 from audio_api.server.catalogue import Catalogue
 from audio_api.server.ledger import Ledger
@@ -38,6 +39,7 @@ class ServerState:
         queue: Where jobs wait.
         ledger: Counts by the day.
         metrics: Counts for monitoring.
+        formats: Those whose packages are installed.
         worker: Works on the jobs in memory; ``None``: workers of their own do, on Redis.
         stopping: Set when the server ends: who only listens for news is to leave.
         in_progress: Requests for speech that are being answered, or wait for their turn.
@@ -50,6 +52,7 @@ class ServerState:
     queue: QueueService
     ledger: Ledger
     metrics: Metrics
+    formats: frozenset[StreamFormat] = frozenset()
     worker: WorkerService | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     in_progress: int = 0
