@@ -16,7 +16,7 @@ import google.genai
 import httpx2
 import pydantic
 import pytest
-from gemini_faults import EXPECTED, KEY, MODEL, TEXT, Failed, Heard, engine_for, every_trace, outcome
+from gemini_faults import EXPECTED, KEY, MODEL, NOW, TEXT, Failed, Heard, engine_for, every_trace, outcome
 
 from audio_api import clock
 from audio_api.clock import next_pacific_midnight
@@ -37,7 +37,6 @@ from audio_api.errors import (
     TTSValidationError,
 )
 
-NOW = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)
 api = google.genai.errors
 
 
