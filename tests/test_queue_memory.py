@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from uuid import uuid4
 
 import pytest
@@ -21,6 +22,26 @@ async def test_a_queue_in_memory_belongs_to_one_thread() -> None:
     with pytest.raises(QueueServiceError, match="belongs to the thread that made it: use Redis"):
         await asyncio.to_thread(lambda: asyncio.run(queue.lease(1, LONG_S)))
     assert len(await queue.lease(1, LONG_S)) == 1
+
+
+def test_a_queue_goes_on_in_another_thread_after_its_handles_are_closed_or_their_thread_ended() -> None:
+    """A program may serve in one thread, stop, and serve in the next: the jobs are still there."""
+    name = uuid4().hex
+
+    async def enqueue(job_id: str, *, close: bool) -> None:
+        queue = MemoryBackend(name)
+        await queue.enqueue([Job(job_id, b"{}")])
+        if close:
+            await queue.close()
+        else:
+            left_open.append(queue)
+
+    left_open: list[MemoryBackend] = []
+    asyncio.run(enqueue("a", close=True))
+    thread = threading.Thread(target=lambda: asyncio.run(enqueue("b", close=False)))
+    thread.start()
+    thread.join()
+    assert [lease.job_id for lease in asyncio.run(MemoryBackend(name).lease(2, LONG_S))] == ["a", "b"]
 
 
 def test_jobs_wait_for_a_later_event_loop() -> None:

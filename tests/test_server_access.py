@@ -42,7 +42,6 @@ def guarded(_gemini_emulator_server: Emulator, tmp_path_factory: pytest.TempPath
         server_voice_aliases={"narrator": "gacrux"},
         server_model_aliases={"fast": "gemini-3.8-flash-lite-tts"},
         server_language="de-DE",
-        queue_name="guarded",
     )
     with Served(config) as server:
         yield server
@@ -121,7 +120,7 @@ def test_only_chosen_pages_may_call(guarded: Served, gemini_emulator: Emulator) 
 
 def test_without_keys_a_foreign_page_reaches_nothing(gemini_emulator: Emulator, tmp_path: Path) -> None:
     """A page that a browser on this machine shows can neither post here nor come under a name of its own."""
-    with Served(settings(gemini_emulator, tmp_path, queue_name="open")) as server:
+    with Served(settings(gemini_emulator, tmp_path)) as server:
         for headers in ({"Origin": "https://evil.example.com"}, {"Host": "evil.example.com:8880"}, {"Origin": "null"}):
             assert server.speak("Hello, you over there.", headers=headers)[0].status == 403
         for host in ("localhost", "127.0.0.1:8880", "[::1]:8880"):
@@ -148,7 +147,7 @@ def test_a_body_has_at_most_a_mebibyte(chunked: bool, guarded: Served) -> None:
 def test_a_busy_server_says_when_to_come_back(gemini_emulator: Emulator, tmp_path: Path) -> None:
     """Beyond SERVER_MAX_REQUESTS a request is a 429 with ``retry-after``, which OpenAI's client repeats by itself."""
     gemini_emulator.latency_s = 1.0
-    with Served(settings(gemini_emulator, tmp_path, server_max_requests=1, queue_name="busy")) as server:
+    with Served(settings(gemini_emulator, tmp_path, server_max_requests=1)) as server:
         first = threading.Thread(target=server.speak, args=("Hello, you over there.",))
         first.start()
         server.until(lambda: server.state.in_progress == 1)

@@ -31,7 +31,6 @@ def served(_gemini_emulator_server: Emulator, tmp_path_factory: pytest.TempPathF
     config = settings(
         _gemini_emulator_server,
         tmp_path_factory.mktemp("jobs"),
-        queue_name="jobs",
         worker_concurrency=2,
         lease_time=1.0,
     )
@@ -191,7 +190,7 @@ def test_jobs_on_redis_are_done_by_workers(gemini_emulator: Emulator, redis_url:
 
 def test_the_page_has_its_routes(gemini_emulator: Emulator, tmp_path: Path) -> None:
     """A session in a cookie opens what a key opens; speech is prepared once, then played and downloaded."""
-    config = settings(gemini_emulator, tmp_path, server_api_keys=FIRST, queue_name="page")
+    config = settings(gemini_emulator, tmp_path, server_api_keys=FIRST)
     with Served(config) as served:
         assert ask(served, "GET", "/page/session")[1] == {"needs_key": True, "has_key": False}
         assert ask(served, "POST", "/page/session", {"key": "wrong"})[0] == 401

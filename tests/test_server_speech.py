@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import openai
@@ -32,7 +33,8 @@ _numbers = count(1)
 
 
 def settings(emulator: Emulator, folder: Path, **values: Any) -> AudioConfig:
-    """A server's settings, with short waits."""
+    """A server's settings, with short waits and a queue of its own."""
+    values.setdefault("queue_name", f"served-{uuid4().hex}")
     return AudioConfig(
         gemini_api_key="any",
         gemini_base_url=emulator.url,
@@ -340,7 +342,7 @@ def test_used_up_attempts_are_not_repeated_by_the_client(served: Served, gemini_
 def test_a_used_up_quota_is_openais_insufficient_quota(gemini_emulator: Emulator, tmp_path: Path) -> None:
     """The quota of a day is a 429 that a client does not repeat."""
     gemini_emulator.faults = lambda _: Fault.QUOTA_DAY
-    with Served(settings(gemini_emulator, tmp_path, queue_name="quota")) as server:
+    with Served(settings(gemini_emulator, tmp_path)) as server:
         answer, content = server.speak(new_text())
     assert answer.status == 429
     assert json.loads(content)["error"]["code"] == "insufficient_quota"

@@ -27,7 +27,10 @@ from audio_api.queues.memory_state import MemoryState, state_of, steady_unix_tim
 
 
 class MemoryBackend(QueueBackend):
-    """A queue in this process. Handles of one name share it, in one thread. Not durable.
+    """A queue in this process. Handles of one name share it. Not durable.
+
+    The open handles of one name belong to the thread of the first; in another thread every call raises
+    ``QueueServiceError``. After they are closed, or their thread has ended, the queue may go on in another thread.
 
     Args:
         queue: The queue's name.
@@ -47,6 +50,7 @@ class MemoryBackend(QueueBackend):
         clock: Callable[[], float] = steady_unix_time,
     ) -> None:
         self._shared = state_of(check_id(queue), clock)
+        self._shared.open(self)
         self._shared.ttl_s = result_ttl_s
         self._max_size = max_size
         self._closed = False
@@ -55,7 +59,7 @@ class MemoryBackend(QueueBackend):
     def _state(self) -> MemoryState:
         if self._closed:
             raise QueueClosedError("this queue was closed; make another MemoryBackend")
-        if self._shared.thread != threading.get_ident():
+        if self._shared.thread is not threading.current_thread():
             raise QueueServiceError("a queue in memory belongs to the thread that made it: use Redis")
         return self._shared
 
@@ -140,4 +144,4 @@ class MemoryBackend(QueueBackend):
 
     async def close(self) -> None:
         self._closed = True
-        self._shared.ring(*self._shared.bells)
+        self._shared.close(self)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from audio_api.queues.base import DEFAULT_RESULT_TTL_S, FAIR_TURN, MAX_DELIVERIES, MOST_RECENT, NEVER_FINISHED
 from audio_api.queues.jobs import BatchStatus, DeadLetter, Job, JobState, JobStatus, Lease, QueueStats, conflict, full
@@ -81,7 +81,8 @@ class MemoryState:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.thread = threading.get_ident()
+        self.thread = threading.current_thread()
+        self._handles: WeakSet[object] = WeakSet()
         self.limits = MemoryLimits(clock)
         self.bells: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self.ttl_s = DEFAULT_RESULT_TTL_S
@@ -102,6 +103,17 @@ class MemoryState:
     def _number(self) -> int:
         self._numbers += 1
         return self._numbers
+
+    def open(self, handle: object) -> None:
+        """Add a handle. A queue whose handles are all closed, or whose thread ended, belongs to this thread."""
+        if not self._handles or not self.thread.is_alive():
+            self.thread = threading.current_thread()
+        self._handles.add(handle)
+
+    def close(self, handle: object) -> None:
+        """Take a handle away, and wake those who wait."""
+        self._handles.discard(handle)
+        self.ring(*self.bells)
 
     def bell(self, topic: str) -> asyncio.Event:
         loop = asyncio.get_running_loop()
