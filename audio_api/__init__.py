@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         SpeechProgress,
         VoiceConfig,
     )
+    from audio_api.models.estimate import Estimate
     from audio_api.models.languages import Language
     from audio_api.models.speech_models import VoiceModel
     from audio_api.models.usage import TokenUsage
@@ -96,6 +97,7 @@ _HOME = {
         "SpeechProgress",
         "VoiceConfig",
     ),
+    "audio_api.models.estimate": ("Estimate",),
     "audio_api.models.languages": ("Language",),
     "audio_api.models.speech_models": ("VoiceModel",),
     "audio_api.models.usage": ("TokenUsage",),
@@ -118,6 +120,7 @@ __all__ = [
     "BatchAudioResponse",
     "ConfigurationError",
     "ErrorCode",
+    "Estimate",
     "Language",
     "MultiSpeakerConfig",
     "QueueClosedError",

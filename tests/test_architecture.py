@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "stores": _PLAIN | {"audio", "retry"},
     "speech": _SPEECH | {"config", "engines", "retry", "stores", "telemetry"},
     "services": _SPEECH | {"books", "clock", "config", "engines", "queues", "retry", "speech", "stores", "telemetry"},
-    "books": _SPEECH | {"config"},
+    "books": _SPEECH | {"config", "engines", "speech"},
     "doctor": _SPEECH | {"config", "engines", "queues", "retry", "stores"},
     "server": _SPEECH | {"config", "queues", "services", "stores", "urls"},
     "emulator": {"models"},

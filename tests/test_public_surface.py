@@ -20,6 +20,7 @@ PUBLIC = [
     "BatchAudioResponse",
     "ConfigurationError",
     "ErrorCode",
+    "Estimate",
     "Language",
     "MultiSpeakerConfig",
     "QueueClosedError",
@@ -102,6 +103,7 @@ def test_calls_that_users_wrote_down() -> None:
     service = audio_api.TTSService
     assert parameters(service)[:3] == ["config=None", "gemini_client=None", "engine=None"]
     assert parameters(service.generate_audio) == ["request", "on_progress=None"]
+    assert parameters(service.estimate) == ["request"]
     assert parameters(service.stream_to_file) == ["request", "on_progress=None"]
     assert parameters(service.stream_audio) == ["request", "on_done=None", "verified", "format"]
     assert parameters(service.generate_batch) == ["requests", "max_concurrency=None", "on_progress=None"]

@@ -1,4 +1,4 @@
-"""What a book will take: characters, minutes and dollars, before anything is paid."""
+"""What a book will take: characters, calls, minutes and dollars, before anything is paid."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from datetime import date
 
 from audio_api.books.script import ChapterScript
 from audio_api.config import AudioConfig
-from audio_api.models.speech_models import Price, model_spec
-
-# Calls are billed 25 or 32 tokens of sound a second; the estimate is the upper one.
-_TOKENS_PER_S = 32
-_LEAST_CHARS_PER_TOKEN = 3
+from audio_api.engines.base import Utterance
+from audio_api.speech.estimate import estimate_pieces
+from audio_api.speech.planning import most_chars, plan_pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,8 @@ class ChapterEstimate:
         number: Its place in the book, from 1 on.
         title: Its title.
         characters: Of everything spoken.
-        seconds: About how long it takes to hear.
+        pieces: The calls that it needs.
+        seconds: About how long it takes to hear, pauses included.
         cost_usd: At most about so many US dollars at the day's list price, if no call has to be repeated; ``None``:
             the model's price is unknown.
         is_made: Whether an earlier run made it, so that it costs nothing.
@@ -32,6 +31,7 @@ class ChapterEstimate:
     number: int
     title: str
     characters: int
+    pieces: int
     seconds: float
     cost_usd: float | None
     is_made: bool
@@ -40,34 +40,35 @@ class ChapterEstimate:
 def estimate(
     scripts: Iterable[ChapterScript], config: AudioConfig, day: date, made: Iterable[int] = ()
 ) -> list[ChapterEstimate]:
-    """Estimate each chapter.
+    """Estimate each chapter, without asking the API.
 
     Args:
         scripts: Of the chapters.
         config: The settings: the engine, the model of requests that name none, and prices of one's own.
         day: The day whose prices count.
         made: Numbers of chapters that an earlier run made.
+
+    Raises:
+        TTSValidationError: A dialogue cannot be told apart.
     """
     numbers = frozenset(made)
-    return [
-        ChapterEstimate(
-            script.number,
-            script.title,
-            script.characters,
-            script.seconds,
-            0.0 if script.number in numbers else _cost_usd(script, config, day),
-            script.number in numbers,
+    estimates = []
+    for script in scripts:
+        model = str(script.passages[0].request.model or config.default_tts_model)
+        utterances = [Utterance.from_request(passage.request, model) for passage in script.passages]
+        pieces = [piece for each in utterances for piece in plan_pieces(each, most_chars(model, config))]
+        is_made = script.number in numbers
+        spoken = estimate_pieces(pieces, config, day, is_billed=config.tts_engine != "offline" and not is_made)
+        pauses_s = script.silence_s + sum(passage.silence_s for passage in script.passages)
+        estimates.append(
+            ChapterEstimate(
+                script.number,
+                script.title,
+                script.characters,
+                spoken.pieces,
+                spoken.seconds + pauses_s,
+                spoken.cost_usd,
+                is_made,
+            )
         )
-        for script in scripts
-    ]
-
-
-def _cost_usd(script: ChapterScript, config: AudioConfig, day: date) -> float | None:
-    if config.tts_engine == "offline":
-        return 0.0
-    model = str(script.passages[0].request.model or config.default_tts_model)
-    own = config.model_prices.get(model)
-    price = Price(day, *own) if own else model_spec(model).price(day)
-    if price is None:
-        return None
-    return price.cost_usd(script.characters // _LEAST_CHARS_PER_TOKEN, round(script.seconds * _TOKENS_PER_S))
+    return estimates

@@ -20,7 +20,6 @@ from audio_api.text.chunking import split_text
 from audio_api.text.dialogue import split_turns
 from audio_api.text.folding import FoldedText
 from audio_api.text.labels import LabelFinder
-from audio_api.text.pace import alphabet_pace, spoken_s
 
 # Six minutes: what is in memory of a chapter at a time, and what is spoken again, from kept pieces, after a kill.
 _PASSAGE_CHARS = 6_000
@@ -66,14 +65,6 @@ class ChapterScript:
     def characters(self) -> int:
         """Of everything spoken."""
         return sum(len(passage.request.text) for passage in self.passages)
-
-    @property
-    def seconds(self) -> float:
-        """About how long it takes to hear."""
-        spoken = sum(
-            spoken_s(passage.request.text) / alphabet_pace(str(passage.request.language)) for passage in self.passages
-        )
-        return spoken + self.silence_s + sum(passage.silence_s for passage in self.passages)
 
 
 def write_scripts(book: Book, narrator: Narrator, numbers: Sequence[int]) -> list[ChapterScript]:

@@ -157,11 +157,13 @@ class _Gemini:
         method = call.action or "generateContent"
         _check_target(call, version, method)
         if call.method == "GET":
-            await self._outcome(call, peer)
+            if page := await self._outcome(call, peer):
+                return page
             return Answer.of_json(_describe(call.model) if call.model else {"models": list(map(_describe, FAMILIES))})
         if method == "countTokens":
             asked = read_json(body, COUNT_TOKENS)
-            await self._outcome(call, peer)
+            if page := await self._outcome(call, peer):
+                return page
             return Answer.of_json({"totalTokens": count_tokens(asked.get("generateContentRequest", asked))})
         return await self._generate(request, body, call, peer)
 

@@ -217,6 +217,14 @@ class SpeechEngine(ABC):
         """
         yield await self.synthesize(utterance)
 
+    async def count_tokens(self, utterance: Utterance) -> int | None:
+        """Tell, without billing, how many input tokens a call would have; ``None``: the engine does not count.
+
+        Raises:
+            AudioAPIError: The engine could not be asked.
+        """
+        return None
+
     @abstractmethod
     async def health_check(self, model: str) -> None:
         """Make sure, without billing, that the engine can be reached and knows the model.

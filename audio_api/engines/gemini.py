@@ -198,6 +198,21 @@ class GeminiEngine(SpeechEngine):
         finally:
             await _cut_off(events)
 
+    async def count_tokens(self, utterance: Utterance) -> int | None:
+        """Ask the API, which counts free of charge; an injected client that has no such coroutine function does not.
+
+        Raises:
+            AudioAPIError: The key is wrong, or the API gave no answer within ten seconds.
+        """
+        self._check_key()
+        if _coroutine_function(await self._client(), "count_tokens") is None:
+            return None
+        contents, _ = build_request(utterance, self._habits.manner(utterance))
+        timeout_s = min(self._timeout_s, _HEALTH_TIMEOUT_S)
+        asked = {"model": utterance.model, "contents": contents}
+        total = getattr(await self._call("count_tokens", asked, timeout_s, Wire()), "total_tokens", None)
+        return total if type(total) is int else None
+
     async def health_check(self, model: str) -> None:
         """Ask for the model's description; where a gateway has none, for speech of nothing. Both are free.
 

@@ -5,17 +5,25 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from math import inf
 
+from audio_api.audio.wav import SAMPLE_RATE, decode_wav
 from audio_api.config import AudioConfig
+from audio_api.engines.base import SpeechAudio
 from audio_api.errors import AudioAPIError, TTSOutputError, TTSQuotaError
-from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
 from audio_api.models.sound_formats import format_of
 from audio_api.retry import Clock
 from audio_api.services.delivery import Delivery
-from audio_api.speech.assembly import Draft
+from audio_api.speech.assembly import Draft, Joint, SpeechCallback, Target, joined_blocks, tell, write_blocks, write_one
 from audio_api.speech.cost import Call, Outcome, add_up
+from audio_api.speech.ordered_pieces import OrderedPieces
+from audio_api.speech.planning import PlannedPiece, SpokenPiece
+from audio_api.speech.speaker import PieceSpeaker, SpeakOptions
+from audio_api.speech.streaming import SpeechStream
 from audio_api.speech.subtitle_files import write_subtitles
 
 IDENTITY = ("st_ino", "st_size", "st_mtime_ns")
@@ -201,3 +209,65 @@ def _log(request: AudioRequest, response: AudioResponse) -> None:
             "doubtful": [code.value for code in response.doubtful],
         },
     )
+
+
+async def write_short(
+    piece: PlannedPiece,
+    speaker: PieceSpeaker,
+    options: SpeakOptions,
+    report: Report,
+    target: Target,
+    opened: AsyncExitStack,
+    on_progress: SpeechCallback | None,
+    unsaved: AudioResponse | None,
+) -> Draft:
+    """Speak what is one piece into a draft."""
+    if unsaved and unsaved.unsaved_audio:
+        report.earlier = unsaved
+        pcm = decode_wav(unsaved.unsaved_audio).pcm
+        spoken = SpokenPiece(piece, SpeechAudio(pcm, SAMPLE_RATE, unsaved.model or piece.utterance.model))
+    else:
+        spoken = await speaker.speak(piece, options)
+        report.calls += spoken.calls
+    draft = await write_one(spoken, target, opened)
+    if on_progress:
+        seconds = draft.recording.duration_s
+        await tell(on_progress, SpeechProgress(pieces_done=1, pieces_total=1, seconds=seconds))
+    return draft
+
+
+async def write_long(
+    pieces: Sequence[PlannedPiece],
+    speaker: PieceSpeaker,
+    options: SpeakOptions,
+    report: Report,
+    target: Target,
+    opened: AsyncExitStack,
+    on_progress: SpeechCallback | None,
+) -> Draft:
+    """Speak pieces, a few at a time, into a draft of all."""
+    joint = Joint()
+    async with OrderedPieces(pieces, speaker, options) as ordered:
+        async with aclosing(ordered.in_order()) as parts, aclosing(joined_blocks(parts, joint)) as blocks:
+            draft = await write_blocks(blocks, joint, len(pieces), target, opened, on_progress)
+        notes = await speaker.compare(draft.recording.lines)
+    report.calls += [*ordered.calls, *notes]
+    return draft
+
+
+async def write_stream(
+    stream: SpeechStream,
+    report: Report,
+    target: Target,
+    opened: AsyncExitStack,
+    on_progress: SpeechCallback | None,
+) -> Draft:
+    """Write a stream into a draft that grows as it is heard."""
+    try:
+        async with aclosing(stream.blocks()) as blocks:
+            draft = await write_blocks(blocks, stream.joint, stream.total, target, opened, on_progress, growing=True)
+    except AudioAPIError as error:
+        error.calls = stream.calls
+        raise
+    report.calls += stream.calls
+    return draft

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Self, get_args
 
 from audio_api.audio.durable import check_target
 from audio_api.audio.encoding import encoded
-from audio_api.audio.wav import SAMPLE_RATE, decode_wav
 from audio_api.config import AudioConfig, get_config
-from audio_api.engines.base import SpeechAudio, SpeechEngine
+from audio_api.engines.base import SpeechEngine
 from audio_api.engines.from_settings import make_engine
 from audio_api.errors import (
     AudioAPIError,
@@ -40,19 +39,19 @@ from audio_api.models.audio_request import (
     AudioResponse,
     BatchAudioRequest,
     BatchAudioResponse,
-    SpeechProgress,
 )
+from audio_api.models.estimate import Estimate
 from audio_api.models.sound_formats import OutputFormat, StreamFormat
 from audio_api.retry import Clock
 from audio_api.services.delivery import Delivery, check_names
-from audio_api.services.drafts import Report, SpeechDraft
+from audio_api.services.drafts import Report, SpeechDraft, write_long, write_short, write_stream
 from audio_api.services.health import Health
 from audio_api.services.sound_access import SoundAccess
-from audio_api.speech.assembly import Draft, Joint, SpeechCallback, Target, joined_blocks, tell, write_blocks, write_one
+from audio_api.speech.assembly import Draft, SpeechCallback, Target, tell
 from audio_api.speech.cost import calls_of
+from audio_api.speech.estimate import estimate_request
 from audio_api.speech.formats import artist_of, filename_of, require_format
-from audio_api.speech.ordered_pieces import OrderedPieces
-from audio_api.speech.planning import PlannedPiece, SpokenPiece, check_length
+from audio_api.speech.planning import PlannedPiece, check_length
 from audio_api.speech.speaker import PieceSpeaker, SpeakOptions, content_key
 from audio_api.speech.streaming import FIRST_CHARS, SpeechStream
 from audio_api.speech.subtitle_files import check_subtitles
@@ -259,6 +258,7 @@ class TTSService:
                 utterance, notes = await speaker.read(request)
                 report.calls += notes
                 pieces, notes = await speaker.plan(utterance, None if verified else FIRST_CHARS)
+                speaker.check(pieces)
                 report.calls += notes
                 stream = SpeechStream(pieces, speaker, SpeakOptions(request.cache), verified=verified)
                 sound = stream.blocks()
@@ -278,6 +278,21 @@ class TTSService:
         finally:
             if response is not None:
                 await tell(on_done, response)
+
+    async def estimate(self, request: AudioRequest) -> Estimate:
+        """Tell what a request will take, before anything is paid: calls, seconds, tokens, and dollars by service tier.
+
+        The API counts the input tokens, free of charge; without a key or an answer they are estimated.
+
+        Args:
+            request: As ``generate_audio``. Its pieces that were made before cost nothing.
+
+        Raises:
+            AudioAPIError: No call could speak it, or the settings are wrong.
+        """
+        _check_type(request)
+        async with self._speaking(self.config) as speaker:
+            return await estimate_request(request, speaker, self._clock.now().date())
 
     async def generate_batch(
         self,
@@ -449,15 +464,13 @@ class TTSService:
                 speaker = await opened.enter_async_context(self._speaking(report.config))
                 pieces, target = await self._plan(speaker, report, opened, growing=growing)
                 if growing:
-                    draft = await _write_stream(
+                    draft = await write_stream(
                         SpeechStream(pieces, speaker, options), report, target, opened, on_progress
                     )
                 elif len(pieces) == 1:
-                    draft = await _write_short(
-                        pieces[0], speaker, options, report, target, opened, on_progress, unsaved
-                    )
+                    draft = await write_short(pieces[0], speaker, options, report, target, opened, on_progress, unsaved)
                 else:
-                    draft = await _write_long(pieces, speaker, options, report, target, opened, on_progress)
+                    draft = await write_long(pieces, speaker, options, report, target, opened, on_progress)
                 if speaker.store:
                     delivery = await Delivery.of(speaker.store, draft, request.subtitles, task)
             except AudioAPIError as error:
@@ -485,6 +498,7 @@ class TTSService:
             await check_subtitles(folder / name, request.subtitles, overwrite)
         opened.enter_context(self._claim(folder / name, overwrite))
         pieces, notes = await speaker.plan(utterance, FIRST_CHARS if growing else None)
+        speaker.check(pieces)
         report.calls += notes
         if len(pieces) > 1 and output_format == "wav":
             check_length(pieces)
@@ -542,65 +556,6 @@ class TTSService:
             yield
         finally:
             self._being_written.discard(path)
-
-
-async def _write_short(
-    piece: PlannedPiece,
-    speaker: PieceSpeaker,
-    options: SpeakOptions,
-    report: Report,
-    target: Target,
-    opened: AsyncExitStack,
-    on_progress: SpeechCallback | None,
-    unsaved: AudioResponse | None,
-) -> Draft:
-    if unsaved and unsaved.unsaved_audio:
-        report.earlier = unsaved
-        pcm = decode_wav(unsaved.unsaved_audio).pcm
-        spoken = SpokenPiece(piece, SpeechAudio(pcm, SAMPLE_RATE, unsaved.model or piece.utterance.model))
-    else:
-        spoken = await speaker.speak(piece, options)
-        report.calls += spoken.calls
-    draft = await write_one(spoken, target, opened)
-    if on_progress:
-        seconds = draft.recording.duration_s
-        await tell(on_progress, SpeechProgress(pieces_done=1, pieces_total=1, seconds=seconds))
-    return draft
-
-
-async def _write_long(
-    pieces: Sequence[PlannedPiece],
-    speaker: PieceSpeaker,
-    options: SpeakOptions,
-    report: Report,
-    target: Target,
-    opened: AsyncExitStack,
-    on_progress: SpeechCallback | None,
-) -> Draft:
-    joint = Joint()
-    async with OrderedPieces(pieces, speaker, options) as ordered:
-        async with aclosing(ordered.in_order()) as parts, aclosing(joined_blocks(parts, joint)) as blocks:
-            draft = await write_blocks(blocks, joint, len(pieces), target, opened, on_progress)
-        notes = await speaker.compare(draft.recording.lines)
-    report.calls += [*ordered.calls, *notes]
-    return draft
-
-
-async def _write_stream(
-    stream: SpeechStream,
-    report: Report,
-    target: Target,
-    opened: AsyncExitStack,
-    on_progress: SpeechCallback | None,
-) -> Draft:
-    try:
-        async with aclosing(stream.blocks()) as blocks:
-            draft = await write_blocks(blocks, stream.joint, stream.total, target, opened, on_progress, growing=True)
-    except AudioAPIError as error:
-        error.calls = stream.calls
-        raise
-    report.calls += stream.calls
-    return draft
 
 
 def _check_type(request: AudioRequest) -> None:

@@ -108,12 +108,24 @@ def calls_of(error: BaseException) -> tuple[Call, ...]:
     return tuple(call for call in ridden if isinstance(call, Call))
 
 
+def price_of(model: str, own_prices: Mapping[str, tuple[float, float]], day: date) -> Price | None:
+    """The price in force on a day; ``None``: unknown.
+
+    Args:
+        model: Its id.
+        own_prices: US dollars for a million input and output tokens, by model; they win over those known here.
+        day: The day.
+    """
+    own = own_prices.get(model)
+    return Price(day, *own) if own else model_spec(model).price(day)
+
+
 def add_up(calls: Sequence[Call], own_prices: Mapping[str, tuple[float, float]], today: date) -> Cost:
     """Add up what a request used.
 
     Args:
         calls: All records, in the order in which their pieces are heard.
-        own_prices: US dollars for a million input and output tokens, by model; they win over those known here.
+        own_prices: As ``price_of`` takes them.
         today: The day whose prices hold.
 
     Returns:
@@ -126,8 +138,7 @@ def add_up(calls: Sequence[Call], own_prices: Mapping[str, tuple[float, float]],
         if call.usage == _NOTHING:
             continue
         usage = call.usage if usage == _NOTHING else usage + call.usage
-        own = own_prices.get(call.model)
-        price = Price(today, *own) if own else model_spec(call.model).price(today)
+        price = price_of(call.model, own_prices, today)
         is_known &= price is not None
         cost_usd += price.cost_usd(call.usage.input_tokens, call.usage.output_tokens) if price else 0.0
     warnings = [warning for call in calls for warning in call.warnings]

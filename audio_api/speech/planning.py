@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from audio_api.audio.wav import MAX_DATA_BYTES, SAMPLE_RATE
 from audio_api.audio.wav_file import SavedWav
+from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, Turn, Utterance
 from audio_api.errors import ErrorCode, TTSValidationError
 from audio_api.models.speech_models import model_spec
@@ -31,6 +32,10 @@ _SHORT_CHARS = 60
 _LEAST_SPEED = 0.5
 # What separates two turns sounds like the end of a sentence.
 _BETWEEN_TURNS: Break = "sentence"
+# Outside of English, where it is four.
+_CHARS_PER_TOKEN = 2
+# However small a context is allowed, a text does not become hundreds of calls for a few words each.
+LEAST_PIECE_CHARS = 200
 # How far the next piece of a stream is looked for, in its own lengths: the first sound must not wait for a whole book.
 _WINDOW = 4
 
@@ -48,6 +53,12 @@ class PlannedPiece:
     utterance: Utterance
     break_after: Break
     key: str = field(default="", compare=False)
+
+    @property
+    def seconds(self) -> float:
+        """About how long it takes to hear."""
+        pace = alphabet_pace(self.utterance.language)
+        return sum(spoken_s(turn.text) / _speed(turn) for turn in self.utterance.turns) / pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,11 @@ class SpokenPiece:
     file: SavedWav | None = None
 
 
+def most_chars(model: str, config: AudioConfig) -> int:
+    """The most characters that one call is given, by its model and the settings."""
+    return min(model_spec(model).piece_chars, max(_CHARS_PER_TOKEN * config.max_context_tokens, LEAST_PIECE_CHARS))
+
+
 def plan_pieces(utterance: Utterance, max_chars: int, first_chars: int | None = None) -> Iterator[PlannedPiece]:
     """Cut an utterance of any length and cast into calls, in order; one that fits into a call comes back as it is.
 
@@ -77,7 +93,7 @@ def plan_pieces(utterance: Utterance, max_chars: int, first_chars: int | None = 
 
     Args:
         utterance: What is to be spoken.
-        max_chars: The most characters of a piece, such as ``model_spec(model).piece_chars``.
+        max_chars: The most characters of a piece, such as ``most_chars`` gives.
         first_chars: The most characters of the first piece of a stream, which then is the first sentence, or the
             first few up to 60 characters. Each further piece may be twice as long, up to ``max_chars`` and 40 seconds.
             ``None``: it is no stream.

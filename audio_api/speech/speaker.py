@@ -31,7 +31,7 @@ from audio_api.speech.assembly import Line, joined
 from audio_api.speech.attempts import Attempts, Desk, SpendingPause
 from audio_api.speech.cost import Call, Outcome, calls_of, note
 from audio_api.speech.piece_cache import CachedPiece, PieceCache
-from audio_api.speech.planning import PlannedPiece, SpokenPiece, halve, plan_pieces
+from audio_api.speech.planning import LEAST_PIECE_CHARS, PlannedPiece, SpokenPiece, halve, most_chars, plan_pieces
 from audio_api.speech.shared_pieces import SharedPieces
 from audio_api.speech.single_flight import Flight, SingleFlight
 from audio_api.speech.voice_paces import VoicePaces, judge_audio, outliers, voice_key
@@ -45,10 +45,6 @@ _PROTOCOL_VERSION = 1
 _TOO_MUCH_AT_ONCE = {ErrorCode.AUDIO_INCOMPLETE, ErrorCode.AUDIO_TOO_SHORT}
 # A quarter of a piece is a few sentences; what cannot speak those will not speak a single one.
 _MOST_HALVINGS = 2
-# Outside of English, where it is four.
-_CHARS_PER_TOKEN = 2
-# However small a context is allowed, a text does not become hundreds of calls for a few words each.
-_LEAST_PIECE_CHARS = 200
 # Planning a text of this length takes about 10 ms.
 _THREAD_ABOVE_CHARS = 20_000
 # Paid pieces that the cache's disk refuses stay in memory, twenty minutes of speech at most.
@@ -159,7 +155,7 @@ class PieceSpeaker:
     async def plan(
         self, utterance: Utterance, first_chars: int | None = None
     ) -> tuple[list[PlannedPiece], tuple[Call, ...]]:
-        """Cut an utterance into pieces, each of which the engine could speak: none is paid for if another is refused.
+        """Cut an utterance into pieces, each of which is one call.
 
         Of a model that is gone, finished pieces may be left. Then the text is cut as it was for that model, and its
         successor speaks the others; else it is cut for the successor, which may take longer pieces.
@@ -172,16 +168,23 @@ class PieceSpeaker:
             The pieces, and what is to be known of their model.
 
         Raises:
-            AudioAPIError: The engine cannot speak it, or its model is gone and no successor may speak.
+            TTSModelNotFoundError: Its model is gone, and no successor may speak.
         """
         notes: tuple[Call, ...] = ()
         pieces = await self._cut(utterance, first_chars)
         if self._is_gone(utterance.model) and not await self._has_any(pieces):
             model, said = self._successor(utterance.model)
             pieces, notes = await self._cut(replace(utterance, model=model), first_chars), (said,)
+        return pieces, notes
+
+    def check(self, pieces: Sequence[PlannedPiece]) -> None:
+        """Make sure that the engine could speak each piece: none is paid for if another is refused.
+
+        Raises:
+            AudioAPIError: It cannot speak one of them.
+        """
         for piece in pieces:
             self.engine.preflight(piece.utterance)
-        return pieces, notes
 
     async def speak(self, piece: PlannedPiece, options: SpeakOptions, *, halvings: int = _MOST_HALVINGS) -> SpokenPiece:
         """Make the verified sound of a piece, take it from the cache, or wait for a request that makes it right now.
@@ -338,10 +341,9 @@ class PieceSpeaker:
 
     async def _cut(self, utterance: Utterance, first_chars: int | None) -> list[PlannedPiece]:
         chars = len(utterance.turns[0].text)
-        if first_chars is None and len(utterance.turns) == 1 and chars <= _LEAST_PIECE_CHARS:
+        if first_chars is None and len(utterance.turns) == 1 and chars <= LEAST_PIECE_CHARS:
             return [self.keyed(PlannedPiece(utterance, "end"))]
-        most_chars = max(_CHARS_PER_TOKEN * self.config.max_context_tokens, _LEAST_PIECE_CHARS)
-        plan = plan_pieces(utterance, min(model_spec(utterance.model).piece_chars, most_chars), first_chars)
+        plan = plan_pieces(utterance, most_chars(utterance.model, self.config), first_chars)
         if sum(len(turn.text) for turn in utterance.turns) > _THREAD_ABOVE_CHARS:
             return await asyncio.to_thread(lambda: [self.keyed(piece) for piece in plan])
         return [self.keyed(piece) for piece in plan]
