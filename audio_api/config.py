@@ -70,7 +70,9 @@ class AudioConfig(Settings):
         """Pickle without the secrets; the process that loads the pickle reads them from its own environment."""
         return partial(type(self), **{name: value for name, value in self if name not in _SECRETS}), ()
 
-    @field_validator("log_level", "tts_engine", "audio_checks", "markup", "output_format", mode="before")
+    @field_validator(
+        "log_level", "tts_engine", "audio_checks", "markup", "output_format", "service_tier", mode="before"
+    )
     @classmethod
     def _any_case(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from audio_api.models.service_tiers import ServedTier
     from audio_api.models.usage import TokenUsage
 
 
@@ -121,6 +122,7 @@ class AudioAPIError(Exception):
     Attributes:
         piece: The piece of a long text that failed; ``None``: the text is one piece, or none was begun.
         heard_s: Seconds of a stream that were handed over before it ended; ``None``: none were.
+        tier: The service tier of a billed failure; ``None``: the one asked for.
         calls: The records of the calls that led to it, as ``audio_api.speech.cost`` keeps them.
     """
 
@@ -145,6 +147,7 @@ class AudioAPIError(Exception):
         self.usage = usage
         self.piece: FailedPiece | None = None
         self.heard_s: float | None = None
+        self.tier: ServedTier | None = None
         self.calls: tuple[object, ...] = ()
 
     def __str__(self) -> str:

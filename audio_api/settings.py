@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from audio_api.models.audio_request import ID_PATTERN, Markup
 from audio_api.models.languages import Language, LanguageCode
+from audio_api.models.service_tiers import ServiceTier
 from audio_api.models.sound_formats import OutputFormat
 from audio_api.models.speech_models import DEFAULT_MODEL, ModelId
 
@@ -90,6 +91,18 @@ class Settings(BaseSettings):
     request_timeout: float = Field(default=180.0, gt=0, description="Seconds one API call may take in total.")
     stream_stall_timeout: float = Field(
         default=30.0, gt=0, description="Seconds a stream may pause once it sounds; a longer pause ends it."
+    )
+    service_tier: ServiceTier = Field(
+        default="standard",
+        description="Tier of requests that name none: standard; flex, at half the price, which takes up to 15 minutes "
+        "and is refused first when the API is busy; priority, at 1.8 times the price.",
+    )
+    flex_timeout: float = Field(
+        default=900.0, gt=0, description="Seconds one API call of the tier flex may take; REQUEST_TIMEOUT is of others."
+    )
+    flex_fallback: bool = Field(
+        default=False,
+        description="Let the tier standard serve, at its price, what flex refused or left unanswered at every attempt.",
     )
     max_concurrency: int = Field(default=10, ge=1, le=10_000, description="Requests a service works on at once.")
     piece_concurrency: int = Field(

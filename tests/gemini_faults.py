@@ -159,6 +159,7 @@ EXPECTED: dict[Fault, Heard | Failed] = {
     Fault.FINISH_UNKNOWN: Heard("SPEECH_BOREDOM"),
     Fault.FINISH_OTHER: Heard("OTHER", whole=None),
     Fault.OTHER_MODEL: Heard(warnings=1),
+    Fault.TIER_DOWNGRADED: Heard(),
     # These concern streams only, which the engine does not use.
     Fault.STREAM_CUT: Heard(),
     Fault.STREAM_STALL: Heard(),

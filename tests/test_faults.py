@@ -112,6 +112,7 @@ SUCCESSES = [
     Fault.WAV_SIZE_UNKNOWN,
     Fault.ODD_BYTES,
     Fault.OTHER_MODEL,
+    Fault.TIER_DOWNGRADED,
 ]
 HANGING = {Fault.NEVER_ANSWERS, Fault.SLOW_LORIS}
 # Whether an answer that never arrived was billed cannot be known.

@@ -63,6 +63,7 @@ def test_a_request_needs_nothing_but_its_text() -> None:
         "subtitles": (),
         "cache": True,
         "priority": 0,
+        "service_tier": None,
     }
 
 

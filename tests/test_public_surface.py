@@ -136,6 +136,7 @@ REQUEST_FIELDS = [
     "subtitles",
     "cache",
     "priority",
+    "service_tier",
 ]
 
 
@@ -145,7 +146,7 @@ def test_fields_of_requests_and_responses() -> None:
     assert {"success", "message", "file_path", "duration", "error", "processing_time"} <= set(
         audio_api.AudioResponse.model_fields
     )
-    assert {"error_code", "model", "attempts", "usage", "cost_usd", "warnings"} <= set(
+    assert {"error_code", "model", "attempts", "usage", "service_tier", "cost_usd", "warnings"} <= set(
         audio_api.AudioResponse.model_fields
     )
     assert list(audio_api.BatchAudioRequest.model_fields) == ["requests", "batch_id"]

@@ -196,12 +196,13 @@ class _Gemini:
             return page
         sound = b"".join([await self._speak(*turn, asked.language) for turn in asked.turns])
         documents = list(_reply(call, asked, sound, self._control.tokens_per_s))
+        served = "standard" if call.fault is Fault.TIER_DOWNGRADED else asked.tier
         same = {"responseId": secrets.token_urlsafe(16)}
         for document in documents:
             document.update(same)
-            document["usageMetadata"]["serviceTier"] = asked.tier
+            document["usageMetadata"]["serviceTier"] = served
         self._control.bill(documents[-1]["usageMetadata"]["totalTokenCount"])
-        tier = {"X-Gemini-Service-Tier": asked.tier}
+        tier = {"X-Gemini-Service-Tier": served}
         if _streams_list(call):
             return Answer.of_list(documents, tier)
         return Answer.of_events(documents, tier) if _streams(call) else Answer.of_json(documents[0], tier)

@@ -104,6 +104,8 @@ class Fault(StrEnum):
     FINISH_UNKNOWN = "finish-unknown"
     FINISH_OTHER = "finish-other"
     OTHER_MODEL = "other-model"
+    # A good answer by the tier standard, whatever was asked for.
+    TIER_DOWNGRADED = "tier-downgraded"
 
     # Streams only; other calls get a good answer.
     STREAM_CUT = "stream-cut"

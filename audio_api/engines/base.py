@@ -12,6 +12,7 @@ from typing import Self
 from audio_api.audio.large_sounds import Permit
 from audio_api.errors import ErrorCode, TTSValidationError, WorkerServiceError
 from audio_api.models.audio_request import AudioRequest, VoiceConfig
+from audio_api.models.service_tiers import ServedTier, ServiceTier
 from audio_api.models.usage import TokenUsage
 from audio_api.text.dialogue import split_turns
 
@@ -41,11 +42,13 @@ class Utterance:
         turns: At least one; either none of them has a speaker, or all have.
         model: The id of the model that is asked to speak.
         language: A BCP-47 code.
+        tier: How urgent the call is; it changes no sound.
     """
 
     turns: tuple[Turn, ...]
     model: str
     language: str
+    tier: ServiceTier = "standard"
 
     @property
     def text(self) -> str:
@@ -53,7 +56,7 @@ class Utterance:
         return "\n".join(turn.text for turn in self.turns)
 
     @classmethod
-    def from_request(cls, request: AudioRequest, model: str) -> Self:
+    def from_request(cls, request: AudioRequest, model: str, tier: ServiceTier = "standard") -> Self:
         """Read a request's text, split into turns in multiple mode; a turn's own style wins over its speaker's.
 
         A dialogue of any length and cast comes back whole; ``audio_api.speech.planning`` cuts it into calls.
@@ -64,7 +67,7 @@ class Utterance:
         language = str(request.language)
         if not request.speakers:
             turn = Turn(request.text, request.voice_config, style=request.style)
-            return cls((turn,), model, language)
+            return cls((turn,), model, language, tier)
         speakers = {speaker.speaker_name: speaker for speaker in request.speakers}
         try:
             spoken = split_turns(request.text, list(speakers))
@@ -74,7 +77,7 @@ class Utterance:
             Turn(text, speakers[name], name, style or speakers[name].style or request.style)
             for name, text, style in spoken
         )
-        return cls(turns, model, language)
+        return cls(turns, model, language, tier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class SpeechAudio:
         warnings: What the engine noticed, such as a byte trimmed.
         words: Every word of the utterance, in order; empty when the engine does not know their times.
         doubtful: Why this may not be the whole text, as the checks found; engines leave it empty.
+        tier: The tier that served; ``None``: the reply named none, and it is taken for the one asked for.
     """
 
     pcm: bytes
@@ -117,6 +121,7 @@ class SpeechAudio:
     warnings: tuple[str, ...] = ()
     words: tuple[WordTime, ...] = ()
     doubtful: tuple[ErrorCode, ...] = ()
+    tier: ServedTier | None = None
 
     @property
     def duration_s(self) -> float:

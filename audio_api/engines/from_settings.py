@@ -29,6 +29,7 @@ def make_engine(config: AudioConfig, gemini_client: object | None = None) -> Spe
         config.gemini_api_key.get_secret_value() if config.gemini_api_key else None,
         base_url=config.gemini_base_url,
         timeout_s=config.request_timeout,
+        flex_timeout_s=config.flex_timeout,
         stall_timeout_s=config.stream_stall_timeout,
         max_connections=config.max_concurrency,
         max_input_tokens=config.max_context_tokens,

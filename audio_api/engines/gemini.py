@@ -52,6 +52,7 @@ class GeminiEngine(SpeechEngine):
         api_key: The Gemini API key; ``None`` is enough for an injected client only.
         base_url: Where the API is; variables such as ``GOOGLE_GEMINI_BASE_URL`` have no effect.
         timeout_s: Seconds one call may take in total.
+        flex_timeout_s: The same of the tier flex; ``None``: as long as any other.
         stall_timeout_s: Seconds a stream may pause once it has begun; ``None``: as long as the call may take.
         max_connections: Calls that may be in progress at once in one event loop.
         max_input_tokens: The largest input of one call; ``None``: the model's own limit, which holds in any case.
@@ -70,6 +71,7 @@ class GeminiEngine(SpeechEngine):
         *,
         base_url: str = GEMINI_URL,
         timeout_s: float,
+        flex_timeout_s: float | None = None,
         stall_timeout_s: float | None = None,
         max_connections: int,
         max_input_tokens: int | None = None,
@@ -82,7 +84,7 @@ class GeminiEngine(SpeechEngine):
         self._stall_timeout_s = timeout_s if stall_timeout_s is None else stall_timeout_s
         self._max_input_tokens = max_input_tokens
         self._injected = client
-        self._habits = Habits(None if getattr(client, "vertexai", False) is True else store)
+        self._habits = Habits(None if getattr(client, "vertexai", False) is True else store, flex_timeout_s)
         self._now = now
         self._connections = Connections(self._api_key, base_url, timeout_s, max_connections)
         self._rehearsed = False
@@ -121,7 +123,8 @@ class GeminiEngine(SpeechEngine):
             self.preflight(utterance)
             wire, manner = Wire(permit=permit), self._habits.manner(utterance)
             try:
-                reply = await self._call("generate_content", _speech_call(utterance, manner), self._timeout_s, wire)
+                timeout_s = manner.timeout_s or self._timeout_s
+                reply = await self._call("generate_content", _speech_call(utterance, manner), timeout_s, wire)
             except TTSAPIError as error:
                 if not self._habits.learn(wire.objection, utterance, manner):
                     raise _with_the_voice(error, utterance) from None
@@ -160,7 +163,7 @@ class GeminiEngine(SpeechEngine):
     async def _listen(
         self, utterance: Utterance, open_stream: _CoroutineFunction, on_sound: Callable[[SpeechAudio], None]
     ) -> None:
-        end_s = time.monotonic() + self._timeout_s
+        end_s = time.monotonic() + (self._habits.manner(utterance).timeout_s or self._timeout_s)
         while True:
             self.preflight(utterance)
             wire, manner = Wire(), self._habits.manner(utterance)

@@ -22,10 +22,12 @@ class Habits:
 
     Args:
         store: Whether Google may keep requests; ``None``: not said.
+        flex_timeout_s: Seconds that a call of the tier flex may take; ``None``: as many as any other.
     """
 
-    def __init__(self, store: bool | None) -> None:
+    def __init__(self, store: bool | None, flex_timeout_s: float | None = None) -> None:
         self._store = store
+        self._flex_timeout_s = flex_timeout_s
         self._families: dict[str, Family] = {}
         self._unnamed: set[tuple[str, str]] = set()
 
@@ -37,7 +39,8 @@ class Habits:
         """How to put the call for an utterance."""
         is_prebuilt = all(isinstance(turn.voice.voice_name, VoiceName) for turn in utterance.turns)
         names_language = is_prebuilt and (utterance.model, utterance.language) not in self._unnamed
-        return Manner(self.family(utterance.model), names_language, self._store)
+        timeout_s = self._flex_timeout_s if utterance.tier == "flex" else None
+        return Manner(self.family(utterance.model), names_language, self._store, timeout_s)
 
     def learn(self, objection: Objection | None, utterance: Utterance, manner: Manner) -> bool:
         """Take note of what the API objected to.

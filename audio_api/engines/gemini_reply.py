@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -15,6 +15,7 @@ from audio_api.engines.base import SpeechAudio
 from audio_api.engines.gemini_errors import Objection
 from audio_api.engines.gemini_sound import Unwrapper, audio_parts
 from audio_api.errors import AudioAPIError, TTSAPIError, TTSAudioError, TTSContentBlockedError
+from audio_api.models.service_tiers import ServedTier, served_tier
 from audio_api.models.speech_models import model_spec
 from audio_api.models.usage import TokenUsage
 
@@ -28,6 +29,8 @@ _MUCH_BYTES = 480_000
 # Ten times the largest context; a larger count is a mistake of the server.
 _MOST_TOKENS = 10_000_000
 
+# The header that says what a call is priced by, which may be less than was asked for.
+_TIER = "x-gemini-service-tier"
 # What a server may put into our texts and logs.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -84,6 +87,7 @@ class IncomingReply:
         self._sound = Unwrapper()
         self._is_audible = False
         self._usage = TokenUsage()
+        self._tier: ServedTier | None = None
         self._blocked: str | None = None
         self._has_candidate = False
         self._has_text = False
@@ -101,6 +105,9 @@ class IncomingReply:
         # Usage is a running total.
         usage = _read_usage(reply)
         self._usage = self._usage if usage is None else usage
+        headers = getattr(getattr(reply, "sdk_http_response", None), "headers", None)
+        if isinstance(headers, Mapping):
+            self._tier = served_tier({str(name).lower(): value for name, value in headers.items()}.get(_TIER))
         name = _name(getattr(reply, "model_version", None)) or ""
         self._model = _identifier(name.removeprefix("models/")) or self._model
         self._blocked = _name(getattr(getattr(reply, "prompt_feedback", None), "block_reason", None)) or self._blocked
@@ -134,7 +141,7 @@ class IncomingReply:
         if not (pcm or self._is_audible):
             raise TTSAudioError("the API answered with an empty sound")
         warnings = (*_reroute_warnings(self._asked_model, self._model), *self._sound.warnings)
-        return SpeechAudio(pcm, SAMPLE_RATE, self._model, self.finish_reason, self._usage, warnings)
+        return SpeechAudio(pcm, SAMPLE_RATE, self._model, self.finish_reason, self._usage, warnings, tier=self._tier)
 
     @contextmanager
     def billing(self) -> Iterator[None]:
@@ -143,7 +150,7 @@ class IncomingReply:
             yield
         except AudioAPIError as error:
             if error.usage is None and self._usage != TokenUsage():
-                error.usage = self._usage
+                error.usage, error.tier = self._usage, self._tier
             raise
 
     def _why_no_audio(self) -> AudioAPIError:

@@ -58,11 +58,13 @@ class Manner:
         family: The prompt protocol.
         names_language: Whether the language's code is sent, which a voice of the library may not know.
         store: Whether Google may keep the request; ``None``: not said.
+        timeout_s: Seconds that the server may take; ``None``: as long as any call of the client.
     """
 
     family: Family
     names_language: bool
     store: bool | None
+    timeout_s: float | None = None
 
 
 def build_request(utterance: Utterance, manner: Manner) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -84,9 +86,13 @@ def build_request(utterance: Utterance, manner: Manner) -> tuple[dict[str, Any],
         "automatic_continuation": False,
         "automatic_function_calling": {"disable": True},
     }
-    if manner.store is not None:
-        # The SDK's own field for it is younger than 2.30.
-        config["http_options"] = {"extra_body": {"store": manner.store}}
+    # The SDK's own fields for these are younger than 2.30.
+    extra: dict[str, bool | str] = {} if manner.store is None else {"store": manner.store}
+    if utterance.tier != "standard":
+        extra["serviceTier"] = utterance.tier
+    options = {"extra_body": extra, "timeout": manner.timeout_s and round(manner.timeout_s * 1000)}
+    if any(options.values()):
+        config["http_options"] = {name: value for name, value in options.items() if value}
     return {"role": "user", "parts": parts}, config
 
 

@@ -13,6 +13,7 @@ from audio_api.errors import ErrorCode, TTSOutputError, TTSQuotaError, error_cla
 from audio_api.models.filenames import safe_filename
 from audio_api.models.frozen import FrozenModel
 from audio_api.models.languages import Language, LanguageCode
+from audio_api.models.service_tiers import ServedTier, ServiceTier
 from audio_api.models.sound_formats import OutputFormat, format_of
 from audio_api.models.speech_models import ModelId
 from audio_api.models.speech_models import VoiceModel as VoiceModel  # programs for the original import it from here
@@ -85,10 +86,6 @@ def _clean_style(style: str) -> str:
 _IN_NAMES = frozenset(" ._'’-\u200c\u200d")
 
 
-def _fits_in_a_name(char: str) -> bool:
-    return char.isalnum() or char in _IN_NAMES or unicodedata.category(char).startswith("M")
-
-
 Style = Annotated[str, Field(max_length=MOST_STYLE_CHARS), AfterValidator(_clean_style)]
 
 
@@ -108,7 +105,8 @@ class SpeakerConfig(VoiceConfig):
     @classmethod
     def _plain_name(cls, name: str) -> str:
         name = " ".join(uniform(name).split())
-        if not (1 <= len(name) <= 40 and name[0].isalnum() and all(map(_fits_in_a_name, name))):
+        fits = [char.isalnum() or char in _IN_NAMES or unicodedata.category(char).startswith("M") for char in name]
+        if not (1 <= len(name) <= 40 and name[0].isalnum() and all(fits)):
             raise ValueError(
                 f"speaker name {name!r} must be 1 to 40 letters, digits, spaces, dots, hyphens, apostrophes or "
                 "underscores, the first a letter or digit"
@@ -177,6 +175,7 @@ class AudioRequest(FrozenModel):
             by the offline engine, and estimates with Gemini.
         cache: Whether finished pieces of the same content will do, which cost nothing; ``False`` makes new ones.
         priority: Order in a queue: higher first, 0 normal.
+        service_tier: As the setting ``service_tier``, which ``None`` stands for; it changes no sound.
     """
 
     text: str
@@ -198,6 +197,7 @@ class AudioRequest(FrozenModel):
     subtitles: tuple[Literal["srt", "vtt"], ...] = ()
     cache: bool = True
     priority: int = Field(default=0, ge=-100, le=100)
+    service_tier: ServiceTier | None = None
 
     @field_validator("text")
     @classmethod
@@ -317,6 +317,7 @@ class AudioResponse(FrozenModel):
         attempts: API calls made.
         cached_pieces: Pieces of the text that had been made before, and cost nothing.
         usage: Tokens billed, summed over every attempt.
+        service_tier: What served the sound; of several, the dearest; ``None``: no call was billed.
         cost_usd: Their price in US dollars; ``None`` when the model's price is unknown, or the API did not say what it
             billed for sound.
         warnings: What a careful listener should know, though it is no error.
@@ -342,6 +343,7 @@ class AudioResponse(FrozenModel):
     attempts: int = 0
     cached_pieces: int = 0
     usage: TokenUsage = TokenUsage()
+    service_tier: ServedTier | None = None
     cost_usd: float | None = None
     warnings: tuple[str, ...] = ()
     doubtful: tuple[ErrorCode, ...] = ()

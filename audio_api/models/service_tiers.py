@@ -12,7 +12,7 @@ ServiceTier = Literal["standard", "flex", "priority"]
 ServedTier = Literal["standard", "flex", "priority", "batch"]
 """What a sound was served by: ``batch`` is Gemini's Batch API."""
 
-# Of the standard price (ai.google.dev/gemini-api/docs/pricing, September 2026), the dearest last.
+# Of the standard price (ai.google.dev/gemini-api/docs/pricing, September 2026).
 PRICE_FACTORS: Mapping[ServedTier, float] = {"batch": 0.5, "flex": 0.5, "standard": 1.0, "priority": 1.8}
 
 

@@ -32,6 +32,7 @@ from audio_api.services.drafts import IDENTITY, SpeechDraft, identity_of
 from audio_api.services.job_codec import decode_request, encode_result, trace_of
 from audio_api.services.neighbours import Neighbours
 from audio_api.services.output_place import OutputPlace
+from audio_api.services.pacing import lane_of
 from audio_api.services.queue_service import QueueService
 from audio_api.services.recovery import History, put_back
 from audio_api.services.tts_service import TTSService
@@ -182,8 +183,7 @@ class JobRun:
             request, earlier = request.model_copy(update={"overwrite": True}), None
         with task_of(trace_of(self.lease.payload), self.lease.job_id):
             response = earlier or await self._speak_and_write(request)
-        model = str(request.model or self._settings().default_tts_model)
-        if not response.success and (ending := await self._put_back(response, model)):
+        if not response.success and (ending := await self._put_back(response, lane_of(request, self._settings()))):
             return ending
         done = self._queue.backend.finish(self.lease, encode_result(response), success=response.success)
         return await self._settle(Ending.SUCCEEDED if response.success else Ending.FAILED, done)
@@ -241,11 +241,11 @@ class JobRun:
             if not await self._queue.backend.progress(self.lease, self._note):
                 self._lose()
 
-    async def _put_back(self, failure: AudioResponse, model: str) -> Ending | None:
+    async def _put_back(self, failure: AudioResponse, lane: str) -> Ending | None:
         """Put the job back if the table says so; ``None``: it fails."""
         circuit_open = False
         with suppress(QueueServiceError):
-            circuit_open = await CircuitBreaker(self._queue.backend.limits).is_open(model)
+            circuit_open = await CircuitBreaker(self._queue.backend.limits).is_open(lane)
         history = History.from_note(self._note)
         back = put_back(
             failure,

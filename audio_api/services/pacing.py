@@ -30,6 +30,8 @@ from audio_api.errors import (
     TTSRateLimitError,
     TTSUnavailableError,
 )
+from audio_api.models.audio_request import AudioRequest
+from audio_api.models.service_tiers import ServiceTier
 from audio_api.queues.limits import ARRIVAL, Admission, CallLimits, MemoryLimits, Rates
 from audio_api.retry import Clock
 from audio_api.services.circuit_breaker import PROBE_S, CircuitBreaker
@@ -54,6 +56,17 @@ _BLIND_SHARE = 10
 
 def _end_of_pacific_day(now_s: float) -> float:
     return next_pacific_midnight(datetime.fromtimestamp(now_s, UTC)).timestamp()
+
+
+def lane(model: str, tier: ServiceTier) -> str:
+    """What keeps a pace and a circuit of its own: a model, and each of its other tiers, which are refused apart."""
+    return model if tier == "standard" else f"{model}.{tier}"
+
+
+def lane_of(request: AudioRequest, settings: AudioConfig) -> str:
+    """The lane of the calls for a request."""
+    model, tier = request.model or settings.default_tts_model, request.service_tier or settings.service_tier
+    return lane(str(model), tier)
 
 
 class Pacer:
@@ -236,7 +249,7 @@ class PacedEngine(SpeechEngine):
         Raises:
             TTSError: As the engine itself, and as ``Pacer.call``.
         """
-        async with self._pacer.call(utterance.model):
+        async with self._pacer.call(lane(utterance.model, utterance.tier)):
             return await self._engine.synthesize(utterance)
 
     async def synthesize_within(self, utterance: Utterance, bounds: Bounds) -> SpeechAudio:
@@ -245,7 +258,7 @@ class PacedEngine(SpeechEngine):
         Raises:
             AudioAPIError: As the engine itself, and as ``Pacer.call``.
         """
-        async with self._pacer.call(utterance.model):
+        async with self._pacer.call(lane(utterance.model, utterance.tier)):
             return await self._engine.synthesize_within(utterance, bounds)
 
     async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
@@ -254,7 +267,8 @@ class PacedEngine(SpeechEngine):
         Raises:
             TTSError: As the engine itself, and as ``Pacer.call``.
         """
-        async with self._pacer.call(utterance.model), aclosing(self._engine.stream(utterance)) as blocks:
+        turn = self._pacer.call(lane(utterance.model, utterance.tier))
+        async with turn, aclosing(self._engine.stream(utterance)) as blocks:
             async for block in blocks:
                 yield block
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,10 +20,11 @@ from audio_api.errors import (
     TTSRateLimitError,
     TTSUnavailableError,
 )
+from audio_api.models.service_tiers import ServiceTier
 from audio_api.models.usage import TokenUsage
-from audio_api.retry import Clock, RetryPolicy, call_with_retry
+from audio_api.retry import Clock, RetryPolicy, T, call_with_retry
 from audio_api.speech.conversion import standard_audio, standard_blocks
-from audio_api.speech.cost import Call, Outcome, failed_call
+from audio_api.speech.cost import Call, Outcome, failed_call, note
 from audio_api.speech.voice_paces import VoicePaces, judge_audio, voice_key
 from audio_api.telemetry import CallReport, api_call
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 # leaves out differ from take to take. The same text was spoken in 4.93 to 6.33 s, so two whole takes differ by 8 %.
 _MOST_TAKES = 3
 AGREEMENT = 0.05
+# What the tier flex answers, or does not, when there is no room for it.
+_SHED = {ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT, ErrorCode.RATE_LIMITED, ErrorCode.CIRCUIT_OPEN}
 # What an account has spent in ten minutes is what it may not exceed: in as many it is surely less.
 _LONGEST_PAUSE_S = 600.0
 _SHORTEST_PAUSE_S = 60.0
@@ -127,8 +130,8 @@ class Desk:
                 "the service was closed meanwhile", code=ErrorCode.CONNECTION_FAILED, retryable=False
             )
 
-    def policy(self) -> RetryPolicy:
-        """How often, and how long, the settings let an utterance be tried."""
+    def policy(self, tier: ServiceTier) -> RetryPolicy:
+        """How often, and how long, the settings let an utterance be tried; one long call of flex may be repeated."""
         config = self.config
         return RetryPolicy(
             attempts=config.retry_attempts,
@@ -137,7 +140,7 @@ class Desk:
             rate_limit_attempts=config.rate_limit_retry_attempts,
             rate_limit_min_wait_s=config.rate_limit_retry_min_wait,
             rate_limit_max_wait_s=config.rate_limit_retry_max_wait,
-            deadline_s=config.retry_deadline,
+            deadline_s=config.retry_deadline + (config.flex_timeout if tier == "flex" else 0.0),
         )
 
 
@@ -165,7 +168,7 @@ class Attempts:
             AudioAPIError: Of the last attempt: the reason why there is none.
         """
         try:
-            return await call_with_retry(self._attempt, self._desk.policy(), self._desk.clock)
+            return await self._persist(self._attempt)
         except AudioAPIError:
             if not self._doubtful or self._desk.config.audio_checks == "strict":
                 raise
@@ -175,7 +178,7 @@ class Attempts:
         try:
             async with self._call(is_stream=False):
                 reply = await self._desk.engine.synthesize_within(self._utterance, self._bounds)
-                self._note_usage(reply.usage)
+                self._note_usage(reply)
             audio = reply if reply.sample_rate == SAMPLE_RATE else await standard_audio(reply)
             return await self._verified(audio)
         except AudioAPIError:
@@ -197,7 +200,7 @@ class Attempts:
                 spoken = standard_blocks(self._desk.engine.stream(self._utterance))
                 async with self._call(is_stream=True) as report, aclosing(spoken) as stream:
                     async for block in stream:
-                        self._note_usage(block.usage, ended=False)
+                        self._note_usage(block, ended=False)
                         if is_heard := is_heard or bool(block.pcm):
                             report.heard()
                             blocks.put_nowait(block)
@@ -208,34 +211,51 @@ class Attempts:
             if not is_heard:
                 self._calls[-1] = replace(self._calls[-1], outcome=Outcome.FAILED)
                 raise TTSAudioError("the stream ended without any sound")
-            self._note_usage(TokenUsage())
+            self._calls[-1] = replace(self._calls[-1], outcome=self._outcome(self._calls[-1].usage))
             return None
 
-        if error := await call_with_retry(attempt, self._desk.policy(), self._desk.clock):
+        if error := await self._persist(attempt):
             raise error
+
+    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Make attempts in the tier asked for; then in standard, if the settings want that, where flex has no room."""
+        desk, tier = self._desk, self._utterance.tier
+        try:
+            return await call_with_retry(attempt, desk.policy(tier), desk.clock)
+        except AudioAPIError as error:
+            if not (tier == "flex" and desk.config.flex_fallback and error.code in _SHED):
+                raise
+        self._calls.append(note("the tier flex had no room; the tier standard served, at its price"))
+        self._utterance = replace(self._utterance, tier="standard")
+        return await call_with_retry(attempt, desk.policy("standard"), desk.clock)
 
     @asynccontextmanager
     async def _call(self, *, is_stream: bool) -> AsyncIterator[CallReport]:
         """Make a call within, and leave a record of it."""
         self._desk.check_open()
-        model = self._utterance.model
-        self._calls.append(Call(model))
+        model, tier = self._utterance.model, self._utterance.tier if self._desk.engine.is_billed else None
+        self._calls.append(Call(model, tier=tier))
         try:
             async with self._desk.spending.call():
                 with api_call(model, self._desk.engine.name, is_stream=is_stream) as report:
                     yield report
                     report.usage = self._calls[-1].usage
         except AudioAPIError as error:
-            self._calls[-1] = failed_call(model, error)
+            self._calls[-1] = failed_call(model, error, tier)
             raise
 
-    def _note_usage(self, usage: TokenUsage, *, ended: bool = True) -> None:
-        """Record what the last call was billed; sound without a word on how much costs an unknown sum, not nothing."""
-        call = self._calls[-1]
-        usage = call.usage + usage
+    def _note_usage(self, sound: SpeechAudio, *, ended: bool = True) -> None:
+        """Record what the last call was billed, and by which tier."""
+        call, asked = self._calls[-1], self._utterance.tier
+        usage, tier = call.usage + sound.usage, sound.tier or call.tier
+        warnings = (f"{asked} was asked for, and the tier {tier} served",) if sound.tier not in (None, asked) else ()
+        outcome = self._outcome(usage) if ended else call.outcome
+        self._calls[-1] = replace(call, usage=usage, outcome=outcome, tier=tier, warnings=call.warnings + warnings)
+
+    def _outcome(self, usage: TokenUsage) -> Outcome:
+        """What became of a call that spoke: sound without a word on its bill costs an unknown sum, not nothing."""
         is_unpriced = self._desk.engine.is_billed and not usage.output_tokens
-        outcome = Outcome.UNPRICED if is_unpriced else Outcome.SPOKEN
-        self._calls[-1] = replace(call, usage=usage, outcome=outcome if ended else call.outcome)
+        return Outcome.UNPRICED if is_unpriced else Outcome.SPOKEN
 
     async def _verified(self, audio: SpeechAudio) -> SpeechAudio:
         desk = self._desk

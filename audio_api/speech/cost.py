@@ -12,6 +12,7 @@ from datetime import date
 from enum import Enum, auto
 
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError
+from audio_api.models.service_tiers import PRICE_FACTORS, ServedTier
 from audio_api.models.speech_models import Price, model_spec
 from audio_api.models.usage import TokenUsage
 
@@ -52,6 +53,7 @@ class Call:
         usage: Tokens billed.
         warnings: What a careful listener should know of its sound.
         doubtful: Why its sound may not be the whole text.
+        tier: What served it, or was asked to; ``None``: nothing that is billed.
     """
 
     model: str
@@ -59,6 +61,7 @@ class Call:
     usage: TokenUsage = _NOTHING
     warnings: tuple[str, ...] = ()
     doubtful: tuple[ErrorCode, ...] = ()
+    tier: ServedTier | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Cost:
     attempts: int = 0
     cached_pieces: int = 0
     usage: TokenUsage = _NOTHING
+    service_tier: ServedTier | None = None
     cost_usd: float | None = 0.0
     warnings: tuple[str, ...] = ()
     doubtful: tuple[ErrorCode, ...] = ()
@@ -78,11 +82,11 @@ def note(*warnings: str, doubtful: tuple[ErrorCode, ...] = ()) -> Call:
     return Call("", Outcome.NOTED, warnings=warnings, doubtful=doubtful)
 
 
-def failed_call(model: str, error: AudioAPIError) -> Call:
-    """The record of a call that raised this."""
+def failed_call(model: str, error: AudioAPIError, tier: ServedTier | None = None) -> Call:
+    """The record of a call that raised this; the tier is the one asked for."""
     is_unsaid = isinstance(error, TTSAudioError) and error.usage is None
     unsure = is_unsaid or error.code in _PERHAPS_BILLED
-    return Call(model, Outcome.UNSURE if unsure else Outcome.FAILED, error.usage or _NOTHING)
+    return Call(model, Outcome.UNSURE if unsure else Outcome.FAILED, error.usage or _NOTHING, tier=error.tier or tier)
 
 
 def as_kept(calls: Iterable[Call], *, finished: bool) -> tuple[Call, ...]:
@@ -140,7 +144,11 @@ def add_up(calls: Sequence[Call], own_prices: Mapping[str, tuple[float, float]],
         usage = call.usage if usage == _NOTHING else usage + call.usage
         price = price_of(call.model, own_prices, today)
         is_known &= price is not None
-        cost_usd += price.cost_usd(call.usage.input_tokens, call.usage.output_tokens) if price else 0.0
+        listed_usd = price.cost_usd(call.usage.input_tokens, call.usage.output_tokens) if price else 0.0
+        cost_usd += listed_usd * PRICE_FACTORS[call.tier or "standard"]
+    spoken = {Outcome.SPOKEN, Outcome.UNPRICED}
+    served: list[ServedTier] = [call.tier for call in made if call.tier and call.outcome in spoken]
+    served.sort(key=PRICE_FACTORS.__getitem__)
     warnings = [warning for call in calls for warning in call.warnings]
     if unsure := sum(call.outcome is Outcome.UNSURE for call in made):
         warnings.append(f"{unsure} failed call(s) may have been billed beyond this cost")
@@ -148,6 +156,7 @@ def add_up(calls: Sequence[Call], own_prices: Mapping[str, tuple[float, float]],
         attempts=len(made),
         cached_pieces=sum(call.outcome is Outcome.KEPT for call in calls),
         usage=usage,
+        service_tier=served[-1] if served else None,
         cost_usd=cost_usd if is_known else None,
         warnings=tuple(dict.fromkeys(warnings)),
         doubtful=tuple(dict.fromkeys(code for call in calls for code in call.doubtful)),

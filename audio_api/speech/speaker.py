@@ -16,13 +16,7 @@ from audio_api.audio.wav import SAMPLE_RATE
 from audio_api.audio.wav_file import SavedWav
 from audio_api.config import AudioConfig
 from audio_api.engines.base import Bounds, SpeechAudio, SpeechEngine, Utterance
-from audio_api.errors import (
-    AudioAPIError,
-    ErrorCode,
-    TTSAudioError,
-    TTSModelNotFoundError,
-    TTSValidationError,
-)
+from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSModelNotFoundError, TTSValidationError
 from audio_api.models.audio_request import AudioRequest
 from audio_api.models.speech_models import model_spec
 from audio_api.models.user_text import has_words, uniform
@@ -150,7 +144,8 @@ class PieceSpeaker:
             # In a thread: the parser is imported there, and takes 3 s for a megabyte.
             text, warnings = await asyncio.to_thread(_unmarked, request)
             request, notes = request.model_copy(update={"text": text}), (note(*warnings),)
-        return Utterance.from_request(request, str(request.model or self.config.default_tts_model)), notes
+        model, tier = str(request.model or self.config.default_tts_model), request.service_tier
+        return Utterance.from_request(request, model, tier or self.config.service_tier), notes
 
     async def plan(
         self, utterance: Utterance, first_chars: int | None = None
@@ -201,12 +196,14 @@ class PieceSpeaker:
             # A flight that this one joins may need it.
             options.permit.give_back()
         is_shared = options.cached and self._cache is not None
-        flight = self._flights.get(piece.key) if is_shared else None
+        # Who pays for speed does not wait for a call that may take a quarter of an hour.
+        key = f"{piece.key} {piece.utterance.tier}"
+        flight = self._flights.get(key) if is_shared else None
         if flight is None:
             calls: list[Call] = []
             flight = Flight(self._made(piece, options, halvings, calls), calls)
             if is_shared:
-                self._flights.add(piece.key, flight)
+                self._flights.add(key, flight)
         return await flight.join()
 
     async def _made(self, piece: PlannedPiece, options: SpeakOptions, halvings: int, calls: list[Call]) -> SpokenPiece:
@@ -215,7 +212,8 @@ class PieceSpeaker:
             return kept
         if options.permit:
             options.permit.give_back()
-        bounds = Bounds(options.permit, options.limit_s)
+        # A call of flex ends by the engine's own limit, which is longer.
+        bounds = Bounds(options.permit, None if piece.utterance.tier == "flex" else options.limit_s)
         try:
             async with self.slot(piece.utterance.model):
                 audio = await Attempts(self.desk, piece.utterance, calls, bounds).run()
