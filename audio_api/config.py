@@ -24,6 +24,10 @@ NO_KEY = (
     "no Gemini API key: set GEMINI_API_KEY in the environment or in .env (keys are made in Google AI Studio), "
     "or set TTS_ENGINE=offline for robotic speech without a key"
 )
+NO_PROJECT = (
+    "GEMINI_BACKEND=vertex needs GOOGLE_CLOUD_PROJECT, for which Google's credentials make the calls, or "
+    "GEMINI_API_KEY, a key of express mode"
+)
 # Names that logging itself takes, too.
 _SAME_LEVEL = {"WARN": "WARNING", "FATAL": "CRITICAL"}
 
@@ -58,8 +62,14 @@ class AudioConfig(Settings):
         except ConfigurationError as error:
             return str(error)
         # The file is whatever lies in the working folder, perhaps a stranger's.
-        is_mixed = "gemini_api_key" in outside and "gemini_base_url" in in_file.keys() - outside.keys()
-        if is_mixed and self.gemini_api_key and not is_googles(self.gemini_base_url):
+        if "gemini_base_url" not in in_file.keys() - outside.keys() or is_googles(self.gemini_base_url):
+            return None
+        if self.uses_credentials:
+            return (
+                f"GEMINI_BASE_URL={self.gemini_base_url!r} in {env_file} would receive Google's credentials, which are "
+                "not from there: set it in the environment"
+            )
+        if "gemini_api_key" in outside and self.gemini_api_key:
             return (
                 f"GEMINI_BASE_URL={self.gemini_base_url!r} in {env_file} would receive an API key that is not from "
                 "there: set both in the environment, or both in the file"
@@ -71,7 +81,14 @@ class AudioConfig(Settings):
         return partial(type(self), **{name: value for name, value in self if name not in _SECRETS}), ()
 
     @field_validator(
-        "log_level", "tts_engine", "audio_checks", "markup", "output_format", "service_tier", mode="before"
+        "log_level",
+        "gemini_backend",
+        "tts_engine",
+        "audio_checks",
+        "markup",
+        "output_format",
+        "service_tier",
+        mode="before",
     )
     @classmethod
     def _any_case(cls, value: object, info: ValidationInfo) -> object:
@@ -164,6 +181,11 @@ class AudioConfig(Settings):
         """Read the environment and ``.env`` again."""
         return cls()
 
+    @property
+    def uses_credentials(self) -> bool:
+        """Whether Google's credentials make the calls, for ``google_cloud_project``, and no API key."""
+        return self.gemini_backend == "vertex" and self.google_cloud_project is not None
+
     def require_api_key(self) -> str:
         """The API key in plain text.
 
@@ -171,16 +193,18 @@ class AudioConfig(Settings):
             ConfigurationError: No key is set; the text says how to set one.
         """
         if self.gemini_api_key is None:
-            raise ConfigurationError(NO_KEY)
+            raise ConfigurationError(NO_KEY if self.gemini_backend == "developer" else NO_PROJECT)
         return self.gemini_api_key.get_secret_value()
 
     def validate_config(self) -> None:
         """Check what a value's type cannot tell: that the engine has its key and the output folder takes files.
 
+        On Vertex AI a project stands in for the key.
+
         Raises:
             ConfigurationError: The first thing that is missing.
         """
-        if self.tts_engine == "gemini":
+        if self.tts_engine == "gemini" and not self.uses_credentials:
             self.require_api_key()
         try:
             for folder in (*reversed(self.output_dir.parents), self.output_dir):

@@ -33,6 +33,20 @@ class Settings(BaseSettings):
         default=None,
         description="The Gemini API key. Needed as soon as Gemini speaks; never shown or logged.",
     )
+    gemini_backend: Literal["developer", "vertex"] = Field(
+        default="developer",
+        description="Whose API Gemini is called by: developer (ai.google.dev), or vertex (Vertex AI of Google Cloud).",
+    )
+    google_cloud_project: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9.:-]{0,99}$",
+        description="The project whose credentials call Vertex AI; none: GEMINI_API_KEY does, a key of express mode.",
+    )
+    google_cloud_location: str = Field(
+        default="global",
+        pattern=r"^[a-z][a-z0-9-]{0,39}$",
+        description="Where Vertex AI makes the speech: global, us or eu; regions serve older models only.",
+    )
     tts_engine: Literal["gemini", "offline"] = Field(
         default="gemini", description="Who speaks: gemini, or offline (robotic, without key or network)."
     )

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from google_credentials import service_account
 from hypothesis import HealthCheck, settings
 from redis_server import ENV_URL, RedisServer
 from store_servers import StoreServer, store_server
 
 from audio_api.config import AudioConfig
+from audio_api.emulator import Emulator
 
 # How long an example takes says more about the machine than about the library: benchmarks measure time.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -67,6 +69,12 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     yield do
     for folder in mounted:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def google_credentials(gemini_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials in the environment, whose access tokens the emulator gives out."""
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(service_account(gemini_emulator.url, tmp_path)))
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from typing import Any
 from audio_api.emulator import Emulator, Fault
 from audio_api.engines.base import SpeechAudio, Turn, Utterance
 from audio_api.engines.gemini import GeminiEngine
+from audio_api.engines.gemini_backend import DEVELOPER, Backend
 from audio_api.errors import (
     AudioAPIError,
     ConfigurationError,
@@ -38,6 +39,9 @@ from audio_api.models.audio_request import VoiceConfig
 KEY = "canary-5f1c0ffee-key"
 TEXT = "The quick brown fox jumps over the lazy dog."
 MODEL = "gemini-3.8-flash-tts"
+PROJECT = "project-of-the-tests"
+# Both APIs, and both ways to call the second one.
+BACKENDS = {"developer": DEVELOPER, "vertex": Backend.vertex(PROJECT), "express": Backend.vertex()}
 UTTERANCE = Utterance((Turn(TEXT, VoiceConfig()),), MODEL, "en-US")
 # The faults that hang end by this; long enough for a bomb of 300 MiB on a busy machine.
 TIMEOUT_S = 5.0

@@ -27,6 +27,9 @@ PASSWORD = "CANARYpassword"
 
 # Variable, default, a value as it stands in the environment, and what that value means.
 SETTINGS: list[tuple[str, object, str, object]] = [
+    ("GEMINI_BACKEND", "developer", "Vertex", "vertex"),
+    ("GOOGLE_CLOUD_PROJECT", None, "my-project", "my-project"),
+    ("GOOGLE_CLOUD_LOCATION", "global", "eu", "eu"),
     ("TTS_ENGINE", "gemini", "Offline", "offline"),
     ("DEFAULT_TTS_MODEL", "gemini-3.8-flash-tts", "models/gemini-9-tts", "gemini-9-tts"),
     ("GEMINI_BASE_URL", "https://generativelanguage.googleapis.com", "http://127.0.0.1:80/", "http://127.0.0.1:80"),

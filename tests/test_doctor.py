@@ -168,6 +168,24 @@ async def test_an_api_that_refuses_fails(
     assert expected in check.text
 
 
+@pytest.mark.usefixtures("google_credentials")
+async def test_vertex_is_asked_by_its_credentials(gemini_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a project no key is missing; the door of Vertex AI is asked, and a region without the model is named."""
+    monkeypatch.setenv("GEMINI_BACKEND", "vertex")
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "my-project")
+    monkeypatch.setenv("GEMINI_BASE_URL", gemini_emulator.url)
+    found = await checks()
+    assert {check.level for check in found.values()} == {"ok"}
+    assert "my-project in global" in found["API key"].text
+    assert "knows gemini-3.8-flash-tts" in found["Gemini API"].text
+    monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "us-central1")
+    asked = (await checks())["Gemini API"]
+    assert asked.level == "fail"
+    assert "GOOGLE_CLOUD_LOCATION='us-central1'" in asked.text
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "missing.json")
+    assert "gcloud auth" in (await checks())["Gemini API"].text
+
+
 async def test_an_unusable_proxy_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy of the environment that cannot be used is named, and nothing is sent."""
     monkeypatch.setenv("GEMINI_API_KEY", KEY)

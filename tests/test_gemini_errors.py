@@ -16,7 +16,8 @@ import google.genai
 import httpx2
 import pydantic
 import pytest
-from gemini_faults import EXPECTED, KEY, MODEL, NOW, TEXT, Failed, Heard, engine_for, every_trace, outcome
+from gemini_faults import BACKENDS, EXPECTED, KEY, MODEL, NOW, TEXT, Failed, Heard, engine_for, every_trace, outcome
+from google_credentials import private_key
 
 from audio_api import clock
 from audio_api.clock import next_pacific_midnight
@@ -45,9 +46,11 @@ def test_every_fault_has_an_expectation() -> None:
     assert set(EXPECTED) == set(Fault)
 
 
+@pytest.mark.usefixtures("google_credentials")
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("fault", [fault for fault, expected in EXPECTED.items() if isinstance(expected, Failed)])
 async def test_a_fault_becomes_its_error(
-    fault: Fault, gemini_emulator: Emulator, caplog: pytest.LogCaptureFixture
+    backend: str, fault: Fault, gemini_emulator: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One call ends with the right class, code, retry decision, server's delay and bill, and leaks nothing.
 
@@ -57,7 +60,8 @@ async def test_a_fault_becomes_its_error(
     caplog.set_level("DEBUG")
     expected = EXPECTED[fault]
     assert isinstance(expected, Failed)
-    engine = engine_for(gemini_emulator, **({"timeout_s": 1} if expected.code is ErrorCode.TIMEOUT else {}))
+    limit = {"timeout_s": 1} if expected.code is ErrorCode.TIMEOUT else {}
+    engine = engine_for(gemini_emulator, backend=BACKENDS[backend], **limit)
     gemini_emulator.fail_next(fault)
     error = await outcome(engine)
     await engine.close()
@@ -71,16 +75,23 @@ async def test_a_fault_becomes_its_error(
     assert len(str(error)) < 500
     assert error.__cause__ is None
     assert error.__context__ is None or isinstance(error.__context__, AudioAPIError)
-    assert gemini_emulator.calls[0].headers["x-goog-api-key"] == KEY
-    assert KEY not in every_trace(error) + caplog.text + repr(engine) + repr(vars(engine))
+    headers = gemini_emulator.calls[0].headers
+    secret = headers["authorization"].split()[1] if backend == "vertex" else headers["x-goog-api-key"]
+    assert secret == KEY or secret in gemini_emulator.access_tokens
+    seen = every_trace(error) + caplog.text + repr(engine) + repr(vars(engine))
+    assert not [each for each in (secret, private_key()[100:200]) if each in seen]
 
 
+@pytest.mark.usefixtures("google_credentials")
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("fault", [fault for fault, expected in EXPECTED.items() if isinstance(expected, Heard)])
-async def test_a_fault_that_brings_sound_is_told_as_it_is(fault: Fault, gemini_emulator: Emulator) -> None:
+async def test_a_fault_that_brings_sound_is_told_as_it_is(
+    backend: str, fault: Fault, gemini_emulator: Emulator
+) -> None:
     """Other wrappings are unwrapped to the last sample; finish reason, rate and oddities are reported."""
     expected = EXPECTED[fault]
     assert isinstance(expected, Heard)
-    engine = engine_for(gemini_emulator)
+    engine = engine_for(gemini_emulator, backend=BACKENDS[backend])
     gemini_emulator.fail_next(fault)
     audio = await outcome(engine)
     await engine.close()
@@ -154,7 +165,10 @@ def test_pacific_midnight_is_never_early_without_time_zones(monkeypatch: pytest.
 
 
 def _vendor_modules() -> Iterator[ModuleType]:
-    for name in ("google.genai.errors", "google.genai._api_client", "httpx2", "httpx", "aiohttp"):
+    names = (
+        "google.genai.errors", "google.genai._api_client", "google.auth.exceptions", "httpx2", "httpx", "aiohttp",
+    )  # fmt: skip
+    for name in names:
         try:
             yield importlib.import_module(name)
         except ImportError:
@@ -219,6 +233,22 @@ _MEANINGS = {
 }
 
 
+# Of google.auth, which fetches a token before anything is sent; the others mean that it was refused.
+_WITHOUT_TOKEN = {
+    "TransportError": ErrorCode.CONNECTION_FAILED,
+    "TimeoutError": ErrorCode.CONNECTION_FAILED,
+    "ResponseError": ErrorCode.CONNECTION_FAILED,
+    "DefaultCredentialsError": ErrorCode.CONFIGURATION,
+    "MutualTLSChannelError": ErrorCode.CONFIGURATION,
+    "ClientCertError": ErrorCode.CONFIGURATION,
+    "MalformedError": ErrorCode.CONFIGURATION,
+    "InvalidResource": ErrorCode.CONFIGURATION,
+    "InvalidOperation": ErrorCode.CONFIGURATION,
+    "InvalidValue": ErrorCode.CONFIGURATION,
+    "OSError": ErrorCode.CONFIGURATION,
+}
+
+
 @pytest.mark.parametrize("kind", _exception_classes(), ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
 def test_every_class_of_the_vendors_has_a_counterpart(kind: type[Exception]) -> None:
     """Each exception of google.genai and its HTTP clients becomes one error, whose class fits its code."""
@@ -231,7 +261,10 @@ def test_every_class_of_the_vendors_has_a_counterpart(kind: type[Exception]) -> 
         vars(error).update(response=httpx2.Response(500))
     ours = classify(error, now=NOW)
     assert ours is not None
-    if kind.__module__.partition(".")[0] in {"google", "httpx2", "httpx"}:
+    if kind.__module__ == "google.auth.exceptions":
+        assert ours.code is _WITHOUT_TOKEN.get(kind.__name__, ErrorCode.AUTHENTICATION)
+        assert "what happened" not in str(ours)
+    elif kind.__module__.partition(".")[0] in {"google", "httpx2", "httpx"}:
         assert ours.code is _MEANINGS[kind.__name__]
     assert "what happened" not in str(ours) or ours.code is not ErrorCode.UNREADABLE_REPLY
 

@@ -18,6 +18,8 @@ from audio_api.doctor.checks import Check as Check  # programs import it from he
 from audio_api.doctor.live_calls import api_client, error_text, one_line
 from audio_api.doctor.storage import check_store
 from audio_api.engines.base import Turn, Utterance
+from audio_api.engines.from_settings import make_engine
+from audio_api.engines.gemini_backend import api_url
 from audio_api.engines.gemini_errors import classify
 from audio_api.errors import AudioAPIError, ConfigurationError
 from audio_api.models.audio_request import VoiceConfig
@@ -84,6 +86,9 @@ def _working_folder() -> str:
 
 
 def _check_key(config: AudioConfig) -> Check:
+    if config.uses_credentials:
+        project = f"{config.google_cloud_project} in {config.google_cloud_location}"
+        return Check("ok", "API key", f"not needed: Google's credentials call Vertex AI for {project}")
     try:
         config.require_api_key()
     except ConfigurationError as error:
@@ -140,9 +145,18 @@ def _detour(config: AudioConfig) -> str:
 async def _check_api(config: AudioConfig) -> Check:
     import httpx2
 
-    if config.gemini_api_key is None:
+    if config.gemini_api_key is None and not config.uses_credentials:
         return Check("ok", "Gemini API", "not asked without a key")
     model = config.default_tts_model
+    if config.gemini_backend == "vertex":
+        engine = make_engine(config.model_copy(update={"tts_engine": "gemini"}))
+        try:
+            await engine.health_check(str(model))
+        except AudioAPIError as error:
+            return Check("fail", "Gemini API", f"Vertex AI at {api_url(config)}: {error}")
+        finally:
+            await engine.close()
+        return Check("ok", "Gemini API", f"Vertex AI at {api_url(config)} knows {model}")
     try:
         async with asyncio.timeout(_API_LIMIT_S), api_client(config) as client:
             response = await client.get(f"/v1beta/models/{model}")

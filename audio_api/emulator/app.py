@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from audio_api.emulator import replies, wire
+from audio_api.emulator import replies, vertex, wire
 from audio_api.emulator.control import Control, ReceivedCall, Synthesize, as_faults
 from audio_api.emulator.damage import BILLED_IN_FULL, DOCUMENT, FINISH, SOUND, TEXT, WRAPPING
 from audio_api.emulator.errors import REFUSALS, RefusalError, bad_key, no_key, unknown_model
@@ -23,6 +23,7 @@ from audio_api.emulator.faults import Fault
 from audio_api.emulator.fields import COUNT_TOKENS, GENERATE, GENERATE_WITHOUT_SPEECH, parse_json, read_json
 from audio_api.emulator.protocol import (
     FAMILIES,
+    GENERATIONS,
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     Asked,
@@ -81,8 +82,11 @@ def build_app(control: Control) -> Starlette:
         Route("/emulator", steering.describe, methods=["GET"]),
         Route("/emulator/faults", steering.add_faults, methods=["POST"]),
         Route("/emulator/calls", steering.list_calls, methods=["GET"]),
+        Route("/token", steering.give_token, methods=["POST"]),
         Route("/{version}/models", gemini),
         Route("/{version}/models/{name}", gemini),
+        Route("/{version}/publishers/google/models/{name}", gemini),
+        Route("/{version}/projects/{project}/locations/{location}/publishers/google/models/{name}", gemini),
         Route("/{unknown:path}", gemini),
     ]
     app = Starlette(routes=routes)
@@ -110,6 +114,16 @@ class _Steering:
 
     async def list_calls(self, request: Request) -> Response:
         return JSONResponse({"calls": [asdict(call) for call in self._control.calls]})
+
+    async def give_token(self, request: Request) -> Response:
+        """Google's token server, for credentials whose token_uri or token_url is here."""
+        if self._control.token_refusal:
+            status, text = self._control.token_refusal
+            return Response(text, status, media_type="application/json")
+        token = f"ya29.{secrets.token_urlsafe(32)}"
+        self._control.access_tokens.add(token)
+        given = {"access_token": token, "expires_in": 3599, "token_type": "Bearer"}
+        return JSONResponse({**given, "issued_token_type": "urn:ietf:params:oauth:token-type:access_token"})
 
 
 class _Gemini:
@@ -152,6 +166,10 @@ class _Gemini:
     async def _answer(self, request: Request, body: bytes, call: ReceivedCall, peer: wire.Peer) -> Answer:
         if "version" not in request.path_params:
             return _NO_SUCH_PAGE
+        if _is_vertex(request):
+            vertex.check_caller(request, self._control)
+            vertex.check_target(call, request.path_params)
+            return await self._generate(request, body, call, peer)
         self._check_key(request)
         version = request.path_params["version"]
         method = call.action or "generateContent"
@@ -189,6 +207,8 @@ class _Gemini:
     async def _generate(self, request: Request, body: bytes, call: ReceivedCall, peer: wire.Peer) -> Answer:
         is_speechless = request.path_params["version"] == "v1" and self._control.v1beta_only
         shape = GENERATE_WITHOUT_SPEECH if is_speechless else GENERATE
+        if is_vertex := _is_vertex(request):
+            shape = vertex.GENERATE_ON_VERTEX
         asked = understand(call.model, read_json(body, shape), self._control.custom_voices)
         self._control.count_attempt(call, asked.text)
         self._control.charge(call)
@@ -201,8 +221,10 @@ class _Gemini:
         for document in documents:
             document.update(same)
             document["usageMetadata"]["serviceTier"] = served
+            if is_vertex:
+                vertex.as_on_vertex(document)
         self._control.bill(documents[-1]["usageMetadata"]["totalTokenCount"])
-        tier = {"X-Gemini-Service-Tier": served}
+        tier = {} if is_vertex else {"X-Gemini-Service-Tier": served}
         if _streams_list(call):
             return Answer.of_list(documents, tier)
         return Answer.of_events(documents, tier) if _streams(call) else Answer.of_json(documents[0], tier)
@@ -210,6 +232,10 @@ class _Gemini:
     async def _speak(self, text: str, voice: str, language: str) -> bytes:
         sound = await asyncio.to_thread(self._control.synthesize, text, voice, language)
         return await sound if isawaitable(sound) else sound
+
+
+def _is_vertex(request: Request) -> bool:
+    return "/publishers/" in request.url.path
 
 
 def _streams(call: ReceivedCall) -> bool:
@@ -241,7 +267,7 @@ def _describe(model: str) -> dict[str, Any]:
 
 def _reply(call: ReceivedCall, asked: Asked, sound: bytes, tokens_per_s: float) -> Iterator[dict[str, Any]]:
     """The documents of a reply, damaged as the call's fault wants: one, or those of a stream."""
-    family, fault, stream = FAMILIES[call.model], call.fault, _streams(call)
+    family, fault, stream = GENERATIONS[call.model], call.fault, _streams(call)
     limit = int(asked.max_tokens / tokens_per_s * SAMPLE_RATE) * 2
     finish = FINISH.get(fault, "STOP" if len(sound) <= limit else "MAX_TOKENS")
     sound = sound[:limit]

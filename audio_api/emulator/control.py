@@ -81,6 +81,8 @@ class Control:
         self._initial = (synthesize or computed_speech, api_key, latency_s, tokens_per_s)
         self._initial_voices = frozenset(custom_voices)
         self._initial_v1beta_only = v1beta_only
+        # Those that were given out for Vertex AI. They outlive a reset, as the clients that hold them do.
+        self.access_tokens: set[str] = set()
         self.reset()
 
     def reset(self) -> None:
@@ -92,6 +94,8 @@ class Control:
         self.synthesize, self.api_key, self.latency_s, self.tokens_per_s = self._initial
         self.custom_voices = set(self._initial_voices)
         self.v1beta_only = self._initial_v1beta_only
+        # The status and the text with which the token server refuses; ``None``: it gives access tokens out.
+        self.token_refusal: tuple[int, str] | None = None
         self.faults: Callable[[ReceivedCall], Fault | None] | None = None
         self.calls: list[ReceivedCall] = []
         self._coming: deque[Fault] = deque()

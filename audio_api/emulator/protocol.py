@@ -16,6 +16,8 @@ INPUT_TOKENS = 8_192
 OUTPUT_TOKENS = 16_384
 FAMILIES = {model.value: model.value.split("-")[1] for model in VoiceModel}
 """The models that are served, each with its generation: ``2.5``, ``3.1`` or ``3.8``."""
+GENERATIONS = FAMILIES | {"gemini-2.5-flash-tts": "2.5", "gemini-2.5-pro-tts": "2.5"}
+"""The same, with the names that older ones have on Vertex AI."""
 
 _VOICES = sorted(VoiceName)
 # What 2.5 takes when no voice is named.
@@ -63,7 +65,7 @@ def understand(model: str, body: dict[str, Any], custom_voices: Collection[str] 
     """Apply a model's rules to a request.
 
     Args:
-        model: One of ``FAMILIES``.
+        model: One of ``GENERATIONS``.
         body: As ``read_json`` returns it.
         custom_voices: The ids of the account's own voices.
 
@@ -71,7 +73,7 @@ def understand(model: str, body: dict[str, Any], custom_voices: Collection[str] 
         RefusalError: The model does not take it.
     """
     config = body.get("generationConfig", {})
-    family = FAMILIES[model]
+    family = GENERATIONS[model]
     _check_features(model, body, config)
     audio_format = _audio_format(model, config)
     parts = _parts(body)
@@ -108,7 +110,7 @@ def count_tokens(body: dict[str, Any]) -> int:
 
 
 def _check_features(model: str, body: dict[str, Any], config: dict[str, Any]) -> None:
-    if "systemInstruction" in body and FAMILIES[model] != "2.5":
+    if "systemInstruction" in body and GENERATIONS[model] != "2.5":
         raise RefusalError("Developer instruction is not enabled for this model")
     _refuse(body, ("tools", "toolConfig", "cachedContent"), model)
     modalities = config.get("responseModalities") or ["TEXT"]
@@ -118,7 +120,7 @@ def _check_features(model: str, body: dict[str, Any], config: dict[str, Any]) ->
             f"model. models/{model} accepts the following combination of response modalities:\n* AUDIO"
         )
     _refuse(config, ("thinkingConfig", "responseSchema", "responseJsonSchema", "responseMimeType"), model)
-    if FAMILIES[model] == "3.8":
+    if GENERATIONS[model] == "3.8":
         _refuse(config, ("temperature", "topP", "topK"), model)
         if config.get("candidateCount", 1) != 1:
             raise RefusalError(f"candidateCount is not supported by {model}.")
@@ -133,7 +135,7 @@ def _refuse(message: dict[str, Any], names: Iterable[str], model: str) -> None:
 
 def _audio_format(model: str, config: dict[str, Any]) -> str | None:
     formats = config.get("responseFormat", [])
-    if formats and FAMILIES[model] != "3.8":
+    if formats and GENERATIONS[model] != "3.8":
         raise RefusalError(f"responseFormat is not supported by {model}.")
     if len(formats) > 1:
         raise RefusalError(INVALID)

@@ -24,10 +24,12 @@ def make_engine(config: AudioConfig, gemini_client: object | None = None) -> Spe
         logger.warning("speech is made offline: a robotic voice, not Gemini", extra={"engine": "offline"})
         return OfflineEngine()
     from audio_api.engines.gemini import GeminiEngine  # its SDK takes 0.8 s to import
+    from audio_api.engines.gemini_backend import Backend, api_url
 
     return GeminiEngine(
         config.gemini_api_key.get_secret_value() if config.gemini_api_key else None,
-        base_url=config.gemini_base_url,
+        base_url=api_url(config),
+        backend=Backend.of(config),
         timeout_s=config.request_timeout,
         flex_timeout_s=config.flex_timeout,
         stall_timeout_s=config.stream_stall_timeout,

@@ -9,13 +9,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import SecretStr
 
 from audio_api.audio.large_sounds import Permit, in_sound_thread
-from audio_api.config import NO_KEY
+from audio_api.config import NO_KEY, NO_PROJECT
 from audio_api.engines.base import Bounds, SpeechAudio, SpeechEngine, Turn, Utterance
+from audio_api.engines.gemini_backend import DEVELOPER, SPEECH_LOCATIONS, Backend
 from audio_api.engines.gemini_connections import Connections
 from audio_api.engines.gemini_errors import classify, objection_to, unreadable
 from audio_api.engines.gemini_habits import Habits
@@ -28,13 +29,11 @@ from audio_api.errors import (
     TTSAPIError,
     TTSModelNotFoundError,
     TTSUnavailableError,
+    TTSValidationError,
     TTSVoiceNotFoundError,
 )
 from audio_api.models.audio_request import VoiceConfig
 from audio_api.settings import GEMINI_URL
-
-if TYPE_CHECKING:
-    pass
 
 # Whether the API is there must be known sooner than a speech is made.
 _HEALTH_TIMEOUT_S = 10.0
@@ -49,14 +48,15 @@ class GeminiEngine(SpeechEngine):
     """Makes one API call per utterance; may be used from several event loops, each of which gets its own connections.
 
     Args:
-        api_key: The Gemini API key; ``None`` is enough for an injected client only.
+        api_key: The Gemini API key; ``None`` is enough for an injected client, and for a project of Vertex AI.
         base_url: Where the API is; variables such as ``GOOGLE_GEMINI_BASE_URL`` have no effect.
+        backend: Whose API that is, and what it lacks.
         timeout_s: Seconds one call may take in total.
         flex_timeout_s: The same of the tier flex; ``None``: as long as any other.
         stall_timeout_s: Seconds a stream may pause once it has begun; ``None``: as long as the call may take.
         max_connections: Calls that may be in progress at once in one event loop.
         max_input_tokens: The largest input of one call; ``None``: the model's own limit, which holds in any case.
-        store: Whether Google may keep requests and replies; not said on Vertex AI, which has no such field.
+        store: Whether Google may keep requests and replies; not said on a backend that has no such field.
         client: Anything shaped like ``google.genai.Client``, used instead of one made here and never closed here. Its
             ``aio.models.generate_content`` is called when that is a coroutine function, else its
             ``models.generate_content`` in a thread, which cannot be interrupted.
@@ -70,6 +70,7 @@ class GeminiEngine(SpeechEngine):
         api_key: str | None = None,
         *,
         base_url: str = GEMINI_URL,
+        backend: Backend = DEVELOPER,
         timeout_s: float,
         flex_timeout_s: float | None = None,
         stall_timeout_s: float | None = None,
@@ -84,9 +85,10 @@ class GeminiEngine(SpeechEngine):
         self._stall_timeout_s = timeout_s if stall_timeout_s is None else stall_timeout_s
         self._max_input_tokens = max_input_tokens
         self._injected = client
-        self._habits = Habits(None if getattr(client, "vertexai", False) is True else store, flex_timeout_s)
+        self._backend = Backend.vertex() if getattr(client, "vertexai", False) is True else backend
+        self._habits = Habits(store if self._backend.takes_store else None, flex_timeout_s)
         self._now = now
-        self._connections = Connections(self._api_key, base_url, timeout_s, max_connections)
+        self._connections = Connections(self._api_key, base_url, backend, timeout_s, max_connections)
         self._rehearsed = False
 
     def preflight(self, utterance: Utterance) -> None:
@@ -94,9 +96,15 @@ class GeminiEngine(SpeechEngine):
 
         Raises:
             ConfigurationError: There is no API key, or none that could be sent.
-            TTSValidationError: More than two speakers, a custom voice in a dialogue, or a text that no call can speak.
+            TTSValidationError: More than two speakers, a custom voice in a dialogue, a tier that the API has not, or a
+                text that no call can speak.
         """
         self._check_key()
+        if utterance.tier not in self._backend.tiers:
+            raise TTSValidationError(
+                f"Vertex AI serves speech at the tier standard only, not {utterance.tier}: leave service_tier and "
+                "SERVICE_TIER out, or call the Developer API"
+            )
         check_voices(utterance, self._habits.family(utterance.model))
         check_length(utterance, self._max_input_tokens)
 
@@ -127,7 +135,7 @@ class GeminiEngine(SpeechEngine):
                 reply = await self._call("generate_content", _speech_call(utterance, manner), timeout_s, wire)
             except TTSAPIError as error:
                 if not self._habits.learn(wire.objection, utterance, manner):
-                    raise _with_the_voice(error, utterance) from None
+                    raise self._explained(error, utterance) from None
             else:
                 read = partial(read_reply, reply, asked_model=utterance.model, wire=wire)
                 return await in_sound_thread(read) if wire.holds_much else read()
@@ -176,7 +184,7 @@ class GeminiEngine(SpeechEngine):
                         on_sound(incoming.end())
             except TTSAPIError as error:
                 if not self._habits.learn(wire.objection, utterance, manner):
-                    raise _with_the_voice(error, utterance) from None
+                    raise self._explained(error, utterance) from None
             else:
                 return
 
@@ -202,13 +210,13 @@ class GeminiEngine(SpeechEngine):
             await _cut_off(events)
 
     async def count_tokens(self, utterance: Utterance) -> int | None:
-        """Ask the API, which counts free of charge; an injected client that has no such coroutine function does not.
+        """Ask the API, which counts free of charge; Vertex AI does not, nor an injected client without the method.
 
         Raises:
             AudioAPIError: The key is wrong, or the API gave no answer within ten seconds.
         """
         self._check_key()
-        if _coroutine_function(await self._client(), "count_tokens") is None:
+        if not self._backend.counts_tokens or _coroutine_function(await self._client(), "count_tokens") is None:
             return None
         contents, _ = build_request(utterance, self._habits.manner(utterance))
         timeout_s = min(self._timeout_s, _HEALTH_TIMEOUT_S)
@@ -217,7 +225,7 @@ class GeminiEngine(SpeechEngine):
         return total if type(total) is int else None
 
     async def health_check(self, model: str) -> None:
-        """Ask for the model's description; where a gateway has none, for speech of nothing. Both are free.
+        """Ask for the model's description; where there is none, for speech of nothing. Both are free.
 
         Raises:
             TTSModelNotFoundError: The API does not know the model.
@@ -225,6 +233,9 @@ class GeminiEngine(SpeechEngine):
         """
         self._check_key()
         timeout_s = min(self._timeout_s, _HEALTH_TIMEOUT_S)
+        if not self._backend.describes_models:
+            await self._knock(model, timeout_s)
+            return
         wire = Wire()
         try:
             await self._call("get", {"model": model}, timeout_s, wire)
@@ -262,7 +273,9 @@ class GeminiEngine(SpeechEngine):
         async with httpx2.AsyncClient(transport=here) as http:
             utterance = Utterance((Turn("Hello.", VoiceConfig()),), model, "en-US")
             call = _speech_call(utterance, self._habits.manner(utterance))
-            await self._connections.open(http).sdk.aio.models.generate_content(**call)
+            sdk = self._connections.open(http).sdk
+            # The first access token of a project is fetched here, and used by the calls that follow.
+            await self._named(sdk.aio.models.generate_content(**call), self._timeout_s)
 
     async def close(self) -> None:
         """Close the connections of every event loop that still runs in this process."""
@@ -270,10 +283,21 @@ class GeminiEngine(SpeechEngine):
 
     def _check_key(self) -> None:
         key = self._api_key.get_secret_value()
-        if self._injected is None and not key:
-            raise ConfigurationError(NO_KEY)
+        if self._injected is None and not key and not self._backend.project:
+            raise ConfigurationError(NO_PROJECT if self._backend.is_vertex else NO_KEY)
         if not key.isascii() or not key.isprintable():
             raise ConfigurationError("GEMINI_API_KEY holds characters that no key has: copy it again")
+
+    def _explained(self, error: TTSAPIError, utterance: Utterance) -> TTSAPIError:
+        """Name the voice that may be what the API does not know: its 404 names a model."""
+        voices = ", ".join(voice_ids(utterance))
+        if not voices or not isinstance(error, TTSModelNotFoundError | TTSVoiceNotFoundError):
+            return error
+        if isinstance(error, TTSVoiceNotFoundError):
+            return error if voices in str(error) else TTSVoiceNotFoundError(f"{error}: {voices}")
+        if utterance.model in str(error):
+            return error
+        return TTSAPIError(f"the API does not know the voice {voices} or the model {utterance.model}: {error}")
 
     async def _client(self) -> Any:
         return await self._connections.sdk() if self._injected is None else self._injected
@@ -297,6 +321,12 @@ class GeminiEngine(SpeechEngine):
                 failure = unreadable(error)
             if failure is None:
                 raise
+            location = self._backend.location
+            if isinstance(failure, TTSModelNotFoundError) and location and location not in SPEECH_LOCATIONS:
+                failure = ConfigurationError(
+                    f"GOOGLE_CLOUD_LOCATION={location!r} does not know the model: those of 3.8 are served in "
+                    f"{', '.join(SPEECH_LOCATIONS)} ({failure})"
+                )
             if wire:
                 wire.objection = objection_to(error)
         # Raised outside the handler, where the SDK's exception would become its context, and without the trace of a
@@ -329,15 +359,3 @@ async def _cut_off(events: AsyncIterator[Any]) -> None:
         async with asyncio.timeout(0):
             async for _ in events:
                 pass
-
-
-def _with_the_voice(error: TTSAPIError, utterance: Utterance) -> TTSAPIError:
-    """Name the voice that the API does not know, or perhaps does not: a 404 names a model that is unknown."""
-    voices = ", ".join(voice_ids(utterance))
-    if not voices or not isinstance(error, TTSModelNotFoundError | TTSVoiceNotFoundError):
-        return error
-    if isinstance(error, TTSVoiceNotFoundError):
-        return error if voices in str(error) else TTSVoiceNotFoundError(f"{error}: {voices}")
-    if utterance.model in str(error):
-        return error
-    return TTSAPIError(f"the API does not know the voice {voices} or the model {utterance.model}: {error}")

@@ -10,7 +10,8 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-_KEY_LIKE = re.compile(r"\bAIza[\w-]{20,}")
+# Keys, access tokens, and the signed words that are exchanged for one.
+_KEY_LIKE = re.compile(r"\b(?:AIza[\w-]{20,}|ya29\.[\w.-]{10,}|eyJ[\w-]{10,}\.[\w.-]+)")
 # Of a page, its beginning says what is wrong.
 _MOST_CHARS = 4_000
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from audio_api.engines.gemini_backend import Backend
+from audio_api.engines.gemini_credentials import find_credentials
 from audio_api.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -30,25 +32,31 @@ class Connections:
     """Clients that are made when an event loop first needs one.
 
     Args:
-        api_key: The Gemini API key.
+        api_key: The key that makes the calls, unless the backend has a project.
         base_url: Where the API is; variables such as ``GOOGLE_GEMINI_BASE_URL`` have no effect.
+        backend: Whose API that is.
         timeout_s: Seconds one call may take in total.
         max_connections: Calls that may be in progress at once in one event loop.
     """
 
-    def __init__(self, api_key: SecretStr, base_url: str, timeout_s: float, max_connections: int) -> None:
+    def __init__(
+        self, api_key: SecretStr, base_url: str, backend: Backend, timeout_s: float, max_connections: int
+    ) -> None:
         self._api_key = api_key
         self._base_url = base_url
+        self._backend = backend
         self._timeout_s = timeout_s
         self._max_connections = max_connections
         self._by_loop: dict[asyncio.AbstractEventLoop, Connection] = {}
         self._connecting = threading.Lock()
+        # They keep their access token for an hour, whatever loop uses it.
+        self._credentials: Any = None
 
     async def sdk(self) -> Any:
         """The SDK's client for the running event loop.
 
         Raises:
-            ConfigurationError: The proxy or the environment is wrong.
+            ConfigurationError: The proxy, the environment or Google's credentials are wrong.
         """
         loop = asyncio.get_running_loop()
         connection = self._by_loop.get(loop)
@@ -85,7 +93,8 @@ class Connections:
             http: What it calls through.
 
         Raises:
-            ConfigurationError: The environment asks for an HTTP client that is not installed.
+            ConfigurationError: The environment asks for an HTTP client that is not installed, or Google's credentials
+                are missing.
         """
         import httpx2
         from google.genai import Client, types
@@ -96,7 +105,7 @@ class Connections:
         options = types.HttpOptions(
             base_url=self._base_url,
             # The SDK's default, v1, does not take the fields of speech.
-            api_version="v1beta",
+            api_version=self._backend.version,
             timeout=round(self._timeout_s * 1000),
             httpx_async_client=http,
             # Never used; without it the SDK loads two sets of TLS certificates for a client of its own.
@@ -105,8 +114,8 @@ class Connections:
         try:
             # What is passed here, the environment cannot change: neither another cloud nor recorded replies.
             sdk = Client(
-                vertexai=False,
-                api_key=self._api_key.get_secret_value(),
+                vertexai=self._backend.is_vertex,
+                **self._caller(),
                 debug_config=DebugConfig(client_mode="api"),
                 http_options=options,
             )
@@ -115,3 +124,12 @@ class Connections:
         else:
             return Connection(sdk, http, os.getpid())
         raise ConfigurationError(problem)
+
+    def _caller(self) -> dict[str, Any]:
+        """Who makes the calls, as the SDK's client takes it."""
+        if not self._backend.project:
+            return {"api_key": self._api_key.get_secret_value()}
+        if self._credentials is None:
+            self._credentials = find_credentials()
+        place = {"project": self._backend.project, "location": self._backend.location}
+        return {**place, "credentials": self._credentials}

@@ -15,6 +15,7 @@ from typing import Any
 
 from audio_api.clock import next_pacific_midnight
 from audio_api.engines.gemini_answers import ErrorAnswer, ancestry, objects, quote
+from audio_api.engines.gemini_credentials import credentials_failure
 from audio_api.errors import (
     AudioAPIError,
     ConfigurationError,
@@ -92,6 +93,8 @@ def classify(error: Exception, *, now: datetime, key: str = "") -> AudioAPIError
         return error
     if answer := ErrorAnswer.of(error, key):
         return _from_status(answer, now)
+    if failure := credentials_failure(error):
+        return failure
     if problem := _distrust(error):
         return ConfigurationError(
             f"the certificate on the way to GEMINI_BASE_URL is not trusted ({quote(problem, key)}): a proxy or gateway "
@@ -157,7 +160,7 @@ def _from_status(answer: ErrorAnswer, now: datetime) -> AudioAPIError:
         case 400:
             return _from_400(answer)
         case 401 | 403:
-            return TTSAuthenticationError(f"the API refused the key ({answer})")
+            return TTSAuthenticationError(f"the API refused the key or the credentials ({answer})")
         case 404:
             return _from_404(answer)
         case 429:
