@@ -306,7 +306,9 @@ class PieceSpeaker:
         if len(lines) == 1 or self.config.audio_checks == "off":
             return []
         notes = []
-        for index, part in outliers([(line.piece.utterance, line.end_s - line.start_s) for line in lines]):
+        spoken = [(line.piece.utterance, line.end_s - line.start_s) for line in lines]
+        # A book has hundreds of pieces: their lengths take tenths of a second of work.
+        for index, part in await asyncio.to_thread(outliers, spoken):
             if self._cache:
                 await self._cache.forget(lines[index].piece.key)
             text = f"piece {index + 1} of {len(lines)} has {part:.0%} of the length that the others lead to expect"
