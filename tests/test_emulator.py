@@ -467,6 +467,7 @@ def test_every_fault_is_served_somewhere() -> None:
     ]
     served = [fault for kind in kinds for fault in kind]
     alone = {Fault.FINISH_MISSING, Fault.FINISH_UNKNOWN, Fault.STREAM_ODD_CHUNKS, Fault.STREAM_TEXT_FIRST, Fault.NONE}
+    alone.add(Fault.TIER_DOWNGRADED)
     assert sorted([*served, *alone]) == sorted(Fault)
 
 
@@ -861,6 +862,14 @@ async def test_another_model_may_answer(client: genai.Client, emulator: Emulator
     reply = await speak(client, model)
     assert reply.model_version not in {model, None}
     assert reply.parts[0].inline_data.data
+
+
+def test_a_tier_may_be_served_as_standard(emulator: Emulator) -> None:
+    """Silently: only the header and the usage tell."""
+    emulator.fail_next(Fault.TIER_DOWNGRADED)
+    answer = post(emulator, {**body(), "serviceTier": "priority"})
+    assert answer.headers["x-gemini-service-tier"] == "standard"
+    assert answer.json()["usageMetadata"]["serviceTier"] == "standard"
 
 
 # Faults: streams

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -18,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from audio_api.emulator import replies, vertex, wire
 from audio_api.emulator.control import Control, ReceivedCall, Synthesize, as_faults
 from audio_api.emulator.damage import BILLED_IN_FULL, DOCUMENT, FINISH, SOUND, TEXT, WRAPPING
-from audio_api.emulator.errors import REFUSALS, RefusalError, bad_key, no_key, unknown_model
+from audio_api.emulator.errors import ENQUEUED, REFUSALS, RefusalError, bad_key, no_key, quota_exceeded, unknown_model
 from audio_api.emulator.faults import Fault
 from audio_api.emulator.fields import COUNT_TOKENS, GENERATE, GENERATE_WITHOUT_SPEECH, parse_json, read_json
 from audio_api.emulator.protocol import (
@@ -33,7 +35,8 @@ from audio_api.emulator.protocol import (
 from audio_api.emulator.replies import Answer, Sound
 from audio_api.emulator.speech import BYTES_PER_S, SAMPLE_RATE
 
-_METHODS = ["generateContent", "countTokens"]
+_METHODS = ["generateContent", "countTokens", "batchGenerateContent"]
+_COLLECTION = re.compile(r"/(files|batches)(?:/|$)")
 _HTML = "text/html; charset=UTF-8"
 _NO_SUCH_PAGE = Answer(404, _HTML, [b"<!DOCTYPE html><html><title>Error 404 (Not Found)!!1</title></html>"])
 
@@ -87,6 +90,11 @@ def build_app(control: Control) -> Starlette:
         Route("/{version}/models/{name}", gemini),
         Route("/{version}/publishers/google/models/{name}", gemini),
         Route("/{version}/projects/{project}/locations/{location}/publishers/google/models/{name}", gemini),
+        Route("/upload/{version}/files", gemini, methods=["POST"]),
+        Route("/download/{version}/files/{name}", gemini),
+        Route("/{version}/files/{name}", gemini),
+        Route("/{version}/batches", gemini),
+        Route("/{version}/batches/{name}", gemini),
         Route("/{unknown:path}", gemini),
     ]
     app = Starlette(routes=routes)
@@ -170,8 +178,13 @@ class _Gemini:
             vertex.check_caller(request, self._control)
             vertex.check_target(call, request.path_params)
             return await self._generate(request, body, call, peer)
-        self._check_key(request)
+        # The address of an upload that was begun is a secret itself.
+        if "upload_id" not in request.query_params:
+            self._check_key(request)
         version = request.path_params["version"]
+        if collection := _COLLECTION.search(request.url.path):
+            await self._outcome(call, peer)
+            return self._stored(request, body, call, f"{collection[1]}/{call.model}")
         method = call.action or "generateContent"
         _check_target(call, version, method)
         if call.method == "GET":
@@ -183,6 +196,10 @@ class _Gemini:
             if page := await self._outcome(call, peer):
                 return page
             return Answer.of_json({"totalTokens": count_tokens(asked.get("generateContentRequest", asked))})
+        if method == "batchGenerateContent":
+            await self._outcome(call, peer)
+            full = quota_exceeded(call.model, 30, ENQUEUED)
+            return await self._control.batches.create(call.model, body, self._control.batch, self._item, full)
         return await self._generate(request, body, call, peer)
 
     def _check_key(self, request: Request) -> None:
@@ -228,6 +245,40 @@ class _Gemini:
         if _streams_list(call):
             return Answer.of_list(documents, tier)
         return Answer.of_events(documents, tier) if _streams(call) else Answer.of_json(documents[0], tier)
+
+    def _stored(self, request: Request, body: bytes, call: ReceivedCall, name: str) -> Answer:
+        """What is asked of a file or a job."""
+        batches = self._control.batches
+        match name.partition("/")[0], call.method, call.action:
+            case "files", "POST", "":
+                return batches.upload(request, body)
+            case "files", "GET", "download":
+                return batches.download(name)
+            case "files", "GET", "":
+                return batches.file(name)
+            case "batches", "GET", "" if call.model:
+                return Answer.of_json(batches.job(name).document())
+            case "batches", "GET", "":
+                return batches.list_jobs(int(call.query.get("pageSize", 50)), call.query.get("pageToken", ""))
+            case "batches", "POST", "cancel":
+                job = batches.job(name)
+                job.cancelled |= job.is_active
+                return Answer.of_json({})
+            case "batches", "DELETE", "":
+                batches.jobs.remove(batches.job(name))
+                return Answer.of_json({})
+        return _NO_SUCH_PAGE
+
+    async def _item(self, model: str, body: dict[str, Any], fault: Fault) -> dict[str, Any]:
+        """The reply to an item of a batch."""
+        asked = understand(model, read_json(json.dumps(body).encode(), GENERATE), self._control.custom_voices)
+        if fault in REFUSALS:
+            raise REFUSALS[fault](model)
+        sound = b"".join([await self._speak(*turn, asked.language) for turn in asked.turns])
+        call = ReceivedCall(0, "POST", "", {}, {}, body, model, "generateContent", fault=fault)
+        document = next(_reply(call, asked, sound, self._control.tokens_per_s))
+        self._control.bill(document["usageMetadata"]["totalTokenCount"])
+        return document | {"responseId": secrets.token_urlsafe(16)}
 
     async def _speak(self, text: str, voice: str, language: str) -> bytes:
         sound = await asyncio.to_thread(self._control.synthesize, text, voice, language)

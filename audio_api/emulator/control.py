@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from audio_api.emulator.batches import Batches, BatchRules
 from audio_api.emulator.faults import Fault
 from audio_api.emulator.quota import Quota, SpendLimit
 from audio_api.emulator.speech import synthesize as computed_speech
@@ -28,7 +29,7 @@ class ReceivedCall:
         query: The query's fields.
         headers: By lower-case name, the key included.
         body: The JSON that came; ``None`` when there was none, or none that could be read.
-        model: The model named in the path; empty when the path names none, or is not of the API.
+        model: The model, file or job named in the path; empty when the path names none, or is not of the API.
         action: Such as ``"generateContent"`` or ``"streamGenerateContent"``; empty for a GET.
         time_s: When it arrived, in monotonic seconds.
         text: What it asks to be spoken; empty when it was refused before that was clear.
@@ -93,6 +94,8 @@ class Control:
         self.tokens_per_s: float
         self.synthesize, self.api_key, self.latency_s, self.tokens_per_s = self._initial
         self.custom_voices = set(self._initial_voices)
+        self.batch = BatchRules()
+        self.batches = Batches()
         self.v1beta_only = self._initial_v1beta_only
         # The status and the text with which the token server refuses; ``None``: it gives access tokens out.
         self.token_refusal: tuple[int, str] | None = None

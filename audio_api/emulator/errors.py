@@ -108,6 +108,10 @@ def per_day(limit: int) -> Violation:
     return Violation("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "generate_content_free_tier_requests", limit)
 
 
+ENQUEUED = Violation("BatchEnqueuedTokensPerProjectPerModel", "batch_enqueued_tokens_per_model", 100_000)
+"""Too many input tokens in jobs that wait or run. The name of this quota has not been recorded."""
+
+
 def quota_exceeded(model: str, retry_s: float, *violations: Violation) -> RefusalError:
     """A 429 with everything the real one carries.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,7 +84,7 @@ class Answer:
 
     status: int
     content_type: str
-    chunks: list[bytes]
+    chunks: Sequence[bytes]
     headers: dict[str, str] = field(default_factory=dict)
 
     @classmethod

@@ -86,8 +86,8 @@ async def send(peer: Peer, answer: Answer) -> None:
         return
     whole = len(answer.chunks) == 1
     await peer.start(answer, len(answer.chunks[0]) if whole else None)
-    for chunk in answer.chunks[:-1]:
-        await peer.write(chunk)
+    for index in range(len(answer.chunks) - 1):
+        await peer.write(answer.chunks[index])
     await peer.write(answer.chunks[-1], more=False)
 
 
