@@ -21,8 +21,8 @@ from project import ROOT
 from test_epub import simple
 from worker_parts import site
 
-from audio_api.books.command import chosen
 from audio_api.cli import main
+from audio_api.cli.audiobook import chosen
 from audio_api.emulator import Emulator, Fault
 from audio_api.errors import TTSValidationError
 
@@ -224,7 +224,8 @@ def wait_for(condition: object) -> None:
 
 
 def test_a_progress_bar_on_a_terminal(gemini_emulator: Emulator) -> None:
-    """Characters, time and cost so far; the result goes to standard output."""
+    """Characters, time and cost so far, once it takes over a second; the result goes to standard output."""
+    gemini_emulator.latency_s = 2.0
     leader, follower = pty.openpty()
     command = [sys.executable, "-m", "audio_api", "book", "river.md"]
     process = subprocess.Popen(

@@ -19,7 +19,6 @@ TREES = {file: ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rgl
 MOST_LINES = 400
 # Modules that are longer still, and how long they may be: none may grow.
 LONGER = {
-    "cli.py": 405,
     "services/queue_service.py": 495,
     "services/tts_service.py": 620,
     "services/worker_service.py": 455,

@@ -9,9 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import aiofiles.ospath
-
-from audio_api.audio.file_threads import file_threads, in_file_thread
+from audio_api.audio.file_threads import in_file_thread
 from audio_api.config import AudioConfig, get_config
 from audio_api.errors import TTSOutputError, TTSValidationError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
@@ -47,19 +45,23 @@ async def asay(
     """
     config = config or get_config()
     if path is not None:
-        file = await in_file_thread(_expanded, path)
-        if str(path).endswith(os.sep) or await aiofiles.ospath.isdir(file, executor=file_threads()):
-            raise TTSOutputError(f"{str(path)!r} is a folder: name a file in it")
-        fields["output_filename"] = _safe_name(file)
-        # Finished pieces stay where they always are, not beside a file that may be anywhere.
-        cache_dir = config.cache_dir or config.output_dir / ".cache"
-        config = config.model_copy(update={"output_dir": file.parent, "output_url": None, "cache_dir": cache_dir})
+        config, fields["output_filename"] = await in_file_thread(aimed_at, path, config)
     request = AudioRequest.model_validate({"text": text, "voice_config": {"voice_name": voice}, **fields})
     async with TTSService(config) as service:
         return (await service.generate_audio(request)).raise_for_error()
 
 
-def _expanded(path: str | Path) -> Path:
+def aimed_at(path: str | Path, config: AudioConfig) -> tuple[AudioConfig, str]:
+    """The settings with which a request's file is exactly there, and its name. Blocking; for threads.
+
+    Args:
+        path: The file, ``~`` being the home folder.
+        config: The settings; finished pieces stay where they always are, not beside a file that may be anywhere.
+
+    Raises:
+        TTSOutputError: The path is a folder's.
+        TTSValidationError: No file can be called so.
+    """
     if "\0" in str(path):
         raise _unwritable(path, "a path holds no NUL character")
     try:
@@ -67,14 +69,14 @@ def _expanded(path: str | Path) -> Path:
         os.fsencode(file)
     except (RuntimeError, ValueError) as error:
         raise _unwritable(path, error) from None
-    return file
-
-
-def _safe_name(file: Path) -> str:
+    if str(path).endswith(os.sep) or os.path.isdir(file):  # noqa: PTH112 - pathlib's raises if the name is too long
+        raise TTSOutputError(f"{str(path)!r} is a folder: name a file in it")
     try:
-        return safe_filename(file.name)
+        name = safe_filename(file.name)
     except ValueError as error:
         raise _unwritable(file, error) from None
+    cache_dir = config.cache_dir or config.output_dir / ".cache"
+    return config.model_copy(update={"output_dir": file.parent, "output_url": None, "cache_dir": cache_dir}), name
 
 
 def _unwritable(path: str | Path, reason: object) -> TTSValidationError:

@@ -1,4 +1,4 @@
-"""``audio-api book``: a book is listed, sampled, or spoken into an audiobook."""
+"""What ``audio-api book`` does: a book is listed, sampled, or spoken into an audiobook."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import json
 import re
 import sys
-from argparse import Namespace
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, fields
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from typing import Literal
 
-from audio_api.books.audiobook import Audiobook, BookProgress, BookProgressCallback
+from audio_api.books.audiobook import Audiobook, BookFormat, BookProgress
 from audio_api.books.book import Book
 from audio_api.books.book_files import file_name
 from audio_api.books.estimate import ChapterEstimate, estimate
@@ -22,19 +22,50 @@ from audio_api.books.narrator import Narrator, Pauses
 from audio_api.books.reading import read_book
 from audio_api.books.script import ChapterScript, write_scripts
 from audio_api.books.shelves import BookTarget
+from audio_api.cli.exit_codes import DONE, FAILED, TRY_LATER
+from audio_api.cli.options import pairs
+from audio_api.cli.terminal import complain, progress_bar
+from audio_api.cli.wording import dollars, hours, in_words
 from audio_api.config import AudioConfig
 from audio_api.errors import ConfigurationError, TTSValidationError
-from audio_api.models.audio_request import SpeakerConfig, VoiceConfig
+from audio_api.models.audio_request import Markup, SpeakerConfig, VoiceConfig
 
-DONE, FAILED, TRY_LATER = 0, 1, 3
 _RANGE = re.compile(r"(\d{1,5})?(?:\s*(-|–|\.\.)\s*(\d{1,5})?)?")
 # A sample tells how the voice sounds, which a title page does not.
 _SAMPLE_CHARS = 1_000
 _ALL_WORKERS = 100
 
 
-def run(arguments: Namespace, config: AudioConfig) -> int:
-    """Do what the arguments of ``add_options`` say.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookOrder:
+    """What the command was given, as ``audio_api.cli.book`` declares it; ``None``: the option was left out."""
+
+    file: str
+    list_only: bool
+    chapters: str | None
+    sample: bool
+    output: str | None
+    book_format: BookFormat | None
+    rss: str | None
+    voice: str
+    cast: Sequence[str] | None
+    language: str | None
+    style: str | None
+    speed: float | None
+    pitch: float | None
+    model: str | None
+    lexicon: str | None
+    pause: Sequence[str] | None
+    no_titles: bool
+    markup: Markup | None
+    keep: Sequence[Literal["code", "tables"]] | None
+    queue: bool
+    overwrite: bool
+    as_json: bool
+
+
+def run(order: BookOrder, config: AudioConfig) -> int:
+    """Do what the command was given.
 
     Returns:
         The exit code: 0 done; 1 a chapter is missing; 3 a chapter is missing, and trying again later may help.
@@ -43,31 +74,31 @@ def run(arguments: Namespace, config: AudioConfig) -> int:
         AudioAPIError: Nothing was spoken, or no file could be written.
         KeyboardInterrupt: The user ended it; what is kept was printed.
     """
-    source = sys.stdin.buffer if arguments.file == "-" and sys.stdin else arguments.file
-    book = read_book(source, markup=arguments.markup, keep=arguments.keep)
-    narrator = _narrator(arguments)
-    wanted = chosen(arguments.chapters, len(book.chapters))
+    source = sys.stdin.buffer if order.file == "-" and sys.stdin else order.file
+    book = read_book(source, markup=order.markup, keep=order.keep or ())
+    narrator = _narrator(order)
+    wanted = chosen(order.chapters, len(book.chapters))
     scripts = write_scripts(book, narrator, wanted)
-    if arguments.sample:
+    if order.sample:
         scripts = [next((script for script in scripts if script.characters >= _SAMPLE_CHARS), scripts[0])]
     target = target_for(
         book,
         config,
-        arguments.output or _sample_path(arguments, book, config),
-        book_format=arguments.format,
-        overwrite=arguments.overwrite,
-        rss_base_url=arguments.rss,
+        order.output or _sample_path(order, book, config),
+        book_format=order.book_format,
+        overwrite=order.overwrite,
+        rss_base_url=order.rss,
     )
     made = made_chapters(book, scripts, config, target)
     estimates = estimate(scripts, config, datetime.now(UTC).date(), made)
-    if arguments.list:
-        _print_list(book, estimates, as_json=arguments.json)
+    if order.list_only:
+        _print_list(book, estimates, as_json=order.as_json)
         return DONE
-    return _speak(arguments, config, book, narrator, scripts, target)
+    return _speak(order, config, book, narrator, scripts, target)
 
 
-def _sample_path(arguments: Namespace, book: Book, config: AudioConfig) -> str | None:
-    if not arguments.sample or (arguments.format or "m4b") != "m4b" or arguments.rss:
+def _sample_path(order: BookOrder, book: Book, config: AudioConfig) -> str | None:
+    if not order.sample or (order.book_format or "m4b") != "m4b" or order.rss:
         return None
     return str(config.output_dir / file_name(f"{book.title} (sample)", ".m4b"))
 
@@ -93,9 +124,9 @@ def chosen(ranges: str | None, count: int) -> list[int]:
     return sorted(numbers)
 
 
-def _narrator(arguments: Namespace) -> Narrator:
-    voice = VoiceConfig(voice_name=arguments.voice, speed=arguments.speed, pitch=arguments.pitch)
-    seconds = {name: _seconds(name, value) for name, value in _pairs("--pause", arguments.pause, "heading=1.2")}
+def _narrator(order: BookOrder) -> Narrator:
+    voice = VoiceConfig(voice_name=order.voice, speed=order.speed, pitch=order.pitch)
+    seconds = {name: _seconds(name, value) for name, value in pairs("--pause", order.pause or (), "heading=1.2")}
     if unknown := seconds.keys() - {rule.name for rule in fields(Pauses)}:
         raise TTSValidationError(
             f"--pause: {min(unknown)!r} is no rule; {', '.join(rule.name for rule in fields(Pauses))} are"
@@ -104,23 +135,15 @@ def _narrator(arguments: Namespace) -> Narrator:
         voice_config=voice,
         cast=tuple(
             SpeakerConfig.model_validate({"speaker_name": name, "voice_name": value})
-            for name, value in _pairs("--cast", arguments.cast, "Alice=leda")
+            for name, value in pairs("--cast", order.cast or (), "Alice=leda")
         ),
-        language=arguments.language,
-        model=arguments.model,
-        style=arguments.style,
-        lexicon=read_lexicon(arguments.lexicon) if arguments.lexicon else {},
+        language=order.language,
+        model=order.model,
+        style=order.style,
+        lexicon=read_lexicon(order.lexicon) if order.lexicon else {},
         pauses=Pauses(**seconds),
-        titles=not arguments.no_titles,
+        titles=not order.no_titles,
     )
-
-
-def _pairs(option: str, given: Sequence[str], example: str) -> Iterator[tuple[str, str]]:
-    for pair in given:
-        name, sign, value = pair.partition("=")
-        if not (name.strip() and sign and value.strip()):
-            raise TTSValidationError(f"{option}: {pair[:40]!r} must be written like {example}")
-        yield name.strip(), value.strip()
 
 
 def _seconds(name: str, value: str) -> float:
@@ -141,32 +164,22 @@ def _print_list(book: Book, estimates: Sequence[ChapterEstimate], *, as_json: bo
     print(f"{'':>4}  {'':<{width}}  {'characters':>10}  {'time':>8}  {'at most':>9}")
     for each in estimates:
         title = each.title if len(each.title) <= width else f"{each.title[: width - 1]}…"
-        cost = "made" if each.is_made else _dollars(each.cost_usd)
-        print(f"{each.number:>4}  {title:<{width}}  {each.characters:>10,}  {_time(each.seconds):>8}  {cost:>9}")
+        cost = "made" if each.is_made else dollars(each.cost_usd)
+        print(f"{each.number:>4}  {title:<{width}}  {each.characters:>10,}  {hours(each.seconds):>8}  {cost:>9}")
     characters, seconds = sum(each.characters for each in estimates), sum(each.seconds for each in estimates)
     known = [each.cost_usd for each in estimates if each.cost_usd is not None]
-    cost = _dollars(sum(known) if len(known) == len(estimates) else None)
-    print(f"{'':>4}  {'in all':<{width}}  {characters:>10,}  {_time(seconds):>8}  {cost:>9}")
+    cost = dollars(sum(known) if len(known) == len(estimates) else None)
+    print(f"{'':>4}  {'in all':<{width}}  {characters:>10,}  {hours(seconds):>8}  {cost:>9}")
     _warn(book.warnings)
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
-
-
-def _dollars(cost_usd: float | None) -> str:
-    return "unknown" if cost_usd is None else f"${cost_usd:.4f}" if cost_usd < 1 else f"${cost_usd:.2f}"
 
 
 def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
-        print(f"audio-api: warning: {warning}", file=sys.stderr)
+        complain(f"warning: {warning}")
 
 
 def _speak(
-    arguments: Namespace,
+    order: BookOrder,
     config: AudioConfig,
     book: Book,
     narrator: Narrator,
@@ -175,31 +188,41 @@ def _speak(
 ) -> int:
     numbers = [script.number for script in scripts]
     try:
-        result = asyncio.run(_narrated(arguments, config, book, narrator, numbers, target))
+        result = asyncio.run(_narrated(order, config, book, narrator, numbers, target))
     except KeyboardInterrupt:
         made = len(made_chapters(book, scripts, config, target))
-        print(
-            f"audio-api: interrupted; {made} of {len(scripts)} chapters and all finished pieces are kept: the same "
-            "command goes on from there",
-            file=sys.stderr,
+        complain(
+            f"interrupted; {made} of {len(scripts)} chapters and all finished pieces are kept: the same "
+            "command goes on from there"
         )
         raise
-    _print_result(result, as_json=arguments.json)
+    _print_result(result, as_json=order.as_json)
     if result.success:
         return DONE
     return TRY_LATER if all(chapter.retryable for chapter in result.failed) else FAILED
 
 
 async def _narrated(
-    arguments: Namespace,
+    order: BookOrder,
     config: AudioConfig,
     book: Book,
     narrator: Narrator,
     numbers: Sequence[int],
     target: BookTarget,
 ) -> Audiobook:
-    with _progress_bar() as on_progress:
-        async with _speaker(config, queued=arguments.queue) as speaker:
+    with progress_bar() as show:
+
+        def on_progress(progress: BookProgress) -> None:
+            is_speaking = progress.stage == "speaking"
+            show(
+                progress.stage,
+                progress.characters_done if is_speaking else progress.chapters_done,
+                progress.characters_total if is_speaking else progress.chapters_total,
+                f"{progress.characters_done:,} of {progress.characters_total:,} characters, "
+                f"{hours(progress.seconds)}, {dollars(progress.cost_usd)}",
+            )
+
+        async with _speaker(config, queued=order.queue) as speaker:
             return await narrate(
                 book,
                 speaker,
@@ -207,7 +230,7 @@ async def _narrated(
                 narrator,
                 target,
                 chapters=numbers,
-                at_once=_ALL_WORKERS if arguments.queue else None,
+                at_once=_ALL_WORKERS if order.queue else None,
                 on_progress=on_progress,
             )
 
@@ -230,57 +253,24 @@ async def _speaker(config: AudioConfig, *, queued: bool) -> AsyncIterator[Speake
         yield QueuedSpeech(queue)
 
 
-@contextmanager
-def _progress_bar() -> Iterator[BookProgressCallback | None]:
-    """Characters, minutes, cost so far and time left; only on a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("speaking", total=None, told="")
-
-        def show(progress: BookProgress) -> None:
-            is_speaking = progress.stage == "speaking"
-            done = progress.characters_done if is_speaking else progress.chapters_done
-            total = progress.characters_total if is_speaking else progress.chapters_total
-            told = (
-                f"{progress.characters_done:,} of {progress.characters_total:,} characters, "
-                f"{_time(progress.seconds)}, {_dollars(progress.cost_usd)}"
-            )
-            bar.update(task, description=progress.stage, completed=done, total=total, told=told)
-
-        yield show
-
-
 def _print_result(result: Audiobook, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(result), ensure_ascii=False))
         return
     if result.file_path:
-        print(f"{result.file_path}  {_time(result.duration_s)}  {_dollars(result.cost_usd)}")
+        print(f"{result.file_path}  {hours(result.duration_s)}  {dollars(result.cost_usd)}")
     if result.feed_path:
         print(result.feed_path)
     if result.replaced:
         words = ", ".join(f"{word} {count}" for word, count in sorted(result.replaced.items()))
-        print(f"audio-api: replaced: {words}", file=sys.stderr)
+        complain(f"replaced: {words}")
     _warn(result.warnings)
     for chapter in result.chapters:
         _warn([f"chapter {chapter.number} ({chapter.title[:40]}): {warning}" for warning in chapter.warnings])
     if not result.success:
         for chapter in result.failed:
-            print(f"audio-api: chapter {chapter.number} ({chapter.title[:40]}): {chapter.error}", file=sys.stderr)
-        print(
-            f"audio-api: {len(result.failed)} of {len(result.chapters)} chapters are missing; the others are kept: the "
-            "same command makes only those",
-            file=sys.stderr,
+            complain(f"chapter {chapter.number} ({chapter.title[:40]}): {in_words(chapter.error or '')}")
+        complain(
+            f"{len(result.failed)} of {len(result.chapters)} chapters are missing; the others are kept: the "
+            "same command makes only those"
         )
