@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from audio_api.models.languages import Language
     from audio_api.models.speech_models import VoiceModel
     from audio_api.models.usage import TokenUsage
+    from audio_api.models.voice_library import VoiceInfo
     from audio_api.models.voices import VoiceName
     from audio_api.services.job_codec import TaskResult
     from audio_api.services.one_liner import asay, say
@@ -101,6 +102,7 @@ _HOME = {
     "audio_api.models.languages": ("Language",),
     "audio_api.models.speech_models": ("VoiceModel",),
     "audio_api.models.usage": ("TokenUsage",),
+    "audio_api.models.voice_library": ("VoiceInfo",),
     "audio_api.models.voices": ("VoiceName",),
     "audio_api.services.one_liner": ("asay", "say"),
     "audio_api.services.queue_service": ("QueueService",),
@@ -149,6 +151,7 @@ __all__ = [
     "TaskResult",
     "TokenUsage",
     "VoiceConfig",
+    "VoiceInfo",
     "VoiceModel",
     "VoiceName",
     "WorkerManager",

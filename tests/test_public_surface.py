@@ -49,6 +49,7 @@ PUBLIC = [
     "TaskResult",
     "TokenUsage",
     "VoiceConfig",
+    "VoiceInfo",
     "VoiceModel",
     "VoiceName",
     "WorkerManager",

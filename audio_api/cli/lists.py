@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
 from audio_api.cli.exit_codes import DONE
+from audio_api.cli.options import settings_of
+
+if TYPE_CHECKING:
+    from audio_api.models.voice_library import VoiceInfo
 
 
-def voices() -> int:
-    """List the voices."""
+def voices(
+    search: Annotated[
+        str | None, typer.Option("--search", metavar="WORDS", help="ask the API for voices with this in their name")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option("--language", metavar="CODE", help="ask it for those of a language, such as ar")
+    ] = None,
+    gender: Annotated[
+        str | None, typer.Option("--gender", metavar="WORD", help="ask it for female, male or neutral ones")
+    ] = None,
+) -> int:
+    """List the thirty voices that every account has, or search Google's library and your own, free of charge."""
+    if search or language or gender:
+        found = asyncio.run(_found(search, language, gender))
+        width = max((len(voice.id) for voice in found), default=0)
+        for voice in found:
+            told = (voice.language, voice.gender, voice.name, voice.description)
+            life = f"expires {voice.expires_at:%Y-%m-%d}" if voice.expires_at else ""
+            print(f"{voice.id:<{width}} {'; '.join(filter(None, (*told, life)))}")
+        return DONE
     from audio_api.models.voices import VoiceName
 
-    for voice in VoiceName:
-        print(f"{voice:<15} {voice.character}")
+    for name in VoiceName:
+        print(f"{name:<15} {name.character}")
     return DONE
+
+
+async def _found(search: str | None, language: str | None, gender: str | None) -> list[VoiceInfo]:
+    from audio_api.services.tts_service import TTSService
+
+    async with TTSService(settings_of(offline=False)) as tts:
+        return await tts.list_voices(search=search, language=language, gender=gender)
 
 
 def languages() -> int:

@@ -17,6 +17,7 @@ from audio_api.config import AudioConfig
 from audio_api.doctor.checks import Check as Check  # programs import it from here
 from audio_api.doctor.live_calls import api_client, error_text, one_line
 from audio_api.doctor.storage import check_store
+from audio_api.doctor.voices import check_voices
 from audio_api.engines.base import Turn, Utterance
 from audio_api.engines.from_settings import make_engine
 from audio_api.engines.gemini_backend import api_url
@@ -65,7 +66,9 @@ async def check_installation() -> AsyncIterator[Check]:
             yield await check_store(name.upper(), url, config.store_timeout)
     yield await _check_offline_speech(config)
     yield await _check_redis(config)
-    yield await _check_api(config)
+    yield (asked := await _check_api(config))
+    if asked.level == "ok" and (config.gemini_api_key or config.uses_credentials):
+        yield await check_voices(config)
 
 
 def _check_env_file(path: Path) -> Check:

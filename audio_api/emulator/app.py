@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from audio_api.emulator import replies, vertex, wire
+from audio_api.emulator import replies, vertex, voices, wire
 from audio_api.emulator.control import Control, ReceivedCall, Synthesize, as_faults
 from audio_api.emulator.damage import BILLED_IN_FULL, DOCUMENT, FINISH, SOUND, TEXT, WRAPPING
 from audio_api.emulator.errors import ENQUEUED, REFUSALS, RefusalError, bad_key, no_key, quota_exceeded, unknown_model
@@ -36,6 +36,7 @@ from audio_api.emulator.replies import Answer, Sound
 from audio_api.emulator.speech import BYTES_PER_S, SAMPLE_RATE
 
 _METHODS = ["generateContent", "countTokens", "batchGenerateContent"]
+_VOICES = re.compile(r"/voices(?:/|$)")
 _COLLECTION = re.compile(r"/(files|batches)(?:/|$)")
 _HTML = "text/html; charset=UTF-8"
 _NO_SUCH_PAGE = Answer(404, _HTML, [b"<!DOCTYPE html><html><title>Error 404 (Not Found)!!1</title></html>"])
@@ -88,6 +89,10 @@ def build_app(control: Control) -> Starlette:
         Route("/token", steering.give_token, methods=["POST"]),
         Route("/{version}/models", gemini),
         Route("/{version}/models/{name}", gemini),
+        Route("/{version}/voices", gemini),
+        Route("/{version}/voices/{name}", gemini),
+        Route("/{version}/projects/{project}/locations/global/voices", gemini),
+        Route("/{version}/projects/{project}/locations/global/voices/{name}", gemini),
         Route("/{version}/publishers/google/models/{name}", gemini),
         Route("/{version}/projects/{project}/locations/{location}/publishers/google/models/{name}", gemini),
         Route("/upload/{version}/files", gemini, methods=["POST"]),
@@ -174,13 +179,16 @@ class _Gemini:
     async def _answer(self, request: Request, body: bytes, call: ReceivedCall, peer: wire.Peer) -> Answer:
         if "version" not in request.path_params:
             return _NO_SUCH_PAGE
+        self._check_caller(request)
+        if _VOICES.search(request.url.path):
+            page = await self._outcome(call, peer)
+            return page or voices.answer(request, body, call, self._control)
         if _is_vertex(request):
-            vertex.check_caller(request, self._control)
             vertex.check_target(call, request.path_params)
             return await self._generate(request, body, call, peer)
-        # The address of an upload that was begun is a secret itself.
-        if "upload_id" not in request.query_params:
-            self._check_key(request)
+        return await self._answer_developer(request, body, call, peer)
+
+    async def _answer_developer(self, request: Request, body: bytes, call: ReceivedCall, peer: wire.Peer) -> Answer:
         version = request.path_params["version"]
         if collection := _COLLECTION.search(request.url.path):
             await self._outcome(call, peer)
@@ -202,7 +210,13 @@ class _Gemini:
             return await self._control.batches.create(call.model, body, self._control.batch, self._item, full)
         return await self._generate(request, body, call, peer)
 
-    def _check_key(self, request: Request) -> None:
+    def _check_caller(self, request: Request) -> None:
+        if _is_vertex(request):
+            vertex.check_caller(request, self._control)
+            return
+        # The address of an upload that was begun is a secret itself.
+        if "upload_id" in request.query_params:
+            return
         key = request.headers.get("x-goog-api-key") or request.query_params.get("key")
         if not key:
             raise no_key()
@@ -286,7 +300,7 @@ class _Gemini:
 
 
 def _is_vertex(request: Request) -> bool:
-    return "/publishers/" in request.url.path
+    return "project" in request.path_params or "/publishers/" in request.url.path
 
 
 def _streams(call: ReceivedCall) -> bool:

@@ -94,6 +94,8 @@ class Control:
         self.tokens_per_s: float
         self.synthesize, self.api_key, self.latency_s, self.tokens_per_s = self._initial
         self.custom_voices = set(self._initial_voices)
+        # What the voices endpoint tells of those that it made, the newest last.
+        self.made_voices: dict[str, dict[str, Any]] = {}
         self.batch = BatchRules()
         self.batches = Batches()
         self.v1beta_only = self._initial_v1beta_only

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from audio_api.audio.large_sounds import Permit
-from audio_api.errors import ErrorCode, TTSValidationError, WorkerServiceError
+from audio_api.errors import ConfigurationError, ErrorCode, TTSValidationError, WorkerServiceError
 from audio_api.models.audio_request import AudioRequest, VoiceConfig
 from audio_api.models.service_tiers import ServedTier, ServiceTier
 from audio_api.models.usage import TokenUsage
+from audio_api.models.voice_library import PREBUILT_VOICES, VoiceInfo, VoiceQuery
 from audio_api.text.dialogue import split_turns
 
 
@@ -161,6 +162,39 @@ class Bounds:
         raise WorkerServiceError(problem, code=ErrorCode.TASK_TIMEOUT)
 
 
+class EngineVoices:
+    """The voices of an engine. One call is one attempt; those of an engine without an account are always the same."""
+
+    async def find(self, query: VoiceQuery) -> list[VoiceInfo]:
+        """The voices that are looked for.
+
+        Raises:
+            AudioAPIError: They could not be asked for.
+        """
+        return query.matching(PREBUILT_VOICES)
+
+    async def create(self, description: str, name: str | None, base_voice: str | None) -> VoiceInfo:
+        """Make a voice, which may be billed.
+
+        Args:
+            description: How it sounds, in words; with a base voice, what is to be changed.
+            name: What people call it; ``None``: no name.
+            base_voice: The id of the voice that it is made of; ``None``: of none.
+
+        Raises:
+            AudioAPIError: It was not made; or the text says that it may have been.
+        """
+        raise ConfigurationError("only Gemini makes voices: leave TTS_ENGINE out")
+
+    async def delete(self, voice: str) -> None:
+        """Delete a voice that was made.
+
+        Raises:
+            AudioAPIError: It was not deleted, or not found.
+        """
+        raise ConfigurationError("only Gemini deletes voices: leave TTS_ENGINE out")
+
+
 class SpeechEngine(ABC):
     """A source of speech. One call is one attempt: an engine neither waits nor tries again.
 
@@ -229,6 +263,14 @@ class SpeechEngine(ABC):
             AudioAPIError: The engine could not be asked.
         """
         return None
+
+    def voices(self) -> EngineVoices:
+        """The voices that it knows.
+
+        Raises:
+            ConfigurationError: It cannot ask for them.
+        """
+        return EngineVoices()
 
     @abstractmethod
     async def health_check(self, model: str) -> None:

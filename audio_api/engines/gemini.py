@@ -23,6 +23,7 @@ from audio_api.engines.gemini_habits import Habits
 from audio_api.engines.gemini_preflight import check_length, check_voices, voice_ids
 from audio_api.engines.gemini_reply import IncomingReply, Wire, current_wire, read_reply
 from audio_api.engines.gemini_request import Manner, build_request
+from audio_api.engines.gemini_voices import VoiceCalls
 from audio_api.errors import (
     AudioAPIError,
     ConfigurationError,
@@ -81,6 +82,7 @@ class GeminiEngine(SpeechEngine):
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api_key = SecretStr((api_key or "").strip())
+        self._base_url = base_url
         self._timeout_s = timeout_s
         self._stall_timeout_s = timeout_s if stall_timeout_s is None else stall_timeout_s
         self._max_input_tokens = max_input_tokens
@@ -223,6 +225,24 @@ class GeminiEngine(SpeechEngine):
         asked = {"model": utterance.model, "contents": contents}
         total = getattr(await self._call("count_tokens", asked, timeout_s, Wire()), "total_tokens", None)
         return total if type(total) is int else None
+
+    def voices(self) -> VoiceCalls:
+        """The voices of the account and of Google's library.
+
+        Raises:
+            ConfigurationError: There is no key, the client was injected, or the backend tells no voices.
+        """
+        self._check_key()
+        if self._injected is not None:
+            raise ConfigurationError("an injected client lists no voices: leave gemini_client out")
+        return VoiceCalls(
+            self._connections,
+            self._backend,
+            key=self._api_key,
+            base_url=self._base_url,
+            timeout_s=self._timeout_s,
+            now=self._now,
+        )
 
     async def health_check(self, model: str) -> None:
         """Ask for the model's description; where there is none, for speech of nothing. Both are free.

@@ -52,8 +52,10 @@ class ErrorAnswer:
             message, details = _words(getattr(error, "message", None) or document), _details(document)
             is_googles = _is_googles(document)
         elif "httpx.HTTPStatusError" in names:
-            status, name, message, details = getattr(response, "status_code", 0), "", str(error), []
-            is_googles = True
+            document = _document(response)
+            status, name = getattr(response, "status_code", 0), ""
+            message, details = _words(document) or str(error), _details(document)
+            is_googles = document is None or _is_googles(document)
         else:
             return None
         return cls(
@@ -97,6 +99,14 @@ def _words(document: Any) -> str:
         if isinstance(document, Mapping):
             document = next((document[name] for name in _WORDS if document.get(name)), None)
     return _MARKUP.sub(" ", document[:_MOST_CHARS]) if isinstance(document, str) else ""
+
+
+def _document(response: Any) -> Any:
+    try:
+        return response.json()
+    # Of a response that was not read, or that has no such method: every client has its own error.
+    except Exception:
+        return None
 
 
 def _is_googles(document: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from audio_api.engines.gemini_backend import Backend
-from audio_api.engines.gemini_credentials import find_credentials
+from audio_api.engines.gemini_credentials import access_headers, find_credentials
 from audio_api.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -64,6 +64,27 @@ class Connections:
             # The first import of the SDK takes most of a second, during which the loop must not stand still.
             connection = await asyncio.to_thread(self._connect_once, loop)
         return connection.sdk
+
+    async def http(self) -> httpx2.AsyncClient:
+        """The HTTP client for the running event loop, below the SDK's.
+
+        Raises:
+            ConfigurationError: The proxy or the environment is wrong.
+        """
+        await self.sdk()
+        return self._by_loop[asyncio.get_running_loop()].http
+
+    async def headers(self) -> dict[str, str]:
+        """What shows who calls, for calls that the SDK does not make.
+
+        Raises:
+            ConfigurationError: As ``http``.
+            google.auth.exceptions.GoogleAuthError: Google refused the credentials, or gave no answer.
+        """
+        await self.sdk()
+        if self._credentials is None:
+            return {"x-goog-api-key": self._api_key.get_secret_value()}
+        return await asyncio.to_thread(access_headers, self._credentials)
 
     async def close(self) -> None:
         """Close the connections of every event loop that still runs in this process."""

@@ -44,6 +44,21 @@ def find_credentials() -> Any:
     raise failure
 
 
+def access_headers(credentials: Any) -> dict[str, str]:
+    """What shows who calls; a new access token is fetched when there is none, or when it has expired.
+
+    Raises:
+        google.auth.exceptions.GoogleAuthError: Google refused the credentials, or gave no answer.
+    """
+    if credentials.expired or not credentials.token:
+        from google.auth.transport.requests import Request
+
+        credentials.refresh(Request())
+    headers = {"Authorization": f"Bearer {credentials.token}"}
+    payer = getattr(credentials, "quota_project_id", None)
+    return headers | ({"x-goog-user-project": payer} if payer else {})
+
+
 def credentials_failure(error: Exception) -> AudioAPIError | None:
     """The error of ours that says what an exception of ``google.auth`` means; ``None``: it is none.
 

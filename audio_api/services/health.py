@@ -34,3 +34,14 @@ class Health:
     def __hash__(self) -> int:
         """The hash of ``healthy``, because equal values have equal hashes."""
         return hash(self.healthy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ServiceHealth(Health):
+    """Whether speech can be made now: the engine could be reached and knows its model.
+
+    Attributes:
+        engine: The engine's name; empty when the settings, which name it, are wrong.
+    """
+
+    engine: str

@@ -7,7 +7,6 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -42,10 +41,13 @@ from audio_api.models.audio_request import (
 )
 from audio_api.models.estimate import Estimate
 from audio_api.models.sound_formats import OutputFormat, StreamFormat
-from audio_api.retry import Clock
+from audio_api.models.user_text import has_words
+from audio_api.models.voice_library import VoiceInfo, VoiceQuery
+from audio_api.models.voices import VoiceName, is_custom, parse_voice
+from audio_api.retry import Clock, call_with_retry
 from audio_api.services.delivery import Delivery, check_names
 from audio_api.services.drafts import Report, SpeechDraft, write_long, write_short, write_stream
-from audio_api.services.health import Health
+from audio_api.services.health import ServiceHealth
 from audio_api.services.sound_access import SoundAccess
 from audio_api.speech.assembly import Draft, SpeechCallback, Target, tell
 from audio_api.speech.cost import calls_of
@@ -91,17 +93,6 @@ ProgressCallback = Callable[[int, int, AudioResponse], Awaitable[None] | None]
 
 ResponseCallback = Callable[[AudioResponse], Awaitable[None] | None]
 """Called with what became of a request."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ServiceHealth(Health):
-    """Whether speech can be made now: the engine could be reached and knows its model.
-
-    Attributes:
-        engine: The engine's name; empty when the settings, which name it, are wrong.
-    """
-
-    engine: str
 
 
 class TTSService:
@@ -294,6 +285,64 @@ class TTSService:
         async with self._speaking(self.config) as speaker:
             return await estimate_request(request, speaker, self._clock.now().date())
 
+    async def list_voices(
+        self, *, language: str | None = None, gender: str | None = None, search: str | None = None
+    ) -> list[VoiceInfo]:
+        """List voices, free of charge: those of the account first, then Google's, some 2,100 in all.
+
+        Args:
+            language: The BCP-47 code that they were made for; ``"en"`` stands for all regions. ``None``: any.
+            gender: ``"female"``, ``"male"`` or ``"neutral"``; ``None``: any.
+            search: A part of the name or the description; ``None``: any.
+
+        Raises:
+            AudioAPIError: The API could not be asked; a passing failure was tried again.
+        """
+        query = VoiceQuery(language, gender, search)
+        async with self._speaking(self.config) as speaker:
+
+            async def find() -> list[VoiceInfo]:
+                return await speaker.engine.voices().find(query)
+
+            return await call_with_retry(find, speaker.desk.policy("standard"), self._clock)
+
+    async def create_voice(
+        self, description: str, *, name: str | None = None, base_voice: str | None = None
+    ) -> VoiceInfo:
+        """Design a voice in words, in one attempt, which is never repeated; it costs about a cent.
+
+        Args:
+            description: How it sounds; with a base voice, what is to be changed.
+            name: What people call it; ``None``: no name.
+            base_voice: The voice that it is made of; ``None``: of none.
+
+        Raises:
+            AudioAPIError: It was not made. When that is not known, the text says so, and ``list_voices`` tells.
+        """
+        if not has_words(description):
+            raise TTSValidationError("a voice is made of a description that has words")
+        try:
+            base = parse_voice(base_voice) if base_voice else None
+        except ValueError as error:
+            raise TTSValidationError(str(error)) from None
+        async with self._speaking(self.config) as speaker:
+            known = base.value.capitalize() if isinstance(base, VoiceName) else base
+            return await speaker.engine.voices().create(description, name, known)
+
+    async def delete_voice(self, voice: str) -> None:
+        """Delete a voice of the account, in one attempt.
+
+        Args:
+            voice: Its id, ``voice_…``.
+
+        Raises:
+            AudioAPIError: It was not deleted.
+        """
+        if not (is_custom(voice) and voice.startswith("voice_")):
+            raise TTSValidationError(f"{voice[:80]!r} is no voice of an account: those are called voice_…")
+        async with self._speaking(self.config) as speaker:
+            await speaker.engine.voices().delete(voice)
+
     async def generate_batch(
         self,
         requests: BatchAudioRequest | Sequence[AudioRequest],
@@ -338,7 +387,15 @@ class TTSService:
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
                 group.create_task(work())
-        return _batch_response(batch_id or uuid.uuid4().hex, [results[index] for index in range(len(items))])
+        completed = sum(response.success for response in results.values())
+        return BatchAudioResponse(
+            batch_id=batch_id or uuid.uuid4().hex,
+            total_requests=len(items),
+            completed=completed,
+            failed=len(items) - completed,
+            results=tuple(results[index] for index in range(len(items))),
+            status="completed" if completed else "failed",
+        )
 
     async def narrate(
         self,
@@ -561,15 +618,3 @@ class TTSService:
 def _check_type(request: AudioRequest) -> None:
     if not isinstance(request, AudioRequest):
         raise TypeError(f"what is spoken is an AudioRequest(text=…), not a {type(request).__name__}")
-
-
-def _batch_response(batch_id: str, results: Sequence[AudioResponse]) -> BatchAudioResponse:
-    completed = sum(response.success for response in results)
-    return BatchAudioResponse(
-        batch_id=batch_id,
-        total_requests=len(results),
-        completed=completed,
-        failed=len(results) - completed,
-        results=tuple(results),
-        status="completed" if completed else "failed",
-    )
