@@ -71,16 +71,12 @@ def _is_abbreviation(word: str, before_number: bool) -> bool:
     word = word.lstrip(_OPENING).casefold()
     if word.isdecimal():
         return len(word) <= 2
+    # One letter, with its vowel signs, or parts of one or two: "j", "u.s", "ph.d", "т.д".
+    letters = [sum(map(str.isalpha, part)) for part in word.split(".")]
+    are_initials = word < _FIRST_CJK and min(letters) >= 1 and max(letters) <= (2 if len(letters) > 1 else 1)
     return (
         word in _WORDS
         or (word in _BEFORE_NUMBERS and before_number)
-        or _is_initials(word)
+        or are_initials
         or _FIRST_THAI <= word[-1:] <= _LAST_LAO
     )
-
-
-def _is_initials(word: str) -> bool:
-    """Whether a word is one letter, with its vowel signs, or parts of one or two: ``j``, ``u.s``, ``ph.d``, ``т.д``."""
-    letters = [sum(map(str.isalpha, part)) for part in word.split(".")]
-    most = 2 if len(letters) > 1 else 1
-    return word < _FIRST_CJK and min(letters) >= 1 and max(letters) <= most

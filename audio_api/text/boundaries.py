@@ -157,48 +157,37 @@ class Boundaries:
         last = high if last is None else last
         for match in pattern.finditer(self._shape, max(0, low - _LOOK_BEHIND), last + _LOOK_AHEAD):
             at = min(match.end(), high)
-            if at >= low and match.start(match.lastindex or 0) <= last and self._may_cut(at, pattern):
-                yield at
+            if at < low or match.start(match.lastindex or 0) > last:
+                continue
+            if at < len(self._text):
+                if self._shape[at] in _UNCUT or splits_grapheme(self._text, at):
+                    continue
+                opening = _OPENING.match(self._shape, at)
+                begin = opening.end() if opening else at
+                # A small letter comes next, as in `"What?" he asked`, or what quotes in its script.
+                goes_on = _QUOTED.match(self._text, at) or self._shape[begin : begin + 1].islower()
+                if pattern is _SENTENCE and goes_on:
+                    continue
+            yield at
 
-    def _may_cut(self, at: int, pattern: re.Pattern[str]) -> bool:
-        if at == len(self._text):
-            return True
-        if self._shape[at] in _UNCUT or splits_grapheme(self._text, at):
-            return False
-        return pattern is not _SENTENCE or not self._goes_on(at)
-
-    def _goes_on(self, at: int) -> bool:
-        """Whether a small letter comes next, quotes aside, as in ``"What?" he asked``, or what quotes in its script."""
-        if _QUOTED.match(self._text, at):
-            return True
-        opening = _OPENING.match(self._shape, at)
-        begin = opening.end() if opening else at
-        return self._shape[begin : begin + 1].islower()
 
 
 def _mask(match: re.Match[str]) -> str:
     """A unit as one capital letter and marks that it goes on, of the same length; anything else as it is."""
     found, text = match.group(), match.string
     if end := match["end"]:
-        return _with_notes(match, end)
+        notes, following = match["notes"], text[match.end() : match.end() + 3].lstrip()[:1]
+        # "3.1" is a number, "No.1" and "v.2" are names.
+        is_number = notes[0].isdecimal() and not (
+            end[0] != "." or text[max(0, match.start() - 2) : match.start()].isalpha()
+        )
+        ends_none = is_number or (
+            end[0] == "." and ends_abbreviation(text, match.start(), notes[0] if notes.isdecimal() else following)
+        )
+        return found if ends_none else end + _NOTE * len(notes)
     if found[0] == ".":
         unit = ends_abbreviation(text, match.start(), text[match.end()])
         return _INSIDE * len(found) if unit else found
     if found[0].isspace():
         return _INSIDE if text[match.start() - 1 : match.start()].isdecimal() else found
     return "X" + _INSIDE * (len(found) - 1)
-
-
-def _with_notes(match: re.Match[str], end: str) -> str:
-    """The end of a sentence with its note marks masked; where no sentence ends, everything is unchanged."""
-    text, notes = match.string, match["notes"]
-    following = text[match.end() : match.end() + 3].lstrip()[:1]
-    # "3.1" is a number, "No.1" and "v.2" are names.
-    is_number = notes[0].isdecimal() and not (
-        end[0] != "." or text[max(0, match.start() - 2) : match.start()].isalpha()
-    )
-    if is_number or (
-        end[0] == "." and ends_abbreviation(text, match.start(), notes[0] if notes.isdecimal() else following)
-    ):
-        return match.group()
-    return end + _NOTE * len(notes)

@@ -72,14 +72,10 @@ def split_text(
         limits.append(Limit(max_bytes, lambda start, end: map(UTF8_BYTES.__getitem__, text[start:end])))
     if max_s is not None:
         limits.append(Limit(max_s, lambda start, end: map(SECONDS.__getitem__, text[start:end])))
-    return _pieces(text, cuts(text, max_chars, limits))
-
-
-def _pieces(text: str, ends: Iterable[Cut]) -> Iterator[Piece]:
-    start = 0
-    for end, kind in ends:
-        yield Piece(text[start:end], "end" if end == len(text) else kind)
-        start = end
+    found = chain((Cut(0, "word"),), cuts(text, max_chars, limits))
+    return (
+        Piece(text[start:end], "end" if end == len(text) else kind) for (start, _), (end, kind) in pairwise(found)
+    )
 
 
 def split_sentences(text: str) -> Iterator[str]:

@@ -100,19 +100,31 @@ def split_turns(text: str, speakers: Sequence[str]) -> list[SpokenTurn]:
             none, a speaker never says anything, or a style has more than 500 characters.
     """
     finder = LabelFinder(speakers)
-    text = _without_preamble(text, finder)
+    if preamble := _PREAMBLE.match(text):
+        names = _BETWEEN_NAMES.split(preamble["names"]) if preamble["names"] else []
+        if all(finder.is_known(name.strip(" \"'“”‘’`*")) for name in names):
+            # The lines keep their numbers.
+            text = text[: preamble.start("sentence")] + text[preamble.end() :]
     folded = FoldedText(text)
     labels = list(finder.labels(folded))
-    _refuse_strangers(text, speakers, {label.end for label in labels})
-    _refuse_oddities(folded, finder, labels, speakers)
+    _refuse_lookalikes(folded, finder, labels, speakers)
     starts = [label.start for label in labels] + [len(text)]
     if _WORD.search(text, 0, starts[0]):
         raise ValueError(f"the dialogue {_must_begin(speakers)}")
-    turns = [
-        _turn(label, text[label.end : end])
-        for label, end in zip(labels, starts[1:], strict=True)
-        if _WORD.search(text, label.end, end)
-    ]
+    turns = []
+    for label, end in zip(labels, starts[1:], strict=True):
+        said = text[label.end : end]
+        if not _WORD.search(said):
+            continue
+        style = ", ".join(" ".join(words.split()) for words in label.directions if words)
+        if len(style) > MOST_STYLE_CHARS:
+            raise ValueError(
+                f"a style of {label.speaker} has {len(style):,} characters; {MOST_STYLE_CHARS} are allowed"
+            )
+        for opening, closing in reversed(label.left_open):
+            said = _without_closing(said, opening, closing)
+        said = _BEFORE_WORDS.sub("", said).rstrip()
+        turns.append(SpokenTurn(label.speaker, said, style if _WORD.search(style) else None))
     spoken = {turn.speaker for turn in turns}
     if silent := [name for name in speakers if name not in spoken]:
         raise ValueError(
@@ -122,28 +134,8 @@ def split_turns(text: str, speakers: Sequence[str]) -> list[SpokenTurn]:
     return turns
 
 
-def _without_preamble(text: str, finder: LabelFinder) -> str:
-    found = _PREAMBLE.match(text)
-    if found is None:
-        return text
-    names = _BETWEEN_NAMES.split(found["names"]) if found["names"] else []
-    if not all(finder.is_known(name.strip(" \"'“”‘’`*")) for name in names):
-        return text
-    # The lines keep their numbers.
-    return text[: found.start("sentence")] + text[found.end() :]
-
-
 def _must_begin(speakers: Sequence[str]) -> str:
     return f"must begin with a speaker's name and a colon: {' or '.join(f'{name}:' for name in speakers)}"
-
-
-def _turn(label: Label, said: str) -> SpokenTurn:
-    style = ", ".join(" ".join(words.split()) for words in label.directions if words)
-    if len(style) > MOST_STYLE_CHARS:
-        raise ValueError(f"a style of {label.speaker} has {len(style):,} characters; {MOST_STYLE_CHARS} are allowed")
-    for opening, closing in reversed(label.left_open):
-        said = _without_closing(said, opening, closing)
-    return SpokenTurn(label.speaker, _BEFORE_WORDS.sub("", said).rstrip(), style if _WORD.search(style) else None)
 
 
 def _without_closing(said: str, opening: str, closing: str) -> str:
@@ -163,7 +155,19 @@ def _without_closing(said: str, opening: str, closing: str) -> str:
     return line.lstrip().removeprefix(closing) + rest
 
 
-def _refuse_oddities(text: FoldedText, finder: LabelFinder, labels: Sequence[Label], speakers: Sequence[str]) -> None:
+def _refuse_lookalikes(text: FoldedText, finder: LabelFinder, labels: Sequence[Label], speakers: Sequence[str]) -> None:
+    """Raise ValueError for a line that reads like a turn of another speaker, or like a label and is none."""
+    known_ends = {label.end for label in labels}
+    for found in _NAME_LIKE.finditer(text.original):
+        words = found[1].split()
+        are_capitals = not words[0][0].isdecimal() and all(word[0].istitle() or word[0].isdecimal() for word in words)
+        is_name = are_capitals and not any(word.replace(".", "").casefold() in _NO_NAME for word in words)
+        if is_name and found.end() not in known_ends:
+            raise ValueError(
+                f"line {_line_of(text.original, found.end())} begins like a turn of {found[1]!r}, but the speakers are "
+                f"{', '.join(speakers)}: add that speaker, or join the line to the one before; a turn's style is "
+                f"written in square brackets, as in '{speakers[0]} [calm]:'"
+            )
     fine = {label.start for label in labels if label.begins_a_line}
     for oddity in finder.oddities(text):
         if oddity.start in fine:
@@ -184,20 +188,3 @@ def _refuse_oddities(text: FoldedText, finder: LabelFinder, labels: Sequence[Lab
 
 def _line_of(text: str, end: int) -> int:
     return len(text[:end].splitlines())
-
-
-def _refuse_strangers(text: str, speakers: Sequence[str], known_ends: set[int]) -> None:
-    for label in _NAME_LIKE.finditer(text):
-        words = label[1].split()
-        are_capitals = not words[0][0].isdecimal() and all(map(_begins_a_name, words))
-        is_name = are_capitals and not any(word.replace(".", "").casefold() in _NO_NAME for word in words)
-        if is_name and label.end() not in known_ends:
-            raise ValueError(
-                f"line {_line_of(text, label.end())} begins like a turn of {label[1]!r}, but the speakers are "
-                f"{', '.join(speakers)}: add that speaker, or join the line to the one before; a turn's style is "
-                f"written in square brackets, as in '{speakers[0]} [calm]:'"
-            )
-
-
-def _begins_a_name(word: str) -> bool:
-    return word[0].istitle() or word[0].isdecimal()

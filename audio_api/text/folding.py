@@ -23,25 +23,25 @@ class _Folding(dict[int, str]):
         super().__init__({ord(alike): char for char, many in _LOOKALIKES.items() for alike in many})
 
     def __missing__(self, code: int) -> str:
-        folded = self[code] = _folded(chr(code))
+        char = chr(code)
+        category = unicodedata.category(char)
+        # Fractions and powers are words of their own; numbers in circles and brackets count the items of a list.
+        is_plain = category[0] not in "LN" or (category == "No" and char not in _LISTED)
+        if char in _VARIATION_SELECTORS or category == "Cf" or (category == "Mn" and _is_accent(char)):
+            folded = ""
+        elif category == "Zs":
+            folded = " "
+        elif is_plain:
+            folded = char
+        else:
+            # Upper case first: the dotless ı and the long ſ have capitals that are plain letters.
+            plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char.upper()).casefold())
+            # Brackets and full stops that come with listed numbers would look like those of the text.
+            kept = (part for part in plain if part.isalnum() or part.isspace() or unicodedata.category(part)[0] == "M")
+            folded = "".join(part for part in kept if not _is_accent(part))
+            folded = folded if any(map(str.isalnum, folded)) else char
+        self[code] = folded
         return folded
-
-
-def _folded(char: str) -> str:
-    category = unicodedata.category(char)
-    if char in _VARIATION_SELECTORS or category == "Cf" or (category == "Mn" and _is_accent(char)):
-        return ""
-    if category == "Zs":
-        return " "
-    # Fractions and powers are words of their own; numbers in circles and brackets count the items of a list.
-    if category[0] not in "LN" or (category == "No" and char not in _LISTED):
-        return char
-    # Upper case first: the dotless ı and the long ſ have capitals that are plain letters.
-    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char.upper()).casefold())
-    # Brackets and full stops that come with listed numbers would look like those of the text.
-    kept = (part for part in plain if part.isalnum() or part.isspace() or unicodedata.category(part)[0] == "M")
-    plain = "".join(part for part in kept if not _is_accent(part))
-    return plain if any(map(str.isalnum, plain)) else char
 
 
 def _is_accent(char: str) -> bool:

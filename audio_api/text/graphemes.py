@@ -43,11 +43,19 @@ def splits_grapheme(text: str, cut: int, start: int = 0) -> bool:
     before, after = text[cut - 1], text[cut]
     if after < _FIRST_SPECIAL:
         return (before == "\r" and after == "\n") or before in _LEADING or before == _JOINER
+    if _is_flag_letter(before) and _is_flag_letter(after):
+        first = cut
+        while first > start and _is_flag_letter(text[first - 1]):
+            first -= 1
+        # Two regional indicators make a flag.
+        return (cut - first) % 2 == 1
+    if _is_hangul(before) and _is_hangul(after):
+        # One syllable: behind an initial consonant, or before a vowel or what ends it.
+        is_initial = "\u1100" <= before <= "\u115f" or "\ua960" <= before <= "\ua97f"
+        return is_initial or "\u1160" <= after <= "\u11ff" or after > "\ud7a3"
     return (
         _extends(after)
         or _reaches(before)
-        or (_is_flag_letter(before) and _is_flag_letter(after) and _flag_letters(text, start, cut) % 2 == 1)
-        or _is_one_syllable(before, after)
         or ("\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff")
     )
 
@@ -64,21 +72,6 @@ def _reaches(char: str) -> bool:
 
 def _is_flag_letter(char: str) -> bool:
     return "\U0001f1e6" <= char <= "\U0001f1ff"
-
-
-def _flag_letters(text: str, start: int, end: int) -> int:
-    """How many regional indicators stand right before ``end``; two make a flag."""
-    first = end
-    while first > start and _is_flag_letter(text[first - 1]):
-        first -= 1
-    return end - first
-
-
-def _is_one_syllable(before: str, after: str) -> bool:
-    """Whether two letters of Hangul stand in one syllable: behind an initial consonant, or before what ends it."""
-    is_initial = "\u1100" <= before <= "\u115f" or "\ua960" <= before <= "\ua97f"
-    is_vowel_or_final = "\u1160" <= after <= "\u11ff" or after > "\ud7a3"
-    return _is_hangul(before) and _is_hangul(after) and (is_vowel_or_final or is_initial)
 
 
 def _is_hangul(char: str) -> bool:

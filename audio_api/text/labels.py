@@ -211,17 +211,12 @@ def _is_cut_short(found: re.Match[str]) -> bool:
 
 
 def _decoration(lead: str, name: str, tail: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """The directions around a name, and the pairs of marks that are left open."""
+    """The directions around a name, and the pairs of marks of which only the first is there, the innermost last."""
     if tail.startswith("]"):
         tail = _ADDRESS.sub("", tail, count=1)
     directions = (direction[1:-1].strip() for direction in _DIRECTIONS.findall(tail))
     # The name itself keeps marks before it from looking like bullets.
-    left_open = _left_open(f"{lead}{name}{_DIRECTIONS.sub('', tail)}")[-_MOST_PAIRS:]
-    return tuple(words for words in directions if not _TIME.fullmatch(fold(words))), tuple(left_open)
-
-
-def _left_open(decoration: str) -> list[tuple[str, str]]:
-    """The pairs of marks of which only the first is there, the innermost last."""
+    decoration = f"{lead}{name}{_DIRECTIONS.sub('', tail)}"
     opened: list[tuple[str, str]] = []
     for mark in _MARKS.finditer(decoration):
         if mark[0] == "|":
@@ -236,4 +231,4 @@ def _left_open(decoration: str) -> list[tuple[str, str]]:
         elif mark[0][0] in '*_~`"' and not decoration[mark.end() : mark.end() + 1].isspace():
             # Before a blank it is a bullet.
             opened.append((mark[0], mark[0]))
-    return opened
+    return tuple(words for words in directions if not _TIME.fullmatch(fold(words))), tuple(opened[-_MOST_PAIRS:])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 
 from audio_api.text.sizes import COLUMNS
 
@@ -61,23 +60,16 @@ def _without_room(lines: Sequence[str], measure: Callable[[str], float]) -> list
     width = sorted(sizes)[-2 if len(lines) > 2 else -1]
     if width < _LEAST_WIDTH:
         return [False] * (len(lines) - 1)
-    return [
-        size + _needed(following, measure) > (1 - _RAGGED) * width and (width >= _WIDE or _begins_small(following))
-        for size, (_, following) in zip(sizes, pairwise(lines), strict=False)
-    ]
-
-
-def _needed(following: str, measure: Callable[[str], float]) -> float:
-    word = following.split()[0]
-    # Chinese and Japanese are wrapped between any two characters.
-    return measure(word[0]) if COLUMNS[word[0]] == 2 else 1 + measure(word)
+    without_room = []
+    for size, following in zip(sizes, lines[1:], strict=False):
+        word, letter = following.split()[0], _LETTER.search(following)
+        # Chinese and Japanese are wrapped between any two characters.
+        needed = measure(word[0]) if COLUMNS[word[0]] == 2 else 1 + measure(word)
+        begins_small = letter is not None and letter[0].islower()
+        without_room.append(size + needed > (1 - _RAGGED) * width and (width >= _WIDE or begins_small))
+    return without_room
 
 
 def _begins_with_capital(line: str) -> bool:
     letter = _LETTER.search(line)
     return letter is not None and letter[0].istitle()
-
-
-def _begins_small(line: str) -> bool:
-    letter = _LETTER.search(line)
-    return letter is not None and letter[0].islower()

@@ -165,7 +165,9 @@ class _Reader:
         self._count_items(token)
         match token.type:
             case "inline":
-                yield self._paragraph(token.content)
+                number, self._item_number = self._item_number, None
+                content = token.content if number is None else _TASK_BOX.sub("", token.content)
+                yield (number or "") + self._inline(content)
             case "table_open":
                 yield from self._table(tokens)
             case "footnote_reference_open":
@@ -189,21 +191,13 @@ class _Reader:
             case "bullet_list_close" | "ordered_list_close":
                 self._counted.pop()
             case "list_item_open":
-                self._item_number = self._own_number(token)
-
-    def _paragraph(self, content: str) -> str:
-        number, self._item_number = self._item_number, None
-        if number is None:
-            return self._inline(content)
-        return number + self._inline(_TASK_BOX.sub("", content))
-
-    def _own_number(self, item: Token) -> str:
-        """The number of an item, unless it counts the items; some lists repeat theirs, or follow another: ``1. 1.``."""
-        last = self._counted[-1]
-        if item.info and int(item.info) not in {0, 1, last, last + 1}:
-            return f"{item.info}{item.markup} "
-        self._counted[-1] = int(item.info or 0)
-        return ""
+                last, number = self._counted[-1], int(token.info or 0)
+                # A number that counts the items is not spoken; some lists repeat theirs, or follow another: "1. 1.".
+                if number in {0, 1, last, last + 1}:
+                    self._counted[-1] = number
+                    self._item_number = ""
+                else:
+                    self._item_number = f"{token.info}{token.markup} "
 
     def _table(self, tokens: Iterator[Token]) -> Iterator[str]:
         """A paragraph for each row, with a line for each cell."""

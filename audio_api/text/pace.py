@@ -127,12 +127,21 @@ def spoken_length(text: str, language: str = "") -> SpokenLength:
 def tally(text: str) -> Counter[str]:
     """How often a text holds what takes time: letters and words of each script, pauses, digits, symbols, tags."""
     found: Counter[str] = Counter()
-    for tag in _TAG.findall(text):
-        found["pause" if _PAUSE.search(tag) else "tag"] += 1
+    found.update("pause" if _PAUSE.search(tag) else "tag" for tag in _TAG.findall(text))
     text = _TAG.sub(" ", text)
     short = _STRETCHED.sub(r"\1\1", text)
     found["stretched"] = sum(map(str.isalpha, text)) - sum(map(str.isalpha, short))
-    _count_pauses(short, found)
+    end, blank = "", False
+    for line in map(str.strip, short.splitlines()):
+        if not line:
+            blank = bool(end)
+            continue
+        if end:
+            found["paragraph"] += blank
+            found["sentence" if end in _SENTENCE_END else "comma" if end in _COMMAS else "line"] += 1
+        blank, end = False, line[-1]
+        found["comma"] += len(_COMMA.findall(line))
+        found.update("fragment" if after.islower() else "sentence" for after in _SENTENCE.findall(line))
     for char, count in Counter(short).items():
         for kind in _kinds(char):
             found[kind] += count
@@ -147,39 +156,21 @@ def tally(text: str) -> Counter[str]:
     return found
 
 
-def _count_pauses(text: str, found: Counter[str]) -> None:
-    end, blank = "", False
-    for line in text.splitlines():
-        line = line.strip()
-        if not line:
-            blank = bool(end)
-            continue
-        if end:
-            found["paragraph"] += blank
-            found["sentence" if end in _SENTENCE_END else "comma" if end in _COMMAS else "line"] += 1
-        blank, end = False, line[-1]
-        found["comma"] += len(_COMMA.findall(line))
-        for following in _SENTENCE.findall(line):
-            found["fragment" if following.islower() else "sentence"] += 1
-
-
 @lru_cache(65_536)
 def _kinds(char: str) -> tuple[str, ...]:
     """What a character is, or those that it stands for: "½" is two digits and a symbol."""
-    return tuple(kind for part in unicodedata.normalize("NFKC", char) for kind in _kind(part))
-
-
-def _kind(char: str) -> tuple[str, ...]:
-    category = unicodedata.category(char)
-    if category[0] == "N":
-        return ("digit",)
-    if category[0] == "S" or (category[0] == "P" and char not in _SILENT_MARKS):
-        return ("symbol",)
-    script = _RUNS[bisect_right(_RUN_STARTS, ord(char)) - 1][1]
-    # Vowel signs are sounds of their own in Indic scripts; accents and harakat colour or repeat a letter's sound.
-    if category[0] == "L" or (category[0] == "M" and script not in {_LATIN, _ALPHABET, "arabic"}):
-        return (script,)
-    return ()
+    kinds = []
+    for part in unicodedata.normalize("NFKC", char):
+        category = unicodedata.category(part)
+        script = _RUNS[bisect_right(_RUN_STARTS, ord(part)) - 1][1]
+        if category[0] == "N":
+            kinds.append("digit")
+        elif category[0] == "S" or (category[0] == "P" and part not in _SILENT_MARKS):
+            kinds.append("symbol")
+        # Vowel signs are sounds of their own in Indic scripts; accents and harakat colour or repeat a letter's sound.
+        elif category[0] == "L" or (category[0] == "M" and script not in {_LATIN, _ALPHABET, "arabic"}):
+            kinds.append(script)
+    return tuple(kinds)
 
 
 def _letters_s(what: str, language: str) -> float:

@@ -103,8 +103,22 @@ def make_cues(spans: Iterable[Spoken]) -> list[Cue]:
     Raises:
         ValueError: A span does not end after it starts, or starts before the one before it ends.
     """
-    cues = [cue for run in _runs(_in_order(spans)) for cue in _Run(run).cues()]
-    return _long_enough(_answered(cues))
+    cues = [cue for run in _runs(spans) for cue in _Run(run).cues()]
+    short = [cue.end_s - cue.start_s < SHORTEST_S for cue in _long_enough(cues)]
+    together: list[Cue] = []
+    for number, cue in enumerate(cues):
+        # What either of two speakers says would be gone before it is read.
+        if together and (short[number - 1] or short[number]):
+            first, lines = together[-1], together[-1].lines + cue.lines
+            said = [(first.speaker, first.lines[0]), (cue.speaker, cue.lines[0])]
+            fits = len(lines) == 2 and all(COLUMNS.total(_label(by) + line) <= LINE_COLUMNS for by, line in said)
+            near = cue.start_s - first.end_s <= _LONGEST_PAUSE_S and cue.end_s - first.start_s <= LONGEST_S
+            if fits and near and first.speaker and cue.speaker not in {None, first.speaker}:
+                estimated = first.estimated or cue.estimated
+                cue = replace(first, end_s=cue.end_s, lines=lines, answerer=cue.speaker, estimated=estimated)
+                together.pop()
+        together.append(cue)
+    return _long_enough(together)
 
 
 def to_srt(cues: Iterable[Cue]) -> str:
@@ -167,8 +181,9 @@ def _is_unspaced(char: str) -> bool:
     return COLUMNS[char] == 2 and not unicodedata.name(char, "").startswith("HANGUL")
 
 
-def _in_order(spans: Iterable[Spoken]) -> Iterator[Spoken]:
-    """The spans that show something, with what they show."""
+def _runs(spans: Iterable[Spoken]) -> Iterator[list[Spoken]]:
+    """What is shown of the spans that one speaker says without a long pause or the end of a line between them."""
+    run: list[Spoken] = []
     last_s = 0.0
     for span in spans:
         if not last_s - _TOLERANCE_S <= span.start_s < span.end_s < math.inf:
@@ -178,19 +193,14 @@ def _in_order(spans: Iterable[Spoken]) -> Iterator[Spoken]:
             )
         last_s = span.end_s
         lines = (_one_line(line) for line in own_lines(_TAG.sub(" ", span.text)))
-        if text := "\n".join(line for line in lines if COLUMNS.total(line.replace(" ", ""))):
-            yield replace(span, text=text)
-
-
-def _runs(spans: Iterable[Spoken]) -> Iterator[list[Spoken]]:
-    """Spans that one speaker says without a long pause or the end of a line between them."""
-    run: list[Spoken] = []
-    for span in spans:
+        text = "\n".join(line for line in lines if COLUMNS.total(line.replace(" ", "")))
+        if not text:
+            continue
         pause_s = span.start_s - run[-1].end_s if run else 0.0
         if run and (run[-1].ends_line or span.speaker != run[-1].speaker or pause_s > _LONGEST_PAUSE_S):
             yield run
             run = []
-        run.append(span)
+        run.append(replace(span, text=text))
     if run:
         yield run
 
@@ -205,40 +215,34 @@ class _Run:
         self._ends_s: list[float] = []
         self._measured_starts: set[int] = set()
         self._measured_ends: set[int] = set()
-        befores = ["", *(span.text[-1] for span in spans[:-1])]
-        self._text = "".join(
-            part for span, before in zip(spans, befores, strict=True) for part in self._parts(span, before)
-        )
+        self._text = ""
+        for span in spans:
+            if self._text and not (_is_unspaced(self._text[-1]) and _is_unspaced(span.text[0])):
+                self._starts_s.append(self._ends_s[-1])
+                self._ends_s.append(span.start_s)
+                self._text += " "
+            offset = len(self._text)
+            self._text += span.text
+            # Indices with their measured times, both rising: of the start, of each word, of the end.
+            anchors = [(0, span.start_s)]
+            for word in span.words:
+                at = span.text.find(word.text, anchors[-1][0])
+                if at >= 0 and word.text and anchors[-1][1] <= word.start_s <= word.end_s <= span.end_s:
+                    anchors += [(at, word.start_s), (at + len(word.text), word.end_s)]
+            anchors.append((len(span.text), span.end_s))
+            for (start, start_s), (end, end_s) in pairwise(anchors):
+                # Each character gets its share of the time, by what it takes to say.
+                sums = list(accumulate((SECONDS[char] + _LEAST_S for char in span.text[start:end]), initial=0.0))
+                times_s = [start_s + (end_s - start_s) * done / sums[-1] for done in sums[:-1]] + [end_s]
+                self._starts_s += times_s[:-1]
+                self._ends_s += times_s[1:]
+            if span.measured:
+                starts, ends = (anchors[0], *anchors[1:-1:2]), (*anchors[2:-1:2], anchors[-1])
+                self._measured_starts.update(offset + near for at, _ in starts for near in _beside(span.text, at, -1))
+                self._measured_ends.update(offset + near for at, _ in ends for near in _beside(span.text, at, 1))
 
     def cues(self) -> Iterator[Cue]:
-        """All cues, in order."""
-        for start, end in pairwise([0, *self._groups()]):
-            yield from self._fitted(start, end)
-
-    def _parts(self, span: Spoken, before: str) -> Iterator[str]:
-        """A span's text, with a space before it where its script has them, and the times of both."""
-        if before and not (_is_unspaced(before) and _is_unspaced(span.text[0])):
-            self._starts_s.append(self._ends_s[-1])
-            self._ends_s.append(span.start_s)
-            yield " "
-        offset = len(self._starts_s)
-        yield span.text
-        anchors = _anchors(span)
-        for (start, start_s), (end, end_s) in pairwise(anchors):
-            # Each character gets its share of the time, by what it takes to say.
-            sums = list(accumulate((SECONDS[char] + _LEAST_S for char in span.text[start:end]), initial=0.0))
-            times_s = [start_s + (end_s - start_s) * done / sums[-1] for done in sums[:-1]] + [end_s]
-            self._starts_s += times_s[:-1]
-            self._ends_s += times_s[1:]
-        if not span.measured:
-            return
-        for at, _ in (anchors[0], *anchors[1:-1:2]):
-            self._measured_starts.update(offset + near for near in _beside(span.text, at, -1))
-        for at, _ in (*anchors[2:-1:2], anchors[-1]):
-            self._measured_ends.update(offset + near for near in _beside(span.text, at, 1))
-
-    def _groups(self) -> list[int]:
-        """The ends of sentences and lines, the very short sentences of a line taken together."""
+        """All cues, in order; they end with sentences and lines, the very short sentences of a line together."""
         ends: list[int] = []
         for line in self._text.splitlines(keepends=True):
             start = line_start = ends[-1] if ends else 0
@@ -250,50 +254,41 @@ class _Run:
             if ends and ends[-1] > line_start:
                 ends.pop()
             ends.append(line_start + len(line))
-        return ends
+        for start, end in pairwise([0, *ends]):
+            yield from self._fitted(start, end)
 
     def _fitted(self, start: int, end: int) -> Iterator[Cue]:
         """One cue, or as many as the text needs."""
-        cue = self._cue(start, end)
         text = self._text[start:end]
+        first, last = start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
+        cue = Cue(
+            round(self._starts_s[first], 3),
+            round(self._ends_s[last - 1], 3),
+            self._lines(text.strip()),
+            self._speaker,
+            estimated=first not in self._measured_starts or last not in self._measured_ends,
+        )
         rooms = (self._first_columns, LINE_COLUMNS)
         fits = all(COLUMNS.total(line) <= room for line, room in zip(cue.lines, rooms, strict=False))
-        reads_well = fits and cue.end_s - cue.start_s <= LONGEST_S + _TOLERANCE_S
-        pieces = [] if reads_well else list(self._pieces(text, start))
+        if fits and cue.end_s - cue.start_s <= LONGEST_S + _TOLERANCE_S:
+            yield cue
+            return
+        both_lines = self._first_columns + LINE_COLUMNS
+        columns = min(both_lines, max(self._first_columns, COLUMNS.total(text) * 3 / 4))
+        # Each character lasts up to the start of the next.
+        times_s = [*self._starts_s[start : end + 1], self._ends_s[-1]][: len(text) + 1]
+        lasting_s = [after_s - before_s for before_s, after_s in pairwise(times_s)]
+        limits = (
+            Limit(columns, lambda low, high: map(COLUMNS.__getitem__, text[low:high])),
+            Limit(LONGEST_S, lambda low, high: lasting_s[low:high]),
+        )
+        pieces = [cut.at for cut in cuts(text, len(text), limits, _LEAST_SHARE)]
         if len(pieces) < 2:
             yield cue
             return
         for first, last in pairwise([0, *pieces]):
             if text[first:last].strip():
                 yield from self._fitted(start + first, start + last)
-
-    def _pieces(self, text: str, start: int) -> Iterator[int]:
-        """Where to cut a text that makes no single cue."""
-        both_lines = self._first_columns + LINE_COLUMNS
-        columns = min(both_lines, max(self._first_columns, COLUMNS.total(text) * 3 / 4))
-        limits = (
-            Limit(columns, lambda first, last: map(COLUMNS.__getitem__, text[first:last])),
-            Limit(LONGEST_S, lambda first, last: self._lasting_s(start + first, start + last)),
-        )
-        return (cut.at for cut in cuts(text, len(text), limits, _LEAST_SHARE))
-
-    def _lasting_s(self, start: int, end: int) -> Iterator[float]:
-        """How long each character lasts, up to the start of the next."""
-        times_s = [*self._starts_s[start : end + 1], self._ends_s[-1]]
-        return (after_s - before_s for before_s, after_s in pairwise(times_s[: end - start + 1]))
-
-    def _cue(self, start: int, end: int) -> Cue:
-        """All of a text as one cue, whether it fits or not."""
-        text = self._text[start:end]
-        start += len(text) - len(text.lstrip())
-        end -= len(text) - len(text.rstrip())
-        return Cue(
-            round(self._starts_s[start], 3),
-            round(self._ends_s[end - 1], 3),
-            self._lines(self._text[start:end]),
-            self._speaker,
-            estimated=start not in self._measured_starts or end not in self._measured_ends,
-        )
 
     def _lines(self, text: str) -> tuple[str, ...]:
         """A text on one line, or on two of about the same length."""
@@ -308,47 +303,12 @@ class _Run:
         return (text[: cut.at].strip(), text[cut.at :].strip()) if cut else (text,)
 
 
-def _anchors(span: Spoken) -> list[tuple[int, float]]:
-    """Indices of a span's text with their measured times, both rising: of its start, of each word, of its end."""
-    anchors = [(0, span.start_s)]
-    for word in span.words:
-        at = span.text.find(word.text, anchors[-1][0])
-        if at >= 0 and word.text and anchors[-1][1] <= word.start_s <= word.end_s <= span.end_s:
-            anchors += [(at, word.start_s), (at + len(word.text), word.end_s)]
-    return [*anchors, (len(span.text), span.end_s)]
-
-
 def _beside(text: str, at: int, step: Literal[-1, 1]) -> Iterator[int]:
     """An index, and those before or behind it up to a letter: a comma behind a measured word is as good as its end."""
     yield at
     while 0 <= (near := at - (step < 0)) < len(text) and not text[near].isalnum():
         at += step
         yield at
-
-
-def _answered(cues: Sequence[Cue]) -> list[Cue]:
-    """The cues, but with the words of two speakers in one where either would be gone before it is read."""
-    answered: list[Cue] = []
-    short = [cue.end_s - cue.start_s < SHORTEST_S for cue in _long_enough(cues)]
-    for number, cue in enumerate(cues):
-        both = _together(answered[-1], cue) if answered and (short[number - 1] or short[number]) else None
-        if both:
-            answered[-1] = both
-        else:
-            answered.append(cue)
-    return answered
-
-
-def _together(first: Cue, second: Cue) -> Cue | None:
-    """Two cues as one, a line each; ``None`` where there is no room or too much time for that."""
-    lines = first.lines + second.lines
-    said = [(first.speaker, first.lines[0]), (second.speaker, second.lines[0])]
-    fits = len(lines) == 2 and all(COLUMNS.total(_label(speaker) + line) <= LINE_COLUMNS for speaker, line in said)
-    near = second.start_s - first.end_s <= _LONGEST_PAUSE_S and second.end_s - first.start_s <= LONGEST_S
-    if not (fits and near and first.speaker and second.speaker not in {None, first.speaker}):
-        return None
-    estimated = first.estimated or second.estimated
-    return replace(first, end_s=second.end_s, lines=lines, answerer=second.speaker, estimated=estimated)
 
 
 def _long_enough(cues: Sequence[Cue]) -> list[Cue]:
