@@ -51,7 +51,7 @@ def test_every_public_name_stands_in_the_reference() -> None:
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    """``mkdocs build --strict`` finds every page, link and docstring."""
+    """``mkdocs build --strict`` finds every page, link and docstring, and leaves pictures of journeys to Mermaid."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
         cwd=ROOT,
@@ -63,6 +63,8 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     page = (tmp_path / "reference" / "speech" / "index.html").read_text("utf-8")
     assert "generate_audio" in page
     assert "Cancelling ends the calls in progress" in page
+    architecture = (tmp_path / "architecture" / "index.html").read_text("utf-8")
+    assert architecture.count('<pre class="mermaid"><code>sequenceDiagram') == 4
 
 
 def test_the_workflows_name_what_exists() -> None:

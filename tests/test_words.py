@@ -17,7 +17,13 @@ WORDS = re.compile(
     r"\b(?:nobody|somebody|anybody|whoever|anew|shall|hand(?:s|ed|ing)?(?: \w+){0,2}[ _]on)\b", re.IGNORECASE
 )
 FOLDERS = ("audio_api", "tests", "benchmarks", "examples")
-PAGES = [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks/README.md"]
+PAGES = [
+    *sorted(ROOT.glob("docs/**/*.md")),
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "benchmarks/README.md",
+]
 SOURCES = sorted(
     path for path in (*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")))
     if path != Path(__file__)

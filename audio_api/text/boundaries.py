@@ -171,7 +171,6 @@ class Boundaries:
             yield at
 
 
-
 def _mask(match: re.Match[str]) -> str:
     """A unit as one capital letter and marks that it goes on, of the same length; anything else as it is."""
     found, text = match.group(), match.string

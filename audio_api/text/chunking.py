@@ -73,9 +73,7 @@ def split_text(
     if max_s is not None:
         limits.append(Limit(max_s, lambda start, end: map(SECONDS.__getitem__, text[start:end])))
     found = chain((Cut(0, "word"),), cuts(text, max_chars, limits))
-    return (
-        Piece(text[start:end], "end" if end == len(text) else kind) for (start, _), (end, kind) in pairwise(found)
-    )
+    return (Piece(text[start:end], "end" if end == len(text) else kind) for (start, _), (end, kind) in pairwise(found))
 
 
 def split_sentences(text: str) -> Iterator[str]:

@@ -53,11 +53,7 @@ def splits_grapheme(text: str, cut: int, start: int = 0) -> bool:
         # One syllable: behind an initial consonant, or before a vowel or what ends it.
         is_initial = "\u1100" <= before <= "\u115f" or "\ua960" <= before <= "\ua97f"
         return is_initial or "\u1160" <= after <= "\u11ff" or after > "\ud7a3"
-    return (
-        _extends(after)
-        or _reaches(before)
-        or ("\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff")
-    )
+    return _extends(after) or _reaches(before) or ("\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff")
 
 
 @lru_cache(4_096)
