@@ -83,6 +83,7 @@ class AudioConfig(Settings):
     @field_validator(
         "log_level",
         "gemini_backend",
+        "gemini_safety_threshold",
         "tts_engine",
         "audio_checks",
         "markup",

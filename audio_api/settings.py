@@ -12,7 +12,7 @@ from audio_api.models.audio_request import ID_PATTERN, Markup
 from audio_api.models.languages import Language, LanguageCode
 from audio_api.models.service_tiers import ServiceTier
 from audio_api.models.sound_formats import OutputFormat
-from audio_api.models.speech_models import DEFAULT_MODEL, ModelId
+from audio_api.models.speech_models import DEFAULT_MODEL, ModelId, SafetyThreshold
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 
@@ -65,6 +65,11 @@ class Settings(BaseSettings):
     gemini_store: bool = Field(
         default=False,
         description="Whether Google may keep requests and replies, as it does by default with new paid projects.",
+    )
+    gemini_safety_threshold: SafetyThreshold | None = Field(
+        default=None,
+        description="From which probability of harm on Gemini refuses a text: off, block_none, block_only_high, "
+        "block_medium_and_above or block_low_and_above; none: its own threshold.",
     )
     output_dir: Path = Field(default=Path("output"), description="Folder of the audio files; made when missing.")
     output_format: OutputFormat = Field(

@@ -27,6 +27,7 @@ PASSWORD = "CANARYpassword"
 
 # Variable, default, a value as it stands in the environment, and what that value means.
 SETTINGS: list[tuple[str, object, str, object]] = [
+    ("GEMINI_SAFETY_THRESHOLD", None, "BLOCK_NONE", "block_none"),
     ("GEMINI_BACKEND", "developer", "Vertex", "vertex"),
     ("GOOGLE_CLOUD_PROJECT", None, "my-project", "my-project"),
     ("GOOGLE_CLOUD_LOCATION", "global", "eu", "eu"),

@@ -92,6 +92,8 @@ async def test_every_tier_has_its_price(tts: TTSService) -> None:
     assert {tier: cost / estimate.cost_usd for tier, cost in estimate.costs_usd.items()} == pytest.approx(
         {"standard": 1.0, "flex": 0.5, "batch": 0.5, "priority": 1.8}
     )
+    flex = await tts.estimate(AudioRequest(text="Hello there, my friend.", service_tier="flex"))
+    assert flex.cost_usd == estimate.costs_usd["flex"]
     expected = (0.50 * estimate.input_tokens + 9.0 * estimate.output_tokens) / 1e6
     assert estimate.cost_usd == pytest.approx(expected)
 

@@ -15,6 +15,7 @@ from gemini_faults import KEY, MODEL, TEXT, engine_for, outcome
 from raw_server import RawServer, raw_server
 
 from audio_api import AudioConfig, AudioRequest, TTSService, TTSVoiceNotFoundError
+from audio_api.emulator import Emulator
 from audio_api.engines.base import SpeechAudio, Turn, Utterance
 from audio_api.engines.gemini import GeminiEngine
 from audio_api.errors import AudioAPIError, ErrorCode, TTSAPIError, TTSValidationError
@@ -123,6 +124,27 @@ async def test_other_refusals_do_not_drop_store() -> None:
     results, sent = await talk(lambda _: (400, STORE), [single()])
     assert [type(result) for result in results] == [TTSAPIError]
     assert len(sent) == 2
+
+
+@pytest.mark.parametrize("backend", ["developer", "vertex"])
+async def test_safety_is_what_the_setting_says(backend: str, tmp_path: Path, gemini_emulator: Emulator) -> None:
+    """GEMINI_SAFETY_THRESHOLD reaches the wire for every kind of harm, on both APIs; by default nothing is said."""
+    said = []
+    for threshold in ("Block_None", None):
+        config = AudioConfig(
+            gemini_backend=backend,
+            gemini_api_key=KEY,
+            gemini_base_url=gemini_emulator.url,
+            gemini_safety_threshold=threshold,
+            output_dir=tmp_path,
+            cache_max_bytes=0,
+        )
+        async with TTSService(config) as service:
+            assert (await service.generate_audio(AudioRequest(text=TEXT))).success
+        said.append(gemini_emulator.calls[-1].body.get("safetySettings"))
+    assert {each["threshold"] for each in said[0]} == {"BLOCK_NONE"}
+    assert len({each["category"] for each in said[0]}) == 4
+    assert said[1] is None
 
 
 async def test_store_is_what_the_setting_says(tmp_path: Path) -> None:

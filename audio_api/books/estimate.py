@@ -23,8 +23,8 @@ class ChapterEstimate:
         characters: Of everything spoken.
         pieces: The calls that it needs.
         seconds: About how long it takes to hear, pauses included.
-        cost_usd: At most about so many US dollars at the day's list price, if no call has to be repeated; ``None``:
-            the model's price is unknown.
+        cost_usd: At most about so many US dollars at the day's list price and the tier of the settings, if no call has
+            to be repeated; ``None``: the model's price is unknown.
         is_made: Whether an earlier run made it, so that it costs nothing.
     """
 
@@ -55,7 +55,8 @@ def estimate(
     estimates = []
     for script in scripts:
         model = str(script.passages[0].request.model or config.default_tts_model)
-        utterances = [Utterance.from_request(passage.request, model) for passage in script.passages]
+        requests = [passage.request for passage in script.passages]
+        utterances = [Utterance.from_request(request, model, config.service_tier) for request in requests]
         pieces = [piece for each in utterances for piece in plan_pieces(each, most_chars(model, config))]
         is_made = script.number in numbers
         spoken = estimate_pieces(pieces, config, day, is_billed=config.tts_engine != "offline" and not is_made)

@@ -36,5 +36,6 @@ def make_engine(config: AudioConfig, gemini_client: object | None = None) -> Spe
         max_connections=config.max_concurrency,
         max_input_tokens=config.max_context_tokens,
         store=config.gemini_store,
+        safety=config.gemini_safety_threshold,
         client=gemini_client,
     )

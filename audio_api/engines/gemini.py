@@ -34,6 +34,7 @@ from audio_api.errors import (
     TTSVoiceNotFoundError,
 )
 from audio_api.models.audio_request import VoiceConfig
+from audio_api.models.speech_models import SafetyThreshold
 from audio_api.settings import GEMINI_URL
 
 # Whether the API is there must be known sooner than a speech is made.
@@ -58,6 +59,7 @@ class GeminiEngine(SpeechEngine):
         max_connections: Calls that may be in progress at once in one event loop.
         max_input_tokens: The largest input of one call; ``None``: the model's own limit, which holds in any case.
         store: Whether Google may keep requests and replies; not said on a backend that has no such field.
+        safety: From which probability of harm on a text is refused; ``None``: the API's own threshold.
         client: Anything shaped like ``google.genai.Client``, used instead of one made here and never closed here. Its
             ``aio.models.generate_content`` is called when that is a coroutine function, else its
             ``models.generate_content`` in a thread, which cannot be interrupted.
@@ -78,6 +80,7 @@ class GeminiEngine(SpeechEngine):
         max_connections: int,
         max_input_tokens: int | None = None,
         store: bool = False,
+        safety: SafetyThreshold | None = None,
         client: object | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -88,7 +91,7 @@ class GeminiEngine(SpeechEngine):
         self._max_input_tokens = max_input_tokens
         self._injected = client
         self._backend = Backend.vertex() if getattr(client, "vertexai", False) is True else backend
-        self._habits = Habits(store if self._backend.takes_store else None, flex_timeout_s)
+        self._habits = Habits(store if self._backend.takes_store else None, flex_timeout_s, safety)
         self._now = now
         self._connections = Connections(self._api_key, base_url, backend, timeout_s, max_connections)
         self._rehearsed = False

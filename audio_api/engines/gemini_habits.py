@@ -7,7 +7,7 @@ import logging
 from audio_api.engines.base import Utterance
 from audio_api.engines.gemini_errors import Objection
 from audio_api.engines.gemini_request import Manner
-from audio_api.models.speech_models import Family, model_spec
+from audio_api.models.speech_models import Family, SafetyThreshold, model_spec
 from audio_api.models.voices import VoiceName
 
 logger = logging.getLogger(__name__)
@@ -23,11 +23,15 @@ class Habits:
     Args:
         store: Whether Google may keep requests; ``None``: not said.
         flex_timeout_s: Seconds that a call of the tier flex may take; ``None``: as many as any other.
+        safety: From which probability of harm on a text is refused; ``None``: the API's own threshold.
     """
 
-    def __init__(self, store: bool | None, flex_timeout_s: float | None = None) -> None:
+    def __init__(
+        self, store: bool | None, flex_timeout_s: float | None = None, safety: SafetyThreshold | None = None
+    ) -> None:
         self._store = store
         self._flex_timeout_s = flex_timeout_s
+        self._safety = safety
         self._families: dict[str, Family] = {}
         self._unnamed: set[tuple[str, str]] = set()
 
@@ -40,7 +44,7 @@ class Habits:
         is_prebuilt = all(isinstance(turn.voice.voice_name, VoiceName) for turn in utterance.turns)
         names_language = is_prebuilt and (utterance.model, utterance.language) not in self._unnamed
         timeout_s = self._flex_timeout_s if utterance.tier == "flex" else None
-        return Manner(self.family(utterance.model), names_language, self._store, timeout_s)
+        return Manner(self.family(utterance.model), names_language, self._store, timeout_s, self._safety)
 
     def learn(self, objection: Objection | None, utterance: Utterance, manner: Manner) -> bool:
         """Take note of what the API objected to.

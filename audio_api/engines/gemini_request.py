@@ -8,7 +8,7 @@ from typing import Any
 
 from audio_api.engines.base import Turn, Utterance
 from audio_api.models.languages import Language
-from audio_api.models.speech_models import Family
+from audio_api.models.speech_models import Family, SafetyThreshold
 from audio_api.models.voices import VoiceName
 
 # Upper bounds, exclusive, of VoiceConfig.speed and pitch, and the words that Gemini gets for them. Between 0.85 and
@@ -22,6 +22,12 @@ _PITCH_WORDS = (
     (float("inf"), "very high voice"),
 )
 
+_HARMS = (
+    "HARM_CATEGORY_HARASSMENT",
+    "HARM_CATEGORY_HATE_SPEECH",
+    "HARM_CATEGORY_SEXUALLY_EXPLICIT",
+    "HARM_CATEGORY_DANGEROUS_CONTENT",
+)
 # The documented way to keep a 2.5 or 3.1 model from answering the text instead of reading it: a preamble, and a
 # labelled section. It is a request, not a guarantee: those models read everything as one prompt.
 _PREAMBLE = "Read the following transcript aloud, word for word, and say nothing else."
@@ -59,12 +65,14 @@ class Manner:
         names_language: Whether the language's code is sent, which a voice of the library may not know.
         store: Whether Google may keep the request; ``None``: not said.
         timeout_s: Seconds that the server may take; ``None``: as long as any call of the client.
+        safety: From which probability of harm on a text is refused; ``None``: the API's own threshold.
     """
 
     family: Family
     names_language: bool
     store: bool | None
     timeout_s: float | None = None
+    safety: SafetyThreshold | None = None
 
 
 def build_request(utterance: Utterance, manner: Manner) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -87,9 +95,11 @@ def build_request(utterance: Utterance, manner: Manner) -> tuple[dict[str, Any],
         "automatic_function_calling": {"disable": True},
     }
     # The SDK's own fields for these are younger than 2.30.
-    extra: dict[str, bool | str] = {} if manner.store is None else {"store": manner.store}
+    extra: dict[str, Any] = {} if manner.store is None else {"store": manner.store}
     if utterance.tier != "standard":
         extra["serviceTier"] = utterance.tier
+    if manner.safety:
+        extra["safetySettings"] = [{"category": harm, "threshold": manner.safety.upper()} for harm in _HARMS]
     options = {"extra_body": extra, "timeout": manner.timeout_s and round(manner.timeout_s * 1000)}
     if any(options.values()):
         config["http_options"] = {name: value for name, value in options.items() if value}

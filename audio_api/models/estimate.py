@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from audio_api.models.frozen import FrozenModel
-from audio_api.models.service_tiers import ServedTier
+from audio_api.models.service_tiers import ServedTier, ServiceTier
 
 
 class Estimate(FrozenModel):
@@ -20,6 +20,7 @@ class Estimate(FrozenModel):
         input_tokens: Of the pieces that are to be made.
         tokens_counted: Whether the API counted them; if not, they are an upper estimate.
         output_tokens: At most so many tokens of sound, as the API has been seen to bill 25 to 32 of them a second.
+        service_tier: The tier that was asked for.
         costs_usd: At most about so many US dollars at the day's list price, by service tier; empty: the model's price
             is unknown.
         warnings: What a careful user should know, such as a successor that will speak.
@@ -33,10 +34,11 @@ class Estimate(FrozenModel):
     input_tokens: int
     tokens_counted: bool = False
     output_tokens: int
+    service_tier: ServiceTier = "standard"
     costs_usd: Mapping[ServedTier, float] = {}
     warnings: tuple[str, ...] = ()
 
     @property
     def cost_usd(self) -> float | None:
-        """At most about so many US dollars at the tier ``standard``; ``None``: the model's price is unknown."""
-        return self.costs_usd.get("standard")
+        """At most about so many US dollars at the tier that was asked for; ``None``: the model's price is unknown."""
+        return self.costs_usd.get(self.service_tier)

@@ -25,6 +25,9 @@ class VoiceModel(StrEnum):
 
 DEFAULT_MODEL = VoiceModel.GEMINI_3_8_FLASH_TTS
 
+SafetyThreshold = Literal["off", "block_none", "block_only_high", "block_medium_and_above", "block_low_and_above"]
+"""From which probability of harm on the API refuses to speak a text; ``off`` and ``block_none`` refuse the least."""
+
 Family = Literal["legacy", "verbatim"]
 """``legacy`` (2.5, 3.1) is prompted in words; ``verbatim`` (3.8) speaks its text and nothing else."""
 

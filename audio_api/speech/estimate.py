@@ -61,6 +61,7 @@ def estimate_pieces(
         input_tokens=input_tokens,
         tokens_counted=counted_tokens is not None,
         output_tokens=output_tokens,
+        service_tier=pieces[0].utterance.tier,
         costs_usd=costs_usd,
     )
 
