@@ -304,7 +304,7 @@ async def test_a_job_carries_its_format_and_the_result_says_it(config: AudioConf
         assert abs(heard(result).size - (result.duration or 0) * RATE) <= MS
 
 
-@pytest.mark.parametrize("name", ["b", "b.flac", None])
+@pytest.mark.parametrize("name", ["b", "b.flac", None, "b.mp3", "b.opus", "b.m4a"])
 async def test_a_file_of_a_worker_that_died_is_the_tasks_own_in_any_format(
     name: str | None, config: AudioConfig
 ) -> None:
@@ -331,7 +331,8 @@ async def test_a_file_of_a_worker_that_died_is_the_tasks_own_in_any_format(
         result = await queue.get_task_result(task_id)
     assert result
     assert result.success
-    assert result.output_format == "flac"
+    expected = Path(name).suffix.removeprefix(".") if name and "." in name else "flac"
+    assert (result.output_format, Path(str(result.file_path)).suffix) == (expected, f".{expected}")
     assert result.duration == pytest.approx(heard(result).size / RATE, abs=0.001)
     assert engine.asked == []
 

@@ -17,6 +17,7 @@ from audio_api.engines.base import SpeechAudio, Utterance
 from audio_api.errors import QueueServiceError
 from audio_api.models.audio_request import AudioRequest
 from audio_api.queues.jobs import JobState
+from audio_api.services.job_run import JobsInHand
 from audio_api.services.queue_service import QueueService
 from audio_api.services.tts_service import TTSService
 from audio_api.services.worker_service import WorkerService
@@ -87,7 +88,7 @@ async def lose(queue: QueueService, times: int = 2) -> str:
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_it_waits_for_the_others_and_they_for_it(times: int, queue: QueueService, crew: Crew) -> None:
-    """What runs is finished first, what comes waits, and no task's delivery is counted for that."""
+    """What runs is finished first, what comes waits, and no busy process ever holds it."""
     stage, workers = crew
     await queue.enqueue_single_task(AudioRequest(text=FIRST))
     await workers[0].start_worker("one")
@@ -95,10 +96,13 @@ async def test_it_waits_for_the_others_and_they_for_it(times: int, queue: QueueS
     last = await lose(queue, times)
     await workers[1].start_worker("two")
     behind = await queue.enqueue_single_task(AudioRequest(text=SECOND))
+    lost_at = (await queue.get_task_result(last)).started_at
     async with asyncio.timeout(10):
-        while (await queue.get_queue_stats()).waiting.get(9) != 1:  # noqa: ASYNC110 -- nothing announces a release
+        while not JobsInHand.of(queue).alone.locked():  # noqa: ASYNC110 -- nothing announces who waits
             await asyncio.sleep(0.005)
     assert stage.speaking == {FIRST}
+    status = await queue.get_task_result(last)
+    assert (status.state, status.started_at) == (JobState.QUEUED, lost_at)
     stage.go[FIRST].set()
     await stage.until(LAST)
     assert (await queue.get_queue_stats()).waiting == {0: 1}
@@ -106,6 +110,25 @@ async def test_it_waits_for_the_others_and_they_for_it(times: int, queue: QueueS
     stage.go[SECOND].set()
     results = [await queue.wait_for_result(task_id, 10) for task_id in (last, behind)]
     assert [(result.success, result.deliveries) for result in results] == [(True, times + 1), (True, 1)]
+
+
+async def test_its_process_asks_for_no_other_task(queue: QueueService, crew: Crew) -> None:
+    """A worker that waits for tasks as another one of its process turns to it asks again only afterwards."""
+    stage, workers = crew
+    for number, worker in enumerate(workers):
+        await worker.start_worker(str(number))
+    in_hand = JobsInHand.of(queue)
+    async with asyncio.timeout(10):
+        while len(in_hand.asking) < 2:  # noqa: ASYNC110 -- nothing announces a question
+            await asyncio.sleep(0.005)
+    last = await lose(queue)
+    await stage.until(LAST)
+    assert not in_hand.asking
+    behind = await queue.enqueue_single_task(AudioRequest(text=SECOND))
+    stage.go[LAST].set()
+    stage.go[SECOND].set()
+    results = [await queue.wait_for_result(task_id, 10) for task_id in (last, behind)]
+    assert [(result.success, result.deliveries) for result in results] == [(True, 3), (True, 1)]
 
 
 @pytest.mark.parametrize("when", ["before", "during"])
@@ -130,8 +153,8 @@ async def test_stopping_does_not_wait_for_its_turn(when: str, queue: QueueServic
 async def test_a_stop_does_not_wait_for_a_queue_that_is_away(
     queue: QueueService, crew: Crew, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It went away between handing the task out and taking it back: the worker ends, the lease runs out by itself."""
-    _, (worker, _) = crew
+    """It went away while the task ran: the worker ends, the lease runs out by itself."""
+    stage, (worker, _) = crew
     begun = asyncio.Event()
 
     async def never(*_: object, **__: object) -> bool:
@@ -146,9 +169,10 @@ async def test_a_stop_does_not_wait_for_a_queue_that_is_away(
     monkeypatch.setattr("audio_api.services.job_run._HAND_BACK_S", 0.05)
     monkeypatch.setattr(queue.backend, "release", never)
     await worker.start_worker()
+    await stage.until(FIRST)
     async with asyncio.timeout(10):
-        await begun.wait()
         await worker.stop_worker(grace_s=0)
+    assert begun.is_set()
     assert "goes back when its lease ends" in caplog.text
 
 

@@ -19,7 +19,7 @@ from audio_api.errors import (
     TaskNotFoundError,
 )
 from audio_api.queues import redis_connection
-from audio_api.queues.base import FAIR_TURN, MAX_DELIVERIES, QueueBackend
+from audio_api.queues.base import FAIR_TURN, MAX_DELIVERIES, QueueBackend, SuspectFirstError
 from audio_api.queues.jobs import MAX_PAYLOAD_BYTES, MAX_PROGRESS_BYTES, Job, JobState, JobStatus, Lease
 from audio_api.queues.memory import MemoryBackend
 from audio_api.queues.redis_queue import RedisBackend
@@ -406,6 +406,36 @@ async def test_poison_is_buried_and_others_pass(queue: QueueBackend) -> None:
     taken += await queue.lease(1, LONG_S)
     assert ids(taken) == ["healthy"]
     assert (await known(queue, "poison")).reason == "delivered 3 times and never finished"
+
+
+async def test_a_suspect_is_not_handed_to_a_process_that_is_busy(queue: QueueBackend) -> None:
+    """A job that was delivered and not finished waits for a call that takes such jobs; the order stays as it is."""
+    await queue.enqueue(jobs("suspect"))
+    assert await queue.release(await one(queue), 0.02, count_delivery=True)
+    # It is not first among those that were handed back, but among those of its priority.
+    with pytest.raises(SuspectFirstError):
+        await queue.lease(3, LONG_S, 5, suspects=False)
+    assert (await known(queue, "suspect")).deliveries == 1
+    await queue.enqueue([job("later"), job("sooner", priority=1)])
+    assert ids(await queue.lease(3, LONG_S, 5, suspects=False)) == ["sooner"]
+    with pytest.raises(SuspectFirstError):
+        await queue.lease(3, LONG_S, 5, suspects=False)
+    assert [(lease.job_id, lease.deliveries) for lease in await queue.lease(3, LONG_S)] == [
+        ("suspect", 2),
+        ("later", 1),
+    ]
+
+
+async def test_who_may_not_take_a_suspect_lets_others_know_of_it(queue: QueueBackend) -> None:
+    """A call that waits ends when one comes next, and a later call that takes such jobs has it at once."""
+    await queue.enqueue(jobs("suspect"))
+    lease = await one(queue)
+    async with meanwhile(queue.lease(1, LONG_S, 10, suspects=False)) as busy, meanwhile(one(queue, LONG_S, 10)) as idle:
+        assert await queue.release(lease, count_delivery=True)
+        async with asyncio.timeout(5):
+            with pytest.raises(SuspectFirstError):
+                await busy
+            assert (await idle).deliveries == 2
 
 
 async def test_a_returned_job_comes_first(queue: QueueBackend) -> None:

@@ -37,11 +37,12 @@ from audio_api.models.audio_request import AudioRequest, BatchAudioRequest
 from audio_api.models.usage import TokenUsage
 from audio_api.queues.jobs import Job, JobState, Lease
 from audio_api.services.circuit_breaker import FAILURES_TO_OPEN, CircuitBreaker
-from audio_api.services.job_run import Ending, JobRun
+from audio_api.services.job_run import JobRun
 from audio_api.services.pacing import PacedEngine, Pacer
 from audio_api.services.queue_service import QueueService
 from audio_api.services.tts_service import TTSService
 from audio_api.services.worker_service import WorkerManager, WorkerService, WorkerState
+from audio_api.services.worker_status import Ending
 
 HELLO = AudioRequest(text="Hello there, my friend.")
 

@@ -46,6 +46,10 @@ async def heard(bell: asyncio.Event, limit_s: float) -> None:
 _Status = TypeVar("_Status", JobStatus, BatchStatus)
 
 
+class SuspectFirstError(Exception):
+    """The job that comes next was delivered before and never finished: it may have killed its worker."""
+
+
 class QueueBackend(ABC):
     """A place where jobs wait. A handle belongs to one event loop; any number of handles may share a queue.
 
@@ -77,7 +81,7 @@ class QueueBackend(ABC):
         """
 
     @abstractmethod
-    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
+    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, suspects: bool = True) -> list[Lease]:
         """Take up to ``max_jobs`` jobs; no other worker gets them until ``lease_s`` has passed without a renewal.
 
         First come jobs that were handed back or whose lease ran out, then the highest priority, the oldest first
@@ -89,11 +93,13 @@ class QueueBackend(ABC):
             max_jobs: How many slots are free; at least 1.
             lease_s: How long each lease lasts, in seconds; renew it at a third of that.
             wait_s: The longest wait in seconds; 0 asks once.
+            suspects: Whether jobs may be among them that were delivered before and never finished.
 
         Returns:
             The leases; none when the wait was in vain.
 
         Raises:
+            SuspectFirstError: Such a job comes next, and ``suspects`` is false. It was not taken.
             QueueUnavailableError: The place did not answer at the end of the wait.
         """
 

@@ -67,11 +67,11 @@ class MemoryBackend(QueueBackend):
         check_jobs(jobs, batch_id)
         self._state.accept(jobs, batch_id, self._max_size)
 
-    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
+    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, suspects: bool = True) -> list[Lease]:
         clock = asyncio.get_running_loop().time
         give_up = clock() + wait_s
         while True:
-            leases = self._state.lease(max_jobs, lease_s)
+            leases = self._state.lease(max_jobs, lease_s, suspects=suspects)
             left_s = give_up - clock()
             if leases or left_s <= 0:
                 return leases

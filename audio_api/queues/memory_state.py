@@ -14,7 +14,14 @@ from math import inf
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
-from audio_api.queues.base import DEFAULT_RESULT_TTL_S, FAIR_TURN, MAX_DELIVERIES, MOST_RECENT, NEVER_FINISHED
+from audio_api.queues.base import (
+    DEFAULT_RESULT_TTL_S,
+    FAIR_TURN,
+    MAX_DELIVERIES,
+    MOST_RECENT,
+    NEVER_FINISHED,
+    SuspectFirstError,
+)
 from audio_api.queues.jobs import BatchStatus, DeadLetter, Job, JobState, JobStatus, Lease, QueueStats, conflict, full
 from audio_api.queues.limits import MemoryLimits
 
@@ -169,7 +176,7 @@ class MemoryState:
         if not self._lines[entry.line]:
             del self._lines[entry.line]
 
-    def lease(self, max_jobs: int, lease_s: float) -> list[Lease]:
+    def lease(self, max_jobs: int, lease_s: float, *, suspects: bool) -> list[Lease]:
         now = self.clock()
         for entry in _over(self.delayed, now):
             self._leave(entry)
@@ -177,10 +184,16 @@ class MemoryState:
         for entry in _over(self.leased, now):
             self._hand_back(entry)
         taken: list[Lease] = []
-        while len(taken) < max_jobs and self._lines:
-            taken.append(self._grant(self._next(), now, lease_s))
+        suspect = False
+        while len(taken) < max_jobs and self._lines and not suspect:
+            entry = self._next()
+            suspect = entry.deliveries > 0 and not suspects
+            if not suspect:
+                taken.append(self._grant(entry, now, lease_s))
         if self._lines:
             self.ring("jobs")
+        if suspect and not taken:
+            raise SuspectFirstError
         return taken
 
     def _hand_back(self, entry: Entry) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
+from audio_api.queues.base import SuspectFirstError
 from audio_api.queues.jobs import BatchStatus, DeadLetter, JobState, JobStatus, Lease, QueueStats
 
 
@@ -25,7 +26,12 @@ def taken(lease_s: float, answer: Any) -> tuple[list[Lease], float | None, bool]
     """The leases, the seconds until a job may appear by itself, and whether the keys fit together.
 
     The seconds are ``None`` when leases have run out and must be reclaimed first.
+
+    Raises:
+        SuspectFirstError: As ``QueueBackend.lease``.
     """
+    if answer[0] == b"suspect":
+        raise SuspectFirstError
     if answer[0] == b"expired":
         return [], None, True
     _, leases, due_ms, fits = answer

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from audio_api.errors import ConfigurationError, QueueServiceError, QueueUnavailableError
 from audio_api.queues import redis_answers as answers
-from audio_api.queues.base import DEFAULT_RESULT_TTL_S, HOSTS_WINDOW_S, QueueBackend, backoff
+from audio_api.queues.base import DEFAULT_RESULT_TTL_S, HOSTS_WINDOW_S, QueueBackend, SuspectFirstError, backoff
 from audio_api.queues.jobs import (
     BatchStatus,
     DeadLetter,
@@ -134,13 +134,13 @@ class RedisBackend(QueueBackend):
         while calls:
             calls = await self._run("arrive", read=int)
 
-    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
+    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, suspects: bool = True) -> list[Lease]:
         clock, pauses = asyncio.get_running_loop().time, backoff()
         give_up = clock() + wait_s
         while True:
             last = clock() >= give_up
             try:
-                leases, due_s = await self._take_or_give_back(max_jobs, lease_s)
+                leases, due_s = await self._take_or_give_back(max_jobs, lease_s, suspects)
                 if leases or last:
                     return leases
                 # Half a lease, because one that is given out in the meantime may also run out in the meantime.
@@ -152,22 +152,22 @@ class RedisBackend(QueueBackend):
                     raise
                 await self._server.pause(min(next(pauses), give_up - clock()))
 
-    async def _take_or_give_back(self, max_jobs: int, lease_s: float) -> tuple[list[Lease], float]:
+    async def _take_or_give_back(self, max_jobs: int, lease_s: float, suspects: bool) -> tuple[list[Lease], float]:
         """As ``_take``; a caller that is cancelled meanwhile hears of no job, and so none may stay with it."""
-        taking = asyncio.create_task(self._take(max_jobs, lease_s))
+        taking = asyncio.create_task(self._take(max_jobs, lease_s, suspects))
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
-            with suppress(QueueServiceError, ConfigurationError):
+            with suppress(QueueServiceError, ConfigurationError, SuspectFirstError):
                 for lease in (await taking)[0]:
                     await self._end("release", lease, secrets.token_hex(8), 0, 0)
             raise
 
-    async def _take(self, max_jobs: int, lease_s: float) -> tuple[list[Lease], float]:
+    async def _take(self, max_jobs: int, lease_s: float, suspects: bool) -> tuple[list[Lease], float]:
         """The jobs that can be had now, and the seconds until one may appear by itself."""
         clock = asyncio.get_running_loop().time
         call = self._unanswered.pop() if self._unanswered else secrets.token_hex(8)
-        ask = partial(self._ask, max_jobs, lease_s, call)
+        ask = partial(self._ask, max_jobs, lease_s, call, suspects)
         # A server that was frozen, read-only or away comes back with every lease run out, before their holders could
         # renew them: they get the time.
         reclaims = "never" if clock() - self._server.failed_at < lease_s else "ask"
@@ -186,9 +186,9 @@ class RedisBackend(QueueBackend):
         return leases, inf if due_s is None else due_s
 
     async def _ask(
-        self, max_jobs: int, lease_s: float, call: str, reclaims: str
+        self, max_jobs: int, lease_s: float, call: str, suspects: bool, reclaims: str
     ) -> tuple[list[Lease], float | None, bool]:
-        args = (max_jobs, _ms(lease_s), call, reclaims, self._ttl_ms)
+        args = (max_jobs, _ms(lease_s), call, reclaims, self._ttl_ms, int(suspects))
         return await self._run("lease", *args, 0, if_unknown=(*args, 1), read=partial(answers.taken, lease_s))
 
     async def _heal(self) -> None:

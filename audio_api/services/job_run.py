@@ -10,25 +10,20 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
-from enum import StrEnum
 from math import inf
 from pathlib import Path
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
-from audio_api.audio.encoding import file_seconds
-from audio_api.audio.file_threads import in_file_thread
 from audio_api.audio.wav_file import TooLateError
 from audio_api.config import AudioConfig
-from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError, StoreError, WorkerServiceError
+from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError, WorkerServiceError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
-from audio_api.models.filenames import safe_filename
-from audio_api.models.sound_formats import format_of
 from audio_api.queues.base import MAX_DELIVERIES
 from audio_api.queues.jobs import Lease
 from audio_api.services.circuit_breaker import CircuitBreaker
-from audio_api.services.delivery import Delivered, delivered_before
-from audio_api.services.drafts import IDENTITY, SpeechDraft, identity_of
+from audio_api.services.drafts import SpeechDraft
+from audio_api.services.earlier_sound import earlier_sound
 from audio_api.services.job_codec import decode_request, encode_result, trace_of
 from audio_api.services.neighbours import Neighbours
 from audio_api.services.output_place import OutputPlace
@@ -36,6 +31,7 @@ from audio_api.services.pacing import lane_of
 from audio_api.services.queue_service import QueueService
 from audio_api.services.recovery import History, put_back
 from audio_api.services.tts_service import TTSService
+from audio_api.services.worker_status import Ending
 from audio_api.telemetry import task_of
 
 logger = logging.getLogger(__name__)
@@ -52,24 +48,14 @@ _STORE_AWAY = {ErrorCode.STORE_UNAVAILABLE, ErrorCode.STORE_REFUSED}
 _MOST_WRITES = 3
 
 
-class Ending(StrEnum):
-    """What became of a job in this worker's hands."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    DEFERRED = "deferred"
-    BURIED = "buried"
-    RETURNED = "returned"
-    LOST = "lost"
-
-
 class JobsInHand:
     """The jobs of one queue that this process works on, of all its workers.
 
     Attributes:
         runs: By job.
+        asking: What the workers ask the queue, until they have begun the jobs that they got.
         alone: Held by a worker whose job must run alone: no other run may begin.
-        empty: Set while there are no runs.
+        empty: Set while there are no runs, and no questions.
         place: Where their files go.
         neighbours: Workers of other machines.
     """
@@ -78,9 +64,10 @@ class JobsInHand:
 
     def __init__(self) -> None:
         self.runs: dict[str, JobRun] = {}
+        self.asking: set[asyncio.Task[list[Lease]]] = set()
         self.alone = asyncio.Lock()
         self.empty = asyncio.Event()
-        self.empty.set()
+        self.note_change()
         self.place = OutputPlace()
         self.neighbours = Neighbours()
 
@@ -94,14 +81,20 @@ class JobsInHand:
     def enter(self, run: JobRun) -> JobRun | None:
         """Register a run; returns another one of the same job that has lost its lease and has not ended yet."""
         older, self.runs[run.lease.job_id] = self.runs.get(run.lease.job_id), run
-        self.empty.clear()
+        self.note_change()
         return older
 
     def leave(self, run: JobRun) -> None:
         """A run has ended."""
         if self.runs.get(run.lease.job_id) is run:
             del self.runs[run.lease.job_id]
-        if not self.runs:
+        self.note_change()
+
+    def note_change(self) -> None:
+        """Set or clear ``empty``."""
+        if self.runs or self.asking:
+            self.empty.clear()
+        else:
             self.empty.set()
 
 
@@ -177,7 +170,10 @@ class JobRun:
         except QueueServiceError as error:
             logger.warning("task is not valid", extra={"task_id": self.lease.job_id, "error": str(error)})
             return await self._settle(Ending.BURIED, self._queue.backend.bury(self.lease, str(error)))
-        earlier = await self._earlier_sound(request)
+        earlier = None
+        if note := self.lease.progress:
+            config = self._settings()
+            earlier = await earlier_sound(request, note, config, self._in_hand.place.store(config))
         if earlier and earlier.success and len(earlier.subtitle_paths) < len(set(request.subtitles)):
             # The sound is the task's own; only its subtitles are not all there.
             request, earlier = request.model_copy(update={"overwrite": True}), None
@@ -314,31 +310,6 @@ class JobRun:
                 raise _lost(self.lease)
             return
 
-    async def _earlier_sound(self, request: AudioRequest) -> AudioResponse | None:
-        """The response to the sound that an earlier worker published for this very task, before it died.
-
-        Its ``subtitle_paths`` are not those asked for when that worker did not come to the last of them. A failure: the
-        store does not say.
-        """
-        note = self.lease.progress
-        if not note:
-            return None
-        try:
-            if request.filename_or(self._settings().output_format) not in {None, note.get("file")}:
-                return None
-            # A stranger may have written the note.
-            name = safe_filename(str(note.get("file")))
-        except ValueError:
-            return None
-        if store := self._in_hand.place.store(self._settings()):
-            try:
-                return _response_to(await delivered_before(store, name, note, request.subtitles))
-            except StoreError as error:
-                return _failure(error)
-        path = self._settings().output_dir.absolute() / name
-        identity = {key: note.get(key) for key in IDENTITY}
-        return _response_to(await in_file_thread(_find, path, identity, request.subtitles))
-
 
 async def hand_back(queue: QueueService, lease: Lease) -> None:
     """Let another worker begin at once; when the queue does not answer, as soon as the lease has run out."""
@@ -347,50 +318,6 @@ async def hand_back(queue: QueueService, lease: Lease) -> None:
             await queue.backend.release(lease)
     except (TimeoutError, QueueServiceError) as error:
         logger.warning("task goes back when its lease ends", extra={"task_id": lease.job_id, "why": str(error)})
-
-
-def _find(path: Path, identity: dict[str, object], kinds: tuple[str, ...]) -> Delivered | None:
-    """Exactly this file, with its subtitles; ``None``: it is not there."""
-    try:
-        status = path.lstat()
-        if identity_of(status) != identity:
-            return None
-        duration_s = file_seconds(path)
-    except (OSError, ValueError):
-        return None
-    paths = [path.with_suffix(f".{kind}") for kind in dict.fromkeys(kinds)]
-    try:
-        # They are written after the recording; older ones belong to the file that it replaced.
-        complete = all(each.lstat().st_mtime_ns >= status.st_mtime_ns for each in paths)
-    except OSError:
-        complete = False
-    return Delivered(None, str(path), duration_s, None, tuple(map(str, paths)) if complete else None)
-
-
-def _response_to(found: Delivered | None) -> AudioResponse | None:
-    if found is None:
-        return None
-    return AudioResponse(
-        success=True,
-        message=f"{found.duration_s:.2f} s of speech in {found.url or Path(found.file_path or '').name}",
-        file_path=found.file_path,
-        url=found.url,
-        output_format=format_of(found.url or found.file_path or ""),
-        duration=found.duration_s,
-        model=found.model,
-        subtitle_paths=found.subtitles or (),
-        warnings=("an earlier worker wrote the file, and ended before it could tell; its cost is unknown",),
-    )
-
-
-def _failure(error: StoreError) -> AudioResponse:
-    return AudioResponse(
-        success=False,
-        message=f"no speech: {error}",
-        error=str(error),
-        error_code=error.code,
-        retryable=error.retryable,
-    )
 
 
 def _lost(lease: Lease) -> WorkerServiceError:

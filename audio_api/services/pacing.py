@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from audio_api.clock import next_pacific_midnight
-from audio_api.config import AudioConfig
+from audio_api.config import AudioConfig, get_config
 from audio_api.engines.base import Bounds, SpeechAudio, SpeechEngine, Utterance
 from audio_api.engines.gemini_errors import LONGEST_DELAY_S
 from audio_api.errors import (
@@ -35,7 +35,9 @@ from audio_api.models.service_tiers import ServiceTier
 from audio_api.queues.limits import ARRIVAL, Admission, CallLimits, MemoryLimits, Rates
 from audio_api.retry import Clock
 from audio_api.services.circuit_breaker import PROBE_S, CircuitBreaker
+from audio_api.services.queue_service import QueueService
 from audio_api.services.recovery import rule_for
+from audio_api.services.tts_service import TTSService, make_engine
 
 logger = logging.getLogger(__name__)
 
@@ -283,3 +285,14 @@ class PacedEngine(SpeechEngine):
     async def close(self) -> None:
         """As the engine itself."""
         await self._engine.close()
+
+
+def make_tts(config: AudioConfig | None, queue: QueueService) -> TTSService:
+    """Speech for the workers of a queue, at their common pace.
+
+    Args:
+        config: The settings; ``None``: ``get_config()`` at every request.
+        queue: The queue whose workers share the pace.
+    """
+    pacer = Pacer(queue.backend.limits, lambda: config or get_config())
+    return TTSService(config, engine_factory=lambda config: PacedEngine(make_engine(config), pacer))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
@@ -13,12 +12,13 @@ from typing import Any, Self
 
 from audio_api.config import AudioConfig, get_config
 from audio_api.errors import ErrorCode, QueueClosedError, QueueUnavailableError, WorkerServiceError, error_class
+from audio_api.queues.base import SuspectFirstError
 from audio_api.queues.jobs import Lease
-from audio_api.services.job_run import Ending, JobRun, JobsInHand, hand_back
-from audio_api.services.pacing import PacedEngine, Pacer
+from audio_api.services.job_run import JobRun, JobsInHand, hand_back
+from audio_api.services.pacing import make_tts
 from audio_api.services.queue_service import QueueService
-from audio_api.services.tts_service import TTSService, make_engine
-from audio_api.services.worker_status import WorkersStatus, WorkerState, WorkerStatus
+from audio_api.services.tts_service import TTSService
+from audio_api.services.worker_status import Ending, Tally, WorkersStatus, WorkerState, WorkerStatus
 
 __all__ = ["WorkerManager", "WorkerService", "WorkerState", "WorkerStatus", "WorkersStatus", "make_tts"]
 
@@ -28,13 +28,8 @@ logger = logging.getLogger(__name__)
 _WAIT_S = 30.0
 # A worker whose code failed begins again after a second, then ever later.
 _FIRST_RESTART_S, _LAST_RESTART_S = 1.0, 30.0
-_RATE_WINDOW_S = 60.0
 # How often a worker that cannot write looks whether it can.
 _LOOK_S = 1.0
-
-
-def _settings_of(config: AudioConfig | None) -> Callable[[], AudioConfig]:
-    return get_config if config is None else lambda: config
 
 
 def _runs_already(message: str) -> WorkerServiceError:
@@ -58,7 +53,7 @@ class WorkerService:
         tts_service: TTSService | None = None,
     ) -> None:
         self._config = config
-        self._settings = _settings_of(config)
+        self._settings: Callable[[], AudioConfig] = lambda: config or get_config()
         self._makes_queue, self._makes_tts = queue_service is None, tts_service is None
         if queue_service is not None:
             self._queue = queue_service
@@ -71,10 +66,8 @@ class WorkerService:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._runs: dict[asyncio.Task[Ending], JobRun] = {}
-        self._endings: Counter[Ending] = Counter()
-        self._finished_at: deque[float] = deque()
+        self._tally = Tally()
         self._started_at = 0.0
-        self._restarts = 0
         self._restarting = False
 
     async def start_worker(self, worker_id: str = "worker-1") -> None:
@@ -89,32 +82,26 @@ class WorkerService:
             TTSAuthenticationError: The API refuses the key.
         """
         async with self._starting:
-            await self._start(worker_id)
-
-    async def _start(self, worker_id: str) -> None:
-        if self._loop_task is not None:
-            raise _runs_already(f"{self._worker_id} runs already; make another WorkerService")
-        async with AsyncExitStack() as own:
-            if self._makes_queue:
-                self._queue = await own.enter_async_context(QueueService(config=self._config))
-            if self._makes_tts:
-                self._tts = await own.enter_async_context(make_tts(self._config, self._queue))
-                await _check_start(self._queue, self._tts)
-            self._own = own.pop_all()
-        await self._warm_up()
-        self._in_hand = JobsInHand.of(self._queue)
-        self._worker_id, self._started_at = worker_id, time.monotonic()
-        self._stopping.clear()
-        self._hurry.clear()
-        self._loop_task = asyncio.create_task(self._supervise(), name=worker_id)
-        logger.info("worker begins", extra={"worker_id": worker_id})
-
-    async def _warm_up(self) -> None:
-        """A call that leaves long after its turn may arrive in a later minute, next to that minute's own calls."""
-        try:
-            await self._tts.warm_up()
-        except Exception as error:  # whatever it is, the first task will tell, and the others may do without
-            logger.warning("the first calls will be late", extra={"error": type(error).__name__})
+            if self._loop_task is not None:
+                raise _runs_already(f"{self._worker_id} runs already; make another WorkerService")
+            async with AsyncExitStack() as own:
+                if self._makes_queue:
+                    self._queue = await own.enter_async_context(QueueService(config=self._config))
+                if self._makes_tts:
+                    self._tts = await own.enter_async_context(make_tts(self._config, self._queue))
+                    await _check_start(self._queue, self._tts)
+                self._own = own.pop_all()
+            try:
+                # A call that leaves long after its turn may arrive in a later minute, next to that minute's own calls.
+                await self._tts.warm_up()
+            except Exception as error:  # whatever it is, the first task will tell, and the others may do without
+                logger.warning("the first calls will be late", extra={"error": type(error).__name__})
+            self._in_hand = JobsInHand.of(self._queue)
+            self._worker_id, self._started_at = worker_id, time.monotonic()
+            self._stopping.clear()
+            self._hurry.clear()
+            self._loop_task = asyncio.create_task(self._supervise(), name=worker_id)
+            logger.info("worker begins", extra={"worker_id": worker_id})
 
     async def stop_worker(self, grace_s: float | None = None) -> None:
         """Take no more tasks, finish those at hand, and hand back what is not finished in time. May be called twice.
@@ -131,11 +118,21 @@ class WorkerService:
             self._hurry.set()
         self._stopping.set()
         await self._loop_task
-        await self._drain(self._settings().worker_grace if grace_s is None else grace_s)
+        if runs := dict(self._runs):
+            all_done = asyncio.ensure_future(asyncio.wait(runs))
+            hurry = asyncio.create_task(self._hurry.wait())
+            grace_s = self._settings().worker_grace if grace_s is None else grace_s
+            await asyncio.wait({all_done, hurry}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+            for task, run in runs.items():
+                if not task.done():
+                    run.hand_back()
+            await all_done
+            hurry.cancel()
         await self._own.aclose()
         if self._loop_task is not None:
             self._loop_task = None
-            logger.info("worker has ended", extra={"worker_id": self._worker_id, **self._counts()})
+            counts = {str(ending): count for ending, count in self._tally.endings.items()}
+            logger.info("worker has ended", extra={"worker_id": self._worker_id, **counts})
 
     @property
     def config(self) -> AudioConfig:
@@ -164,36 +161,21 @@ class WorkerService:
 
     def get_status(self) -> WorkerStatus:
         """What it does now, and what it did."""
-        minute_ago = time.monotonic() - _RATE_WINDOW_S
-        while self._finished_at and self._finished_at[0] < minute_ago:
-            self._finished_at.popleft()
-        failed = self._endings[Ending.FAILED] + self._endings[Ending.BURIED]
-        return WorkerStatus(
-            worker_id=self._worker_id,
-            state=self._state(),
-            current_tasks=tuple(run.lease.job_id for run in self._runs.values()),
-            processed=self._endings[Ending.SUCCEEDED] + failed,
-            failed=failed,
-            deferred=self._endings[Ending.DEFERRED],
-            tasks_per_minute=len(self._finished_at),
-            uptime_s=time.monotonic() - self._started_at if self._loop_task else 0.0,
-            restarts=self._restarts,
-            problem=self._in_hand.place.problem if self._loop_task else None,
-        )
-
-    def _state(self) -> WorkerState:
-        if self._loop_task is None:
-            return WorkerState.STOPPED
-        if self._stopping.is_set():
-            return WorkerState.STOPPING
-        if self._restarting:
-            return WorkerState.RESTARTING
-        if self._in_hand.place.problem:
-            return WorkerState.BLOCKED
-        return WorkerState.WORKING if self._runs else WorkerState.IDLE
-
-    def _counts(self) -> dict[str, int]:
-        return {ending.value: count for ending, count in self._endings.items()}
+        running = self._loop_task is not None
+        problem = self._in_hand.place.problem if running else None
+        if not running:
+            state = WorkerState.STOPPED
+        elif self._stopping.is_set():
+            state = WorkerState.STOPPING
+        elif self._restarting:
+            state = WorkerState.RESTARTING
+        elif problem:
+            state = WorkerState.BLOCKED
+        else:
+            state = WorkerState.WORKING if self._runs else WorkerState.IDLE
+        current_tasks = tuple(run.lease.job_id for run in self._runs.values())
+        uptime_s = time.monotonic() - self._started_at if running else 0.0
+        return self._tally.status(self._worker_id, state, current_tasks, uptime_s, problem)
 
     async def _supervise(self) -> None:
         """Begin again whenever the loop below fails, after a pause that grows."""
@@ -213,7 +195,7 @@ class WorkerService:
                 raise
             except Exception:  # whatever it is, the queue must not be left without workers
                 logger.exception("worker begins again", extra={"worker_id": self._worker_id, "pause_s": pause_s})
-                self._restarts += 1
+                self._tally.restarts += 1
                 self._restarting = True
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
@@ -228,17 +210,18 @@ class WorkerService:
                 free = self._settings().worker_concurrency - len(self._runs)
                 if free <= 0:
                     await asyncio.wait({stop, *self._runs}, return_when=asyncio.FIRST_COMPLETED)
-                    continue
-                if not await self._can_write():
+                elif not await self._can_write():
                     await asyncio.wait({stop}, timeout=_LOOK_S)
-                    continue
-                if self._in_hand.alone.locked():
+                elif self._in_hand.alone.locked():
                     if await self._or_stop(self._in_hand.alone.acquire(), stop):
                         self._in_hand.alone.release()
-                    continue
-                if time.monotonic() >= self._in_hand.neighbours.next_look_s:
-                    await self._in_hand.neighbours.look(self._queue.backend, self._settings())
-                await self._begin_all(await self._lease(free, stop), stop)
+                else:
+                    if time.monotonic() >= self._in_hand.neighbours.next_look_s:
+                        await self._in_hand.neighbours.look(self._queue.backend, self._settings())
+                    try:
+                        await self._take(free, stop)
+                    except SuspectFirstError:
+                        await self._run_alone(stop)
         finally:
             stop.cancel()
 
@@ -249,17 +232,38 @@ class WorkerService:
             await place.check(self._settings())
         return place.problem is None
 
-    async def _begin_all(self, leases: list[Lease], stop: asyncio.Task[bool]) -> None:
-        """Begin to work, unless files cannot be written, or a task may be what killed its last worker."""
-        suspected = any(lease.deliveries > 1 for lease in leases)
-        can_write = await self._can_write()
-        if can_write and not suspected and not self._in_hand.alone.locked():
-            for lease in leases:
-                self._begin(lease)
+    async def _take(self, free: int, stop: asyncio.Task[bool]) -> None:
+        """Wait for tasks, and begin them, unless this process may not any more.
+
+        Raises:
+            SuspectFirstError: The next one may be what killed its last worker.
+        """
+        in_hand, lease_s = self._in_hand, self._settings().lease_time
+        if in_hand.alone.locked():
             return
-        await self._hand_back(leases)
-        if can_write and suspected:
-            await self._run_alone(stop)
+        asking = asyncio.create_task(self._queue.backend.lease(free, lease_s, _WAIT_S, suspects=False))
+        in_hand.asking.add(asking)
+        in_hand.note_change()
+        try:
+            await asyncio.wait({asking, stop}, return_when=asyncio.FIRST_COMPLETED)
+            asking.cancel()
+            leases = await asking
+            may_begin = await self._can_write() and not self._stopping.is_set() and not in_hand.alone.locked()
+            for lease in leases:
+                if may_begin:
+                    self._begin(lease)
+                else:
+                    await hand_back(self._queue, lease)
+        except QueueUnavailableError as error:
+            logger.warning("the queue does not answer", extra={"worker_id": self._worker_id, "error": str(error)})
+        except asyncio.CancelledError:
+            # Unless it is this worker that was cancelled, the question was: by a stop, or by a task that must be alone.
+            if (this := asyncio.current_task()) is None or this.cancelling():
+                raise
+        finally:
+            asking.cancel()
+            in_hand.asking.discard(asking)
+            in_hand.note_change()
 
     async def _run_alone(self, stop: asyncio.Task[bool]) -> None:
         """Take suspected tasks, one after the other, while this process does nothing else.
@@ -267,17 +271,20 @@ class WorkerService:
         A task that was lost may have killed its process, or have been next to one that did. If it kills this one, too,
         no other task is lost.
         """
-        if not await self._or_stop(self._in_hand.alone.acquire(), stop):
+        in_hand = self._in_hand
+        if not await self._or_stop(in_hand.alone.acquire(), stop):
             return
         try:
+            for asking in in_hand.asking:
+                asking.cancel()
             suspected = True
-            while suspected and await self._or_stop(self._in_hand.empty.wait(), stop) and await self._can_write():
+            while suspected and await self._or_stop(in_hand.empty.wait(), stop) and await self._can_write():
                 leases = await self._queue.backend.lease(1, self._settings().lease_time)
                 for lease in leases:
                     self._begin(lease)
                 suspected = any(lease.deliveries > 1 for lease in leases)
         finally:
-            self._in_hand.alone.release()
+            in_hand.alone.release()
 
     @staticmethod
     async def _or_stop(waiting: Coroutine[Any, Any, bool], stop: asyncio.Task[bool]) -> bool:
@@ -288,31 +295,6 @@ class WorkerService:
             task.cancel()
             await asyncio.wait([task])
         return not task.cancelled()
-
-    async def _lease(self, free: int, stop: asyncio.Task[bool]) -> list[Lease]:
-        backend = self._queue.backend
-        asking = asyncio.create_task(backend.lease(free, self._settings().lease_time, _WAIT_S))
-        try:
-            await asyncio.wait({asking, stop}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            asking.cancel()
-        try:
-            leases = await asking
-        except QueueUnavailableError as error:
-            logger.warning("the queue does not answer", extra={"worker_id": self._worker_id, "error": str(error)})
-            return []
-        except asyncio.CancelledError:
-            if self._stopping.is_set():
-                return []
-            raise
-        if not self._stopping.is_set():
-            return leases
-        await self._hand_back(leases)
-        return []
-
-    async def _hand_back(self, leases: list[Lease]) -> None:
-        for lease in leases:
-            await hand_back(self._queue, lease)
 
     def _begin(self, lease: Lease) -> None:
         run = JobRun(lease, self._queue, self._tts, self._settings)
@@ -327,34 +309,7 @@ class WorkerService:
         if error := task.exception():
             logger.error("task could not be settled", extra={"worker_id": self._worker_id, "error": str(error)})
             return
-        ending = task.result()
-        self._endings[ending] += 1
-        if ending in {Ending.SUCCEEDED, Ending.FAILED, Ending.BURIED}:
-            self._finished_at.append(time.monotonic())
-
-    async def _drain(self, grace_s: float) -> None:
-        runs = dict(self._runs)
-        if not runs:
-            return
-        all_done = asyncio.ensure_future(asyncio.wait(runs))
-        hurry = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait({all_done, hurry}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
-        for task, run in runs.items():
-            if not task.done():
-                run.hand_back()
-        await all_done
-        hurry.cancel()
-
-
-def make_tts(config: AudioConfig | None, queue: QueueService) -> TTSService:
-    """Speech for the workers of a queue, at their common pace.
-
-    Args:
-        config: The settings; ``None``: ``get_config()`` at every request.
-        queue: The queue whose workers share the pace.
-    """
-    pacer = Pacer(queue.backend.limits, _settings_of(config))
-    return TTSService(config, engine_factory=lambda config: PacedEngine(make_engine(config), pacer))
+        self._tally.add(task.result())
 
 
 async def _check_start(queue: QueueService, tts: TTSService) -> None:
@@ -408,20 +363,17 @@ class WorkerManager:
             TTSAuthenticationError: The API refuses the key.
         """
         async with self._starting:
-            await self._start()
-
-    async def _start(self) -> None:
-        if self.running:
-            raise _runs_already("the workers run already; stop_workers() first")
-        self._workers.clear()
-        async with AsyncExitStack() as own:
-            queue = await own.enter_async_context(self._make_queue())
-            tts = await own.enter_async_context(make_tts(self._config, queue))
-            await _check_start(queue, tts)
-            self._own = own.pop_all()
-        for number in range(1, _settings_of(self._config)().num_workers + 1):
-            worker = self._workers[f"worker-{number}"] = WorkerService(self._config, queue, tts)
-            await worker.start_worker(f"worker-{number}")
+            if self.running:
+                raise _runs_already("the workers run already; stop_workers() first")
+            self._workers.clear()
+            async with AsyncExitStack() as own:
+                queue = await own.enter_async_context(self._make_queue())
+                tts = await own.enter_async_context(make_tts(self._config, queue))
+                await _check_start(queue, tts)
+                self._own = own.pop_all()
+            for number in range(1, self.num_workers + 1):
+                worker = self._workers[f"worker-{number}"] = WorkerService(self._config, queue, tts)
+                await worker.start_worker(f"worker-{number}")
 
     async def stop_workers(self, grace_s: float | None = None) -> None:
         """Take no more tasks, finish those at hand, hand back what is not finished in time. May be called twice.
@@ -441,7 +393,7 @@ class WorkerManager:
     @property
     def config(self) -> AudioConfig:
         """The settings in force now."""
-        return _settings_of(self._config)()
+        return self._config or get_config()
 
     @property
     def num_workers(self) -> int:

@@ -1,11 +1,26 @@
-"""What a worker does at a moment, as a program sees it."""
+"""What a worker does at a moment, and what it did, as a program sees it."""
 
 from __future__ import annotations
 
+import time
+from collections import Counter, deque
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, TypedDict
+
+_RATE_WINDOW_S = 60.0
+
+
+class Ending(StrEnum):
+    """What became of a job in this worker's hands."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DEFERRED = "deferred"
+    BURIED = "buried"
+    RETURNED = "returned"
+    LOST = "lost"
 
 
 class WorkerState(StrEnum):
@@ -46,6 +61,52 @@ class WorkerStatus:
     uptime_s: float
     restarts: int
     problem: str | None = None
+
+
+class Tally:
+    """What a worker did.
+
+    Attributes:
+        endings: How many jobs ended how.
+        restarts: How often its loop failed and began again.
+    """
+
+    def __init__(self) -> None:
+        self.endings: Counter[Ending] = Counter()
+        self.restarts = 0
+        self._finished_at: deque[float] = deque()
+
+    def add(self, ending: Ending) -> None:
+        """Count a job that has ended."""
+        self.endings[ending] += 1
+        if ending in {Ending.SUCCEEDED, Ending.FAILED, Ending.BURIED}:
+            self._finished_at.append(time.monotonic())
+
+    def status(
+        self,
+        worker_id: str,
+        state: WorkerState,
+        current_tasks: tuple[str, ...],
+        uptime_s: float,
+        problem: str | None,
+    ) -> WorkerStatus:
+        """All that is known of the worker now; the arguments are fields of ``WorkerStatus``."""
+        minute_ago = time.monotonic() - _RATE_WINDOW_S
+        while self._finished_at and self._finished_at[0] < minute_ago:
+            self._finished_at.popleft()
+        failed = self.endings[Ending.FAILED] + self.endings[Ending.BURIED]
+        return WorkerStatus(
+            worker_id=worker_id,
+            state=state,
+            current_tasks=current_tasks,
+            processed=self.endings[Ending.SUCCEEDED] + failed,
+            failed=failed,
+            deferred=self.endings[Ending.DEFERRED],
+            tasks_per_minute=len(self._finished_at),
+            uptime_s=uptime_s,
+            restarts=self.restarts,
+            problem=problem,
+        )
 
 
 class WorkersSummary(TypedDict):

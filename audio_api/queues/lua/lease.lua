@@ -75,8 +75,9 @@ end
 -- Answers 'expired' while leases have run out, until it is asked to reclaim them: a call that a frozen server finds
 -- after its thaw must not take the jobs of those who could not renew. Else 'leases' answers, with the leases, the
 -- milliseconds until a job may appear by itself, and whether the keys fit together: every job that is not finished
--- waits, is delayed or is leased, else some line was lost. An idle call costs few commands.
-function steps.lease(most, lease_ms, this_call, reclaims, ttl, restarted)
+-- waits, is delayed or is leased, else some line was lost. 'suspect' answers when the next job was delivered before and
+-- the call takes none of those. An idle call costs few commands.
+function steps.lease(most, lease_ms, this_call, reclaims, ttl, suspects, restarted)
   local receipt, receipts = q .. ':reply:' .. this_call, {}
   most, lease_ms = tonumber(most), tonumber(lease_ms)
   local size = mend()
@@ -96,11 +97,14 @@ function steps.lease(most, lease_ms, this_call, reclaims, ttl, restarted)
     if runs_out <= now and reclaims == 'ask' then return {'expired'} end
     if runs_out <= now and reclaims == 'now' then reclaim(ttl) end
   end
+  local suspect = false
   while #taken < most do
     local id = next_in_line()
     if not id then break end
+    local odd, state, deliveries = examine(id)
+    suspect = suspects == '0' and not odd and state == 'queued' and deliveries > 0
+    if suspect then break end
     call('ZREM', wait, id)
-    local odd, state = examine(id)
     if odd then
       condemn(id, odd, ttl)
     elseif state == 'queued' then
@@ -109,7 +113,8 @@ function steps.lease(most, lease_ms, this_call, reclaims, ttl, restarted)
     end
   end
   if #taken > 0 then call('SET', receipt, table.concat(receipts, ' '), 'PX', lease_ms) end
-  if #taken == most and call('ZCARD', wait) > 0 then ring() end
+  if (suspect or #taken == most) and call('ZCARD', wait) > 0 then ring() end
+  if suspect and #taken == 0 then return {'suspect'} end
   if reclaims == 'never' then runs_out = math.huge end
   local due = size[delayed] + size[arrivals] > 0 and call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
   due = math.min(runs_out, tonumber(due or math.huge))

@@ -179,7 +179,7 @@ put_aside = function(key)
     'the key ' .. key:sub(1, 200) .. ' was of another kind than this queue makes it')
 end
 
--- Why a job cannot be handed out, or nothing; and its state.
+-- Why a job cannot be handed out, or nothing; its state; and how often it was delivered.
 local function examine(id)
   local known = read('HMGET', job_key(id), 'payload', 'priority', 'deliveries', 'enqueued', 'progress', 'state')
   local state, odd = known[6], nil
@@ -190,7 +190,7 @@ local function examine(id)
   elseif not whole(known[4]) then odd = 'the time at which it was accepted is no number'
   elseif known[5] and not pcall(cjson.decode, known[5]) then odd = 'its progress note is no JSON'
   elseif not OPEN[state] then odd = 'its state is gone or unknown' end
-  return odd, state
+  return odd, state, whole(known[3]) or 0
 end
 
 -- Puts a name aside that cannot be handed out: that of a damaged job, or one that is no id at all.

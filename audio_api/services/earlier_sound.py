@@ -1,0 +1,86 @@
+"""The sound that an earlier worker published for a task before it died: it is taken over, not paid for again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from audio_api.audio.encoding import file_seconds
+from audio_api.audio.file_threads import in_file_thread
+from audio_api.config import AudioConfig
+from audio_api.errors import ConfigurationError, StoreError
+from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.filenames import safe_filename
+from audio_api.models.sound_formats import format_of
+from audio_api.services.delivery import Delivered, delivered_before
+from audio_api.services.drafts import IDENTITY, identity_of
+from audio_api.stores.base import Store
+
+
+async def earlier_sound(
+    request: AudioRequest, note: Mapping[str, Any], config: AudioConfig, store: Store | None
+) -> AudioResponse | None:
+    """Look for the sound of this very task.
+
+    Args:
+        request: What the task asks for.
+        note: What the earlier worker noted with the task; a stranger may have written it.
+        config: The settings.
+        store: Where sounds go; ``None``: they stay in the output folder.
+
+    Returns:
+        The response to it. Its ``subtitle_paths`` are not those asked for when that worker did not come to the last of
+        them. A failure: the store does not say. ``None``: there is no such sound.
+    """
+    try:
+        if request.filename_or(config.output_format) not in {None, note.get("file")}:
+            return None
+        name = safe_filename(str(note.get("file")))
+    except ValueError:
+        return None
+    if store:
+        try:
+            found = await delivered_before(store, name, note, request.subtitles)
+        except StoreError as error:
+            return AudioResponse(
+                success=False,
+                message=f"no speech: {error}",
+                error=str(error),
+                error_code=error.code,
+                retryable=error.retryable,
+            )
+    else:
+        identity = {key: note.get(key) for key in IDENTITY}
+        found = await in_file_thread(_find, config.output_dir.absolute() / name, identity, request.subtitles)
+    if found is None:
+        return None
+    return AudioResponse(
+        success=True,
+        message=f"{found.duration_s:.2f} s of speech in {found.url or name}",
+        file_path=found.file_path,
+        url=found.url,
+        output_format=format_of(found.url or name),
+        duration=found.duration_s,
+        model=found.model,
+        subtitle_paths=found.subtitles or (),
+        warnings=("an earlier worker wrote the file, and ended before it could tell; its cost is unknown",),
+    )
+
+
+def _find(path: Path, identity: dict[str, object], kinds: tuple[str, ...]) -> Delivered | None:
+    """Exactly this file, with its subtitles; ``None``: it is not there."""
+    try:
+        status = path.lstat()
+        if identity_of(status) != identity:
+            return None
+        duration_s = file_seconds(path)
+    except (OSError, ValueError, ConfigurationError):  # the last one without an encoder
+        return None
+    paths = [path.with_suffix(f".{kind}") for kind in dict.fromkeys(kinds)]
+    try:
+        # They are written after the recording; older ones belong to the file that it replaced.
+        complete = all(each.lstat().st_mtime_ns >= status.st_mtime_ns for each in paths)
+    except OSError:
+        complete = False
+    return Delivered(None, str(path), duration_s, None, tuple(map(str, paths)) if complete else None)
