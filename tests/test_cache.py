@@ -332,10 +332,10 @@ async def test_a_piece_used_while_room_is_made_stays(tmp_path: Path, monkeypatch
     await PieceCache(tmp_path, PLENTY_BYTES).put(OTHER_KEY, made())
     os.utime(file_of(tmp_path), (1_000, 1_000))
     os.utime(file_of(tmp_path, OTHER_KEY), (2_000, 2_000))
-    listed = cache_module._pieces(tmp_path)
+    listed = cache_module.pieces_in(tmp_path)
     await PieceCache(tmp_path, PLENTY_BYTES).get(KEY)
     file_of(tmp_path, key_of(7)).mkdir()
-    monkeypatch.setattr(cache_module, "_pieces", lambda _: listed)
+    monkeypatch.setattr(cache_module, "pieces_in", lambda _: listed)
     PieceCache(tmp_path, 12_500)._evict()
     assert file_of(tmp_path).exists()
     assert not file_of(tmp_path, OTHER_KEY).exists()
@@ -347,8 +347,8 @@ def test_what_another_process_removed_is_gone(tmp_path: Path) -> None:
     path.touch()
     seen = path.lstat()
     path.unlink()
-    assert cache_module._remove(path, seen)
-    assert not cache_module._remove(tmp_path, tmp_path.lstat()), "a folder stays"
+    assert cache_module.remove_piece(path, seen)
+    assert not cache_module.remove_piece(tmp_path, tmp_path.lstat()), "a folder stays"
 
 
 # --- folders that refuse
@@ -374,7 +374,7 @@ async def test_a_folder_that_cannot_be_listed_keeps_its_piece(
     def refuse(_: Path) -> Iterator[None]:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cache_module, "_pieces", refuse)
+    monkeypatch.setattr(cache_module, "pieces_in", refuse)
     cache = PieceCache(tmp_path, PLENTY_BYTES)
     assert await cache.put(KEY, made())
     assert same(await cache.get(KEY), made())
@@ -456,7 +456,7 @@ def test_processes_share_one_folder(tmp_path: Path) -> None:
     max_bytes = 1_000_000
     children = [start(tmp_path, max_bytes, seed=seed, rounds=150, keys=200, repeats=300) for seed in range(6)]
     while any(child.poll() is None for child in children):
-        assert sum(status.st_size for _, status in cache_module._pieces(tmp_path)) <= max_bytes
+        assert sum(status.st_size for _, status in cache_module.pieces_in(tmp_path)) <= max_bytes
     for child in children:
         _, errors = child.communicate(timeout=120)
         assert (child.returncode, errors) == (0, "")

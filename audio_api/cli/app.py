@@ -8,8 +8,11 @@ import typer
 
 from audio_api import __version__
 from audio_api.cli.book import BookArguments, book
+from audio_api.cli.cache import cache
 from audio_api.cli.doctor import doctor
+from audio_api.cli.estimate import estimate
 from audio_api.cli.lists import languages, models, voices
+from audio_api.cli.queue import queue
 from audio_api.cli.say import say
 from audio_api.cli.serve import serve
 from audio_api.cli.worker import worker
@@ -40,10 +43,13 @@ def _options(
 
 
 app.command()(say)
+app.command()(estimate)
 app.command(cls=BookArguments)(book)
 app.command()(voices)
 app.command()(languages)
 app.command()(models)
 app.command()(worker)
+app.add_typer(queue, name="queue")
+app.add_typer(cache, name="cache")
 app.command()(serve)
 app.command()(doctor)

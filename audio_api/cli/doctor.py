@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Annotated
 
@@ -17,6 +16,8 @@ def doctor(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask before spending them")] = False,
 ) -> int:
     """Check the installation, the settings and the connections."""
+    import asyncio
+
     return _check_live(ask=not yes) if live else asyncio.run(_check_installation())
 
 
@@ -31,6 +32,7 @@ async def _check_installation() -> int:
 
 
 def _check_live(*, ask: bool) -> int:
+    import asyncio
     from datetime import UTC, datetime
 
     from audio_api.doctor.live_calls import CALLS, estimated_cost_usd

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +26,8 @@ def voices(
 ) -> int:
     """List the thirty voices that every account has, or search Google's library and your own, free of charge."""
     if search or language or gender:
+        import asyncio
+
         found = asyncio.run(_found(search, language, gender))
         width = max((len(voice.id) for voice in found), default=0)
         for voice in found:

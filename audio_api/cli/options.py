@@ -41,6 +41,14 @@ def _models(incomplete: str) -> list[str]:
     return [model.value for model in VoiceModel if model.startswith(incomplete)]
 
 
+TextWords = Annotated[list[str] | None, typer.Argument(metavar="TEXT", hidden=True)]
+TextFile = Annotated[
+    str | None, typer.Option("--file", metavar="PATH", help="a UTF-8 text to speak; - is standard input")
+]
+Speakers = Annotated[
+    list[str] | None,
+    typer.Option("--speaker", metavar="NAME=VOICE", help="a voice of a dialogue, such as Alice=leda"),
+]
 Voice = Annotated[str, typer.Option("--voice", metavar="NAME", help="see the command voices", autocompletion=_voices)]
 LanguageOfText = Annotated[
     str, typer.Option("--language", metavar="CODE", help="BCP-47, such as de-DE", autocompletion=_languages)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import IO, cast
 
 from audio_api.errors import AudioAPIError, ConfigurationError
@@ -32,8 +31,12 @@ class Player:
 
     @property
     def is_there(self) -> bool:
-        """Whether it is installed."""
-        return find_spec(self.name) is not None if self.name == "sounddevice" else shutil.which(self.name) is not None
+        """Whether it can be run here."""
+        if self.name != "sounddevice":
+            return shutil.which(self.name) is not None
+        # It can be installed without the library that it calls.
+        trial = [sys.executable, "-c", "import sounddevice"]
+        return subprocess.run(trial, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
     def play(self, path: str) -> None:
         """Play a file to its end.
@@ -93,6 +96,6 @@ def find_player(sound_format: str, *, stream: bool, players: Sequence[Player] = 
     for player in able:
         if player.is_there:
             return player
-    names = ", ".join(each.name for each in able)
+    names = " or ".join(each.name for each in able)
     what = "a stream" if stream else sound_format
-    raise ConfigurationError(f"--play finds no program that plays {what}: install one of {names}")
+    raise ConfigurationError(f"--play finds no program that plays {what}: install {names}")

@@ -15,8 +15,11 @@ from audio_api.cli.options import (
     Model,
     Offline,
     Pitch,
+    Speakers,
     Speed,
     Style,
+    TextFile,
+    TextWords,
     Voice,
     settings_of,
 )
@@ -32,8 +35,8 @@ class Subtitles(StrEnum):
 
 
 def say(
-    text: Annotated[list[str] | None, typer.Argument(metavar="TEXT", hidden=True)] = None,
-    file: Annotated[str | None, typer.Option(metavar="PATH", help="a UTF-8 text to speak; - is standard input")] = None,
+    text: TextWords = None,
+    file: TextFile = None,
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="FILE", help="where the sound goes; - is standard output")
     ] = None,
@@ -44,9 +47,7 @@ def say(
         list[Subtitles] | None, typer.Option(metavar="KIND", help="srt or vtt, beside the sound")
     ] = None,
     voice: Voice = "kore",
-    speaker: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VOICE", help="a voice of a dialogue, such as Alice=leda")
-    ] = None,
+    speaker: Speakers = None,
     language: LanguageOfText = "en-US",
     style: Style = None,
     speed: Speed = None,

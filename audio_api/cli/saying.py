@@ -34,27 +34,27 @@ _NAME_CHARS, _KEY_DIGITS = 40, 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SayOrder:
-    """What the command was given, as ``audio_api.cli.say`` declares it; ``None``: the option was left out."""
+    """What the command was given, as ``audio_api.cli.say`` declares it; ``None``: it was left out."""
 
-    text: Sequence[str] | None
-    file: str | None
-    output: str | None
-    sound_format: OutputFormat | None
-    subtitles: Sequence[str] | None
-    voice: str
-    speaker: Sequence[str] | None
-    language: str
-    style: str | None
-    speed: float | None
-    pitch: float | None
-    model: str | None
-    markup: Markup | None
-    keep: Sequence[str] | None
-    overwrite: bool
-    play: bool
-    stream: bool
-    as_json: bool
-    offline: bool
+    text: Sequence[str] | None = None
+    file: str | None = None
+    output: str | None = None
+    sound_format: OutputFormat | None = None
+    subtitles: Sequence[str] | None = None
+    voice: str = "kore"
+    speaker: Sequence[str] | None = None
+    language: str = "en-US"
+    style: str | None = None
+    speed: float | None = None
+    pitch: float | None = None
+    model: str | None = None
+    markup: Markup | None = None
+    keep: Sequence[str] | None = None
+    overwrite: bool = False
+    play: bool = False
+    stream: bool = False
+    as_json: bool = False
+    offline: bool = False
 
 
 def run(order: SayOrder, config: AudioConfig) -> int:
@@ -66,8 +66,7 @@ def run(order: SayOrder, config: AudioConfig) -> int:
         KeyboardInterrupt: The user ended it; what is kept was told.
     """
     _refuse_contradictions(order)
-    text = read_text(order.text or (), order.file)
-    request = _request(order, config, text)
+    request = request_of(order, config)
     with ExitStack() as opened:
         cache_dir = config.cache_dir or config.output_dir / ".cache"
         if order.output == "-":
@@ -113,8 +112,8 @@ def _refuse_contradictions(order: SayOrder) -> None:
         raise TTSValidationError("--play with --stream keeps no file: leave out --stream to have one that is played")
 
 
-def _request(order: SayOrder, config: AudioConfig, text: str) -> AudioRequest:
-    """What the options ask for; the name of the file is not known yet."""
+def request_of(order: SayOrder, config: AudioConfig) -> AudioRequest:
+    """What the options ask for; the text is read, and the name of the file not known yet."""
     is_markdown = order.file and Path(order.file).suffix.lower() in {".md", ".markdown"}
     cast = [
         {"speaker_name": name, "voice_name": voice, "speed": order.speed, "pitch": order.pitch}
@@ -122,7 +121,7 @@ def _request(order: SayOrder, config: AudioConfig, text: str) -> AudioRequest:
     ]
     return AudioRequest.model_validate(
         {
-            "text": text,
+            "text": read_text(order.text or (), order.file),
             "voice_config": {"voice_name": order.voice, "speed": order.speed, "pitch": order.pitch},
             "speaker_mode": "multiple" if cast else "single",
             "cast": cast or None,
@@ -168,7 +167,9 @@ def _spoken(order: SayOrder, request: AudioRequest, config: AudioConfig, player:
             if not signals:
                 pieces = f"{told[-1].pieces_done} of {told[-1].pieces_total}" if told else "finished"
                 kept = f"{pieces} pieces are kept: the same command goes on from there"
-                complain(f"interrupted; {kept if config.cache_max_bytes else 'nothing is kept: CACHE_MAX_BYTES=0'}")
+                if config.tts_engine == "offline" or not config.cache_max_bytes:
+                    kept = "no file was written, and nothing is kept"
+                complain(f"interrupted; {kept}")
             raise
 
 

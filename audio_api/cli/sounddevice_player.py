@@ -20,4 +20,7 @@ def main(source: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except sounddevice.PortAudioError as error:
+        sys.exit(f"sounddevice: {error}")

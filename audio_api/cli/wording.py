@@ -56,9 +56,13 @@ def misuse_in_words(error: typer.TyperException) -> str:
     text = re.sub(r"^No such option: (\S+)(?: \(Possible options: (.+)\))?$", _no_such_option, text)
     text = re.sub(r"^No such command ('.*?')(?:\. Did you mean (.+)\?)?$", _no_such_command, text)
     text = re.sub(r"^Missing (?:argument|option) '(.+)'$", r"\1 is missing", text)
-    text = re.sub(r"^Missing command$", "name a command, such as say", text)
+    example = {"audio-api queue": "stats", "audio-api cache": "size"}.get(command, "say")
+    text = re.sub(r"^Missing command$", f"name a command, such as {example}", text)
+    text = re.sub(r"^Option '(.+)' requires an argument$", r"\1 needs a value", text)
     text = re.sub(r"^Got unexpected extra argument\(s\) \((.+)\)$", r"\1: unexpected", text)
-    return f"{text[:1].lower()}{text[1:]}; see {command} --help"
+    if text[1:2].islower():
+        text = text[0].lower() + text[1:]
+    return f"{text}; see {command} --help"
 
 
 def _no_such_option(found: re.Match[str]) -> str:

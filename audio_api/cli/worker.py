@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 
@@ -17,6 +16,8 @@ def worker() -> int:
 
     A second signal hands the tasks at hand back; SIGHUP reads the settings again.
     """
+    import asyncio
+
     from audio_api.config import get_config
     from audio_api.logging_config import setup_logging
 
@@ -33,6 +34,8 @@ def worker() -> int:
 
 
 async def _run_workers() -> None:
+    import asyncio
+
     from audio_api.services.worker_service import WorkerManager
 
     manager = WorkerManager()

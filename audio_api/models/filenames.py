@@ -43,7 +43,11 @@ def safe_filename(name: str, output_format: OutputFormat | None = None) -> str:
         raise ValueError(f"file name {shown}… has {len(name):,} characters; at most {MAX_NAME_BYTES} bytes are allowed")
     name = unicodedata.normalize("NFC", name)
     if bad := sorted({char for char in name if not _is_plain(char)}):
-        raise ValueError(f"file name {shown} must be a plain name without {', '.join(map(ascii, bad[:5]))}, not a path")
+        usable = " ".join("".join(char if _is_plain(char) else " " for char in name).split()).strip(". ~-")
+        raise ValueError(
+            f"file name {shown} must be a plain name without {', '.join(map(ascii, bad[:5]))}, which not every system "
+            f"takes{f'; such as {usable[:80]!r}' if usable else ''}"
+        )
     if name[0] in ". ~-" or name[-1] in ". ":
         raise ValueError(f"file name {shown} must not begin with '.', '~', '-' or a space, nor end with '.' or a space")
     ending, named = name.rpartition(".")[2].lower() if "." in name else "", format_of(name)

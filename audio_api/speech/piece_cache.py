@@ -200,12 +200,12 @@ class PieceCache:
                 self._evict()
 
     def _evict(self) -> None:
-        pieces = _pieces(self._folder)
+        pieces = pieces_in(self._folder)
         excess_bytes = sum(status.st_size for _, status in pieces) - self._max_bytes * _FILL
         for path, status in sorted(pieces, key=lambda piece: piece[1].st_atime_ns):
             if excess_bytes <= 0:
                 break
-            if not _was_used_since(path, status) and _remove(path, status):
+            if not _was_used_since(path, status) and remove_piece(path, status):
                 excess_bytes -= status.st_size
 
     def _complain(self, reason: str) -> None:
@@ -268,7 +268,7 @@ def _recognised(key: str, content: bytes, path: Path, status: os.stat_result) ->
     """The piece in a file, which counts as used now; what is none is removed."""
     piece = decode_piece(key, content)
     if piece is None:
-        _remove(path, status)
+        remove_piece(path, status)
     else:
         _mark_as_used(path, status)
     return piece
@@ -293,7 +293,8 @@ def _was_used_since(path: Path, seen: os.stat_result) -> bool:
         return False
 
 
-def _pieces(folder: Path) -> list[tuple[Path, os.stat_result]]:
+def pieces_in(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    """Every piece in a folder, with its status. Blocking; raises what listing the folder does."""
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -304,8 +305,8 @@ def _pieces(folder: Path) -> list[tuple[Path, os.stat_result]]:
     return found
 
 
-def _remove(path: Path, seen: os.stat_result) -> bool:
-    """Remove a file unless it was replaced since it was seen. Returns whether it is gone."""
+def remove_piece(path: Path, seen: os.stat_result) -> bool:
+    """Remove a piece unless it was replaced since it was seen. Returns whether it is gone."""
     try:
         now = path.lstat()
         if (now.st_ino, now.st_mtime_ns) != (seen.st_ino, seen.st_mtime_ns):
