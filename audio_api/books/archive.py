@@ -49,7 +49,15 @@ class Archive:
         except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError) as error:
             self.refuse(f"is damaged: {error}")
         entries = self._zip.infolist()
-        self._check_entries(entries)
+        if len(entries) > _MOST_ENTRIES:
+            self.refuse(f"holds more than {_MOST_ENTRIES:,} files; no book does")
+        unpacked = sum(entry.file_size for entry in entries)
+        if unpacked > _MOST_UNPACKED_BYTES - 1:
+            self.refuse(f"would take {unpacked / 1e9:,.1f} GB unpacked; at most 1 GB is read")
+        for entry in entries:
+            for problem, is_so in _PROBLEMS:
+                if is_so(entry):
+                    self.refuse(f"{problem}: {entry.filename[:80]!r}")
         self._entries = {entry.filename: entry for entry in entries if not entry.is_dir()}
         self._by_loose_name = {_loose(name): name for name in reversed(self._entries)}
 
@@ -126,17 +134,6 @@ class Archive:
         entries, directory_bytes = max(count for count, _ in counts), max(length for _, length in counts)
         if entries > _MOST_ENTRIES or directory_bytes > _MOST_DIRECTORY_BYTES:
             self.refuse(f"holds more than {_MOST_ENTRIES:,} files; no book does")
-
-    def _check_entries(self, entries: list[zipfile.ZipInfo]) -> None:
-        if len(entries) > _MOST_ENTRIES:
-            self.refuse(f"holds more than {_MOST_ENTRIES:,} files; no book does")
-        unpacked = sum(entry.file_size for entry in entries)
-        if unpacked > _MOST_UNPACKED_BYTES - 1:
-            self.refuse(f"would take {unpacked / 1e9:,.1f} GB unpacked; at most 1 GB is read")
-        for entry in entries:
-            for problem, is_so in _PROBLEMS:
-                if is_so(entry):
-                    self.refuse(f"{problem}: {entry.filename[:80]!r}")
 
 
 def _leads_out(entry: zipfile.ZipInfo) -> bool:

@@ -102,34 +102,22 @@ def chapters_by_headings(blocks: Sequence[Block]) -> list[Chapter]:
     Returns:
         The chapters, at least one; no block is lost.
     """
-    level = _chapter_level(blocks)
+    levels = sorted({block.level for block in blocks if block.kind == "heading"})
+    level = levels[-1] if levels else 0
+    for candidate in levels:
+        places = [at for at, block in enumerate(blocks) if block.kind == "heading" and block.level == candidate]
+        alone = [at for at in places if at + 1 < len(blocks) and blocks[at + 1].level > candidate]
+        if len(places) > 1 and len(alone) < len(places):
+            level = candidate
+            break
     starts = [at for at, block in enumerate(blocks) if block.kind == "heading" and block.level <= level]
     # A run of headings belongs together: "Part One", then "Chapter 1".
-    starts = [at for at in starts if at == 0 or not _only_headings(blocks, at, starts)]
+    starts = [at for at in starts if at == 0 or at - 1 not in starts or blocks[at - 1].kind != "heading"]
     edges = [0, *[at for at in starts if at], len(blocks)]
     parts = [blocks[start:end] for start, end in pairwise(edges)]
-    return [Chapter(title_of(part, level), tuple(part)) for part in parts if _has_content(part)] or [
+    return [Chapter(title_of(part, level), tuple(part)) for part in parts if any(block.text for block in part)] or [
         Chapter(title_of(blocks), tuple(blocks))
     ]
-
-
-def _has_content(blocks: Sequence[Block]) -> bool:
-    return any(block.text for block in blocks)
-
-
-def _only_headings(blocks: Sequence[Block], at: int, starts: Sequence[int]) -> bool:
-    """Whether nothing but headings stands between this heading and the one before that begins a chapter."""
-    return at - 1 in starts and blocks[at - 1].kind == "heading"
-
-
-def _chapter_level(blocks: Sequence[Block]) -> int:
-    levels = sorted({block.level for block in blocks if block.kind == "heading"})
-    for level in levels:
-        places = [at for at, block in enumerate(blocks) if block.kind == "heading" and block.level == level]
-        alone = [at for at in places if at + 1 < len(blocks) and blocks[at + 1].level > level]
-        if len(places) > 1 and len(alone) < len(places):
-            return level
-    return levels[-1] if levels else 0
 
 
 def title_of(blocks: Sequence[Block], level: int = 0) -> str:

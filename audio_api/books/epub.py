@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -12,7 +12,7 @@ from typing import BinaryIO
 from audio_api.books.archive import Archive
 from audio_api.books.book import Block, Book, Chapter, Keepable, chapters_by_headings, is_parts_page, title_of
 from audio_api.books.epub_contents import ContentsEntry, read_contents
-from audio_api.books.epub_package import MOST_DOCUMENT_BYTES, Package, read_cover, read_package
+from audio_api.books.epub_package import MOST_DOCUMENT_BYTES, read_cover, read_package
 from audio_api.books.page_reader import Page, PageReader
 from audio_api.books.xml_events import parse
 from audio_api.models.user_text import has_words
@@ -41,13 +41,22 @@ def read_epub(file: BinaryIO, name: str, keep: Collection[Keepable] = ()) -> Boo
     """
     archive = Archive(file, name)
     package = read_package(archive)
-    paths = _text_paths(archive, package)
-    pages = {path: _read_page(archive, path, keep) for path in paths}
-    repaired = [path for path, (_, is_well_formed) in pages.items() if not is_well_formed]
-    book = _Spine({path: page for path, (page, _) in pages.items()}, archive)
+    # The documents in reading order, each once.
+    paths = list(dict.fromkeys(found for path in package.spine if (found := archive.find(path))))
+    if not paths:
+        archive.refuse("names no document to read: its spine is empty, or its files are missing")
+    if sum(map(archive.size, paths)) > _MOST_TEXT_BYTES:
+        archive.refuse(f"holds more than {_MOST_TEXT_BYTES:,} bytes of text; that is no single book")
+    pages: dict[str, Page] = {}
+    repaired: list[str] = []
+    for path in paths:
+        content = archive.read(path, MOST_DOCUMENT_BYTES)
+        reader, is_well_formed = parse(content, partial(PageReader, keep), f"{path!r} in the book")
+        pages[path] = reader.finished()
+        repaired += [] if is_well_formed else [path]
+    book = _Spine(pages, archive)
     book.remove_notes()
-    entries = read_contents(archive, package)
-    chapters = book.chapters(entries)
+    chapters = book.chapters(read_contents(archive, package))
     if not any(has_words(chapter.text) for chapter in chapters):
         archive.refuse("holds no text that can be read aloud: its pages may be pictures")
     cover, cover_warnings = read_cover(archive, package)
@@ -63,22 +72,6 @@ def read_epub(file: BinaryIO, name: str, keep: Collection[Keepable] = ()) -> Boo
         cover=cover,
         warnings=tuple(warnings),
     )
-
-
-def _text_paths(archive: Archive, package: Package) -> list[str]:
-    """The documents in reading order, each once."""
-    paths = list(dict.fromkeys(found for path in package.spine if (found := archive.find(path))))
-    if not paths:
-        archive.refuse("names no document to read: its spine is empty, or its files are missing")
-    if sum(map(archive.size, paths)) > _MOST_TEXT_BYTES:
-        archive.refuse(f"holds more than {_MOST_TEXT_BYTES:,} bytes of text; that is no single book")
-    return paths
-
-
-def _read_page(archive: Archive, path: str, keep: Collection[Keepable]) -> tuple[Page, bool]:
-    content = archive.read(path, MOST_DOCUMENT_BYTES)
-    reader, is_well_formed = parse(content, partial(PageReader, keep), f"{path!r} in the book")
-    return reader.finished(), is_well_formed
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +98,18 @@ class _Spine:
         """Leave out the notes that are known only by the marks that lead to them."""
         for path, page in zip(self._paths, self._pages, strict=True):
             for reference, fragment, mark in page.note_references:
-                target = self._page_number(reference, path)
-                if target is not None:
-                    self._pages[target].remove_note(fragment, mark)
+                if "://" in reference or reference.startswith("mailto:"):
+                    continue
+                target = self._archive.find(self._archive.resolve(reference, path)) if reference else path
+                if target in self._number:
+                    self._pages[self._number[target]].remove_note(fragment, mark)
         left_out: Counter[str] = sum((page.left_out for page in self._pages), Counter())
         counts = [f"{count} {_NAMES[kind] if count == 1 else kind}" for kind, count in sorted(left_out.items())]
         self.warnings += [f"left out of the book: {', '.join(counts)}"] if counts else []
 
-    def _page_number(self, reference: str, base: str) -> int | None:
-        if not reference:
-            return self._number[base]
-        if "://" in reference or reference.startswith("mailto:"):
-            return None
-        return self._number.get(self._archive.find(self._archive.resolve(reference, base)) or "")
-
     def chapters(self, entries: Iterable[ContentsEntry]) -> list[Chapter]:
         """Divide the pages as the table of contents does, else by their headings."""
-        starts = self._without_sections(self._starts(entries))
+        starts = self._starts(entries)
         by_headings = self._by_headings()
         if len(starts) < 2 and len(by_headings) > 1:
             self.warnings.append("the book has no table of contents that can be used; its headings divide it")
@@ -135,7 +123,10 @@ class _Spine:
         return chapters
 
     def _starts(self, entries: Iterable[ContentsEntry]) -> list[_Start]:
-        """The entries that lead to a place in the spine, in the order of their places, one for each place."""
+        """The entries that lead to a place in the spine, in the order of their places, one for each place.
+
+        Left out are entries for sections of a chapter: deeper ones in its document, if it has text of its own.
+        """
         found: dict[tuple[int, int], _Start] = {}
         for entry in entries:
             number = self._number.get(self._archive.find(entry.path) or "")
@@ -148,10 +139,7 @@ class _Spine:
             title = f"{outer}: {entry.title}" if 0 < len(outer) <= _MOST_TITLE_CHARS else outer or entry.title
             # A title of an m4b has 65,535 bytes at most.
             found[place] = _Start(title[: 2 * _MOST_TITLE_CHARS], entry.level, number, block)
-        return [found[place] for place in sorted(found)]
-
-    def _without_sections(self, starts: Sequence[_Start]) -> list[_Start]:
-        """Drop the entries for sections of a chapter: deeper ones in its document, if it has text of its own."""
+        starts = [found[place] for place in sorted(found)]
         chapters: list[_Start] = []
         around: list[tuple[_Start, bool]] = []
         for start, following in pairwise([*starts, _Start("", 1, len(self._pages), 0)]):

@@ -39,19 +39,15 @@ def read_contents(archive: Archive, package: Package) -> list[ContentsEntry]:
     for path, reader in readers:
         if path in archive:
             listener, _ = parse(archive.read(path, MOST_DOCUMENT_BYTES), reader, f"{path!r} in the book")
-            if entries := _entries(archive, path, listener.found):
+            entries = []
+            for title, href, level in listener.found[:_MOST_ENTRIES]:
+                document, _, fragment = href.partition("#")
+                if href and "://" not in href:
+                    place = archive.resolve(document, path) if document else path
+                    entries.append(ContentsEntry(" ".join(title.split()), place, fragment, level))
+            if entries:
                 return entries
     return []
-
-
-def _entries(archive: Archive, base: str, found: list[tuple[str, str, int]]) -> list[ContentsEntry]:
-    entries = []
-    for title, href, level in found[:_MOST_ENTRIES]:
-        path, _, fragment = href.partition("#")
-        if href and "://" not in href:
-            place = archive.resolve(path, base) if path else base
-            entries.append(ContentsEntry(" ".join(title.split()), place, fragment, level))
-    return entries
 
 
 class _ContentsReader(ABC):

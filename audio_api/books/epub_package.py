@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import Literal
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -86,9 +87,19 @@ def read_package(archive: Archive) -> Package:
     Raises:
         TTSValidationError: There is none, or the book is protected against being read.
     """
-    path = _package_path(archive)
+    rootfiles = _tree(archive, _CONTAINER).iter("rootfile") if _CONTAINER in archive else ()
+    stated_paths = (archive.resolve(rootfile.get("full-path", "")) for rootfile in rootfiles)
+    likely_paths = (path for path in archive.paths if path.lower().endswith(".opf"))
+    path = next((path for path in chain(stated_paths, likely_paths) if path in archive), None)
+    if path is None:
+        archive.refuse("is no EPUB: it holds no package document (.opf)")
     root = _tree(archive, path)
-    items = _items(archive, path, root)
+    items = {}
+    for item in root.iter("item"):
+        href, media_type = item.get("href", ""), item.get("media-type", "").lower()
+        if href and "://" not in href:
+            properties = tuple(item.get("properties", "").split())
+            items[item.get("id", "")] = _Item(archive.resolve(href.partition("#")[0], path), media_type, properties)
     warnings: list[str] = []
     spine = [
         items[idref].path
@@ -96,7 +107,7 @@ def read_package(archive: Archive) -> Package:
         if itemref.get("linear", "yes").lower() != "no" and (idref := itemref.get("idref", "")) in items
     ]
     if not spine:
-        spine = [item.path for item in items.values() if item.is_text and "nav" not in item.properties]
+        spine = [each.path for each in items.values() if each.is_text and "nav" not in each.properties]
         warnings.append("the book does not say in which order it is read; the order of its files is taken")
     _refuse_protected(archive, spine)
     stated = _stated(root)
@@ -107,23 +118,11 @@ def read_package(archive: Archive) -> Package:
         language=language,
         metadata=MappingProxyType({name: values[0] for name, values in stated.items()}),
         spine=tuple(spine),
-        navigation=tuple(item.path for item in items.values() if "nav" in item.properties),
-        ncx=tuple(item.path for item in items.values() if item.is_ncx),
+        navigation=tuple(each.path for each in items.values() if "nav" in each.properties),
+        ncx=tuple(each.path for each in items.values() if each.is_ncx),
         covers=tuple(_covers(archive, path, root, items)),
         warnings=(*warnings, *language_warnings),
     )
-
-
-def _package_path(archive: Archive) -> str:
-    if _CONTAINER in archive:
-        for rootfile in _tree(archive, _CONTAINER).iter("rootfile"):
-            path = archive.resolve(rootfile.get("full-path", ""))
-            if path in archive:
-                return path
-    found = [path for path in archive.paths if path.lower().endswith(".opf")]
-    if not found:
-        archive.refuse("is no EPUB: it holds no package document (.opf)")
-    return found[0]
 
 
 def _tree(archive: Archive, path: str) -> Element:
@@ -164,16 +163,6 @@ class _Tree:
         return self._builder.close()
 
 
-def _items(archive: Archive, base: str, root: Element) -> dict[str, _Item]:
-    items = {}
-    for item in root.iter("item"):
-        href, media_type = item.get("href", ""), item.get("media-type", "").lower()
-        if href and "://" not in href:
-            path = archive.resolve(href.partition("#")[0], base)
-            items[item.get("id", "")] = _Item(path, media_type, tuple(item.get("properties", "").split()))
-    return items
-
-
 def _refuse_protected(archive: Archive, spine: list[str]) -> None:
     if _ENCRYPTION not in archive:
         return
@@ -193,16 +182,13 @@ def _stated(root: Element) -> dict[str, list[str]]:
     # Old makers put the elements one level deeper, into ``dc-metadata``.
     inner = metadata.find("dc-metadata") if metadata is not None else None
     for element in (*(metadata if metadata is not None else ()), *(inner if inner is not None else ())):
-        if element.tag in _STATED and (element.tag != "creator" or _is_author(element)):
+        role = element.get("opf:role") or element.get("role") or "aut"
+        if element.tag in _STATED and (element.tag != "creator" or role == "aut"):
             words = " ".join(_MARKUP.sub(" ", "".join(element.itertext())).split())
             values = stated.setdefault(element.tag, [])
             words = words[:_MOST_VALUE_CHARS]
             values += [words] if words and words not in values and len(values) < _MOST_VALUES else []
     return {tag: values for tag, values in stated.items() if values}
-
-
-def _is_author(creator: Element) -> bool:
-    return (creator.get("opf:role") or creator.get("role") or "aut") == "aut"
 
 
 _STATED_NAMES = "title creator language publisher date description rights identifier subject source contributor"
@@ -244,14 +230,10 @@ class _ImageReader:
 def _images_of(archive: Archive, path: str) -> list[str]:
     if path not in archive:
         return []
-    if _is_picture(archive, path):
+    if re.search(r"\.(jpe?g|png|gif|webp|svg)$", path, re.IGNORECASE):
         return [path]
     reader, _ = parse(archive.read(path, MOST_DOCUMENT_BYTES), _ImageReader, f"{path!r} in the book")
     return [archive.resolve(source, path) for source in reader.sources if source and "://" not in source]
-
-
-def _is_picture(archive: Archive, path: str) -> bool:
-    return bool(re.search(r"\.(jpe?g|png|gif|webp|svg)$", path, re.IGNORECASE))
 
 
 def read_cover(archive: Archive, package: Package) -> tuple[Cover | None, list[str]]:

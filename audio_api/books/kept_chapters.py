@@ -115,7 +115,16 @@ class KeptChapters:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
-                _lock(descriptor, path, target)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # The process that had it removes the file before it lets go.
+                    is_ours = os.path.samestat(os.fstat(descriptor), path.stat())
+                except (BlockingIOError, FileNotFoundError):
+                    is_ours = False
+                if not is_ours:
+                    raise TTSOutputError(
+                        f"{str(target)!r} is being made by another run: wait for it, or choose another output"
+                    )
                 yield
                 path.unlink(missing_ok=True)
                 self.remove(())
@@ -155,17 +164,6 @@ class KeptChapters:
 
     def _account(self, key: str) -> Path:
         return self._folder / f"{key}.json"
-
-
-def _lock(descriptor: int, path: Path, target: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The process that had it removes the file before it lets go.
-        is_ours = os.path.samestat(os.fstat(descriptor), path.stat())
-    except (BlockingIOError, FileNotFoundError):
-        is_ours = False
-    if not is_ours:
-        raise TTSOutputError(f"{str(target)!r} is being made by another run: wait for it, or choose another output")
 
 
 class ChapterWriter:

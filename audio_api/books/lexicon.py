@@ -79,21 +79,17 @@ class Lexicon:
             return text
         parts, at, kept = [], 0, 0
         while found := self._pattern.search(text, at):
-            at = found.end()
-            if not _is_whole(text, found.start(), found.end()):
-                at = found.start() + 1
+            start, at = found.span()
+            begins = _ends_at(text[start], text[max(0, start - 2) : start][::-1])
+            ends = _ends_at(text[at - 1], text[at : at + 2]) or _POSSESSIVE.match(text, at)
+            if not (begins and ends):
+                at = start + 1
                 continue
             word = found[0] if found[0] in self._entries else self._any_case[found[0].casefold()]
             self.replaced[word] += 1
-            parts += [text[kept : found.start()], self._entries[word]]
+            parts += [text[kept:start], self._entries[word]]
             kept = at
         return "".join([*parts, text[kept:]])
-
-
-def _is_whole(text: str, start: int, end: int) -> bool:
-    return _ends_at(text[start], text[max(0, start - 2) : start][::-1]) and (
-        _ends_at(text[end - 1], text[end : end + 2]) or _POSSESSIVE.match(text, end) is not None
-    )
 
 
 def _ends_at(edge: str, beyond: str) -> bool:

@@ -146,7 +146,28 @@ async def narrate(
     async with _in_threads(kept.claimed(target.path)):
         results = await narration.run(keyed, at_once or config.piece_concurrency)
         finished = await _written(shelf, results, progress)
-    return _audiobook(book, target, results, finished)
+    told = tuple(_narrated(result, finished.places.get(result.script.number)) for result in results)
+    missing = [chapter for chapter in told if not chapter.success]
+    if missing:
+        named = (f"chapter {chapter.number} ({chapter.title[:40]}): {chapter.error}" for chapter in missing[:3])
+        others = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
+        message = f"{len(missing)} of {len(told)} chapters are missing: {'; '.join(named)}{others}"
+    else:
+        count = "1 chapter" if len(told) == 1 else f"{len(told)} chapters"
+        message = f"{count} of {book.title}, {finished.seconds / 60:.1f} minutes"
+    is_written = bool(finished.places)
+    return Audiobook(
+        success=not missing,
+        message=message,
+        title=book.title,
+        file_path=str(target.path) if is_written else None,
+        feed_path=str(target.path / FEED_NAME) if is_written and target.rss_base_url is not None else None,
+        chapters=told,
+        duration_s=finished.seconds,
+        cost_usd=sum_usd([chapter.cost_usd for chapter in told]),
+        replaced=dict(sum((Counter(result.script.replaced) for result in results), Counter[str]())),
+        warnings=book.warnings,
+    )
 
 
 class _Progress:
@@ -236,26 +257,23 @@ class _BookNarration:
 
         async def work() -> None:
             for result, key in waiting:
-                await self._chapter(result, key)
+                script = result.script
+                try:
+                    found = await in_file_thread(self._shelf.find, script, key) if self._use_kept else None
+                    result.is_kept = found is not None
+                    result.sound = found or await self._spoken(result, key)
+                    spoken = SpokenChapter(script.number, script.title, key, self._kept.path(key), result.sound)
+                    await asyncio.to_thread(self._shelf.put, spoken)
+                    await self._progress.add(script.number, script.characters, result.sound.seconds)
+                except AudioAPIError as error:
+                    result.sound, result.error = None, error
+                    self._hopeless = self._hopeless or (error if isinstance(error, _HOPELESS) else None)
+                await self._progress.end(sum_usd(result.costs))
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(at_once, len(results))):
                 group.create_task(work())
         return results
-
-    async def _chapter(self, result: _ChapterResult, key: str) -> None:
-        script = result.script
-        try:
-            found = await in_file_thread(self._shelf.find, script, key) if self._use_kept else None
-            result.is_kept = found is not None
-            result.sound = found or await self._spoken(result, key)
-            spoken = SpokenChapter(script.number, script.title, key, self._kept.path(key), result.sound)
-            await asyncio.to_thread(self._shelf.put, spoken)
-            await self._progress.add(script.number, script.characters, result.sound.seconds)
-        except AudioAPIError as error:
-            result.sound, result.error = None, error
-            self._hopeless = self._hopeless or (error if isinstance(error, _HOPELESS) else None)
-        await self._progress.end(sum_usd(result.costs))
 
     async def _spoken(self, result: _ChapterResult, key: str) -> ChapterSound:
         if self._hopeless:
@@ -317,24 +335,6 @@ async def _written(shelf: Shelf, results: Sequence[_ChapterResult], progress: _P
     return await writing
 
 
-def _audiobook(book: Book, target: BookTarget, results: Sequence[_ChapterResult], finished: Finished) -> Audiobook:
-    chapters = tuple(_narrated(result, finished.places.get(result.script.number)) for result in results)
-    missing = [chapter for chapter in chapters if not chapter.success]
-    is_written = bool(finished.places)
-    return Audiobook(
-        success=not missing,
-        message=_message(book, chapters, missing, finished.seconds),
-        title=book.title,
-        file_path=str(target.path) if is_written else None,
-        feed_path=str(target.path / FEED_NAME) if is_written and target.rss_base_url is not None else None,
-        chapters=chapters,
-        duration_s=finished.seconds,
-        cost_usd=sum_usd([chapter.cost_usd for chapter in chapters]),
-        replaced=dict(sum((Counter(result.script.replaced) for result in results), Counter[str]())),
-        warnings=book.warnings,
-    )
-
-
 def _narrated(result: _ChapterResult, placed: Placed | None) -> NarratedChapter:
     error, sound = result.error, result.sound
     return NarratedChapter(
@@ -354,14 +354,3 @@ def _narrated(result: _ChapterResult, placed: Placed | None) -> NarratedChapter:
         doubtful=sound.doubtful if sound else tuple(result.doubtful),
         warnings=sound.warnings if sound else tuple(result.warnings),
     )
-
-
-def _message(
-    book: Book, chapters: Sequence[NarratedChapter], missing: Sequence[NarratedChapter], seconds: float
-) -> str:
-    if not missing:
-        count = "1 chapter" if len(chapters) == 1 else f"{len(chapters)} chapters"
-        return f"{count} of {book.title}, {seconds / 60:.1f} minutes"
-    named = "; ".join(f"chapter {chapter.number} ({chapter.title[:40]}): {chapter.error}" for chapter in missing[:3])
-    others = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
-    return f"{len(missing)} of {len(chapters)} chapters are missing: {named}{others}"

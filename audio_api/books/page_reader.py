@@ -138,13 +138,20 @@ class PageReader:
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """An element begins."""
-        types = _types(attributes)
+        # What the book says that an element is, by ``epub:type`` and ``role``.
+        stated = (
+            value for key, value in attributes.items() if key == "role" or (key != "type" and key.endswith(":type"))
+        )
+        types = frozenset(" ".join(stated).lower().split())
         if self._skipping:
             self._skipping += 1
             self.page.left_out["footnotes"] += self._in_notes and (tag == "li" or bool(types & _NOTE_TYPES))
             return
         if tag in _BLOCKS:
-            self._end_paragraph_before(tag)
+            innermost = self._open[-1].tag if self._open else ""
+            # A paragraph or heading holds no other paragraph: its end is missing.
+            if innermost == "p" or (innermost in _HEADINGS and tag in _NEVER_IN_HEADINGS):
+                self.end(innermost)
             self._flush()
         if self._is_unspoken(tag, attributes, types):
             self._remember(attributes, len(self.page.blocks), 0)
@@ -219,17 +226,16 @@ class PageReader:
             self._headings.pop()
         if element.tag == "table":
             self._tables.pop()
-            self._judge_table(element)
+            inside = self.page.blocks[element.first :]
+            has_headings = any(block and block.kind == "heading" for block in inside)
+            # A table with one column, or with headings in it, only puts text in its place.
+            is_layout = element.most_cells <= 1 or element.attributes.get("role") in {"presentation", "none"}
+            if "tables" not in self._keep and not is_layout and not has_headings:
+                self._leave_out(element.first, "tables")
         if element.tag == "pre" and "code" not in self._keep and not _VERSE.search(_class(element.attributes)):
             self._leave_out(element.first, "code blocks")
         last = len(self.page.blocks)
         self._remember(element.attributes, element.first, last if element.tag in _BLOCKS else element.first + 1)
-
-    def _end_paragraph_before(self, tag: str) -> None:
-        """A paragraph or heading holds no other paragraph: its end is missing."""
-        innermost = self._open[-1].tag if self._open else ""
-        if innermost == "p" or (innermost in _HEADINGS and tag in _NEVER_IN_HEADINGS):
-            self.end(innermost)
 
     def _remember(self, attributes: dict[str, str], first: int, last: int) -> None:
         for key in ("id", "name", "xml:id"):
@@ -247,52 +253,40 @@ class PageReader:
             self.page.left_out["formulas"] += not attributes.get("alttext")
             return True
         if tag in {"img", "image"}:
-            self._text.append(self._description(attributes.get("alt", "").strip()))
+            # An image may be the initial of a word, or a heading. Other images are looked at, not read.
+            alt = attributes.get("alt", "").strip()
+            is_all_of_it = self._headings and not "".join(self._text).strip()
+            self._text.append(alt if (len(alt) == 1 and alt.isalpha()) or is_all_of_it else "")
         is_list = tag in {"nav", "section", "div", "ol", "body"} and types & _LIST_TYPES
         is_hidden = "hidden" in attributes or _HIDDEN.search(attributes.get("style", ""))
         return bool(tag in _UNSPOKEN or types & _PAGE_TYPES or is_list or is_hidden)
 
-    def _description(self, alt: str) -> str:
-        """What an image stands for: the initial of a word, or a heading. Other images are looked at, not read."""
-        is_all_of_it = self._headings and not "".join(self._text).strip()
-        return alt if (len(alt) == 1 and alt.isalpha()) or is_all_of_it else ""
-
     def _judge(self, element: _Element) -> None:
         """Take back the mark of a note, or the number of a page."""
-        if not self._could_be_unspoken(element):
+        is_link, name = element.tag == "a", _class(element.attributes)
+        is_page = _PAGE_CLASS.search(name) is not None
+        if not (0 < len(self._text) - element.mark <= 8 and (is_link or is_page)):
             return
         text = "".join(self._text[element.mark :])
-        if element.tag == "a" and self._is_note_mark(element, text):
-            path, _, fragment = element.attributes["href"].partition("#")
-            self.page.note_references.add((path, fragment, text.strip(" \t\r\n[](){}.")))
-        elif not (_is_page_number(element, text) or (element.tag == "a" and _ARROW.fullmatch(text))):
-            return
-        del self._text[element.mark :]
-
-    def _could_be_unspoken(self, element: _Element) -> bool:
-        is_short = 0 < len(self._text) - element.mark <= 8
-        return is_short and (element.tag == "a" or bool(_PAGE_CLASS.search(_class(element.attributes))))
-
-    def _is_note_mark(self, element: _Element, text: str) -> bool:
-        fragment = element.attributes.get("href", "").partition("#")[2]
+        path, _, fragment = element.attributes.get("href", "").partition("#")
         # At the beginning of a block it is the number of the note itself, and leads back.
-        if not 0 < len(fragment) <= _MOST_NAME_CHARS or not element.follows_words or not _NOTE_MARK.fullmatch(text):
-            return False
-        return bool(
-            element.is_raised
-            or self._count["sup"]
-            or _IN_BRACKETS.fullmatch(text)
-            or _NOTE_FRAGMENT.fullmatch(fragment)
-            or _NOTE_CLASS.search(_class(element.attributes))
+        may_be_mark = is_link and element.follows_words and 0 < len(fragment) <= _MOST_NAME_CHARS
+        is_mark = (
+            may_be_mark
+            and _NOTE_MARK.fullmatch(text)
+            and (
+                element.is_raised
+                or self._count["sup"]
+                or _IN_BRACKETS.fullmatch(text)
+                or _NOTE_FRAGMENT.fullmatch(fragment)
+                or _NOTE_CLASS.search(name)
+            )
         )
-
-    def _judge_table(self, table: _Element) -> None:
-        """Leave a table out, unless it only puts text in its place: with one column, or with headings in it."""
-        inside = self.page.blocks[table.first :]
-        is_layout = table.most_cells <= 1 or table.attributes.get("role") in {"presentation", "none"}
-        has_headings = any(block and block.kind == "heading" for block in inside)
-        if "tables" not in self._keep and not is_layout and not has_headings:
-            self._leave_out(table.first, "tables")
+        if is_mark:
+            self.page.note_references.add((path, fragment, text.strip(" \t\r\n[](){}.")))
+        is_page_number = is_page and not element.heading and _PAGE_NUMBER.fullmatch(text)
+        if is_mark or is_page_number or (is_link and _ARROW.fullmatch(text)):
+            del self._text[element.mark :]
 
     def _leave_out(self, first: int, what: str) -> None:
         if any(self.page.blocks[first:]):
@@ -303,7 +297,7 @@ class PageReader:
         text, self._text, self._has_words = "".join(self._text), [], False
         if not text or text.isspace():
             return
-        text = text if self._count["pre"] else _flowing(text)
+        text = text if self._count["pre"] else _WHITE.sub(_space, text)
         text = "\n".join(line.strip() for line in text.split(_LINE_END)).replace("\u00ad", "").strip()
         if not has_words(text):
             # An ornament; blank paragraphs only make room.
@@ -311,19 +305,6 @@ class PageReader:
             return
         level = self._headings[-1] if self._headings and len(text) <= _MOST_HEADING_CHARS else 0
         self.page.blocks.append(Block("heading", text, level) if level else Block("paragraph", text))
-
-
-def _is_page_number(element: _Element, text: str) -> bool:
-    is_so_called = not element.heading and _PAGE_CLASS.search(_class(element.attributes))
-    return bool(is_so_called and _PAGE_NUMBER.fullmatch(text))
-
-
-def _types(attributes: dict[str, str]) -> frozenset[str]:
-    """What the book says that an element is, by ``epub:type`` and ``role``."""
-    stated = " ".join(
-        value for key, value in attributes.items() if key == "role" or (key != "type" and key.endswith(":type"))
-    )
-    return frozenset(stated.lower().split())
 
 
 def _class(attributes: dict[str, str]) -> str:
@@ -340,12 +321,9 @@ def _heading(tag: str, attributes: dict[str, str]) -> int:
     return int(found["level"] or 2) if found else 0
 
 
-def _flowing(text: str) -> str:
-    """Lines as HTML joins them: with a space, but with none between characters of scripts that write none."""
-    return _WHITE.sub(lambda white: _space(white, text), text)
-
-
-def _space(white: re.Match[str], text: str) -> str:
+def _space(white: re.Match[str]) -> str:
+    """What HTML makes of white space: a space, but nothing between lines of a script that writes no spaces."""
+    text = white.string
     around = text[max(0, white.start() - 1) : white.start()], text[white.end() : white.end() + 1]
     return "" if "\n" in white[0] and all(map(_is_wide, around)) else " "
 

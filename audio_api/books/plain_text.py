@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from audio_api.books.book import Block
 from audio_api.models.user_text import has_words
@@ -43,23 +42,21 @@ def blocks_of_text(text: str) -> list[Block]:
     A paragraph ends at a blank line. A heading stands alone between blank lines, has 80 characters at most, and is
     underlined, counts a chapter or a part in one of 15 languages, is a number, or is written in capitals.
     """
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
-    return [block for paragraph in _BLANK_LINES.split(lines) for block in _blocks(paragraph)]
-
-
-def _blocks(paragraph: str) -> Iterator[Block]:
-    lines = [line.rstrip() for line in paragraph.split("\n") if line.strip()]
-    if len(lines) >= 2 and (underline := _UNDERLINE.fullmatch(lines[1].strip())) and has_words(lines[0]):
-        yield Block("heading", lines[0].strip(), 1 if underline[1] == "=" else 2)
-        lines = lines[2:]
-    text = "\n".join(lines).strip()
-    if not text:
-        return
-    if not has_words(text):
-        yield Block("scene")
-        return
-    level = _heading_level(text, len(lines))
-    yield Block("heading", text, level) if level else Block("paragraph", text)
+    blocks: list[Block] = []
+    for paragraph in _BLANK_LINES.split(text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")):
+        lines = [line.rstrip() for line in paragraph.split("\n") if line.strip()]
+        if len(lines) >= 2 and (underline := _UNDERLINE.fullmatch(lines[1].strip())) and has_words(lines[0]):
+            blocks.append(Block("heading", lines[0].strip(), 1 if underline[1] == "=" else 2))
+            lines = lines[2:]
+        words = "\n".join(lines).strip()
+        if not words:
+            continue
+        level = _heading_level(words, len(lines))
+        if not has_words(words):
+            blocks.append(Block("scene"))
+        else:
+            blocks.append(Block("heading", words, level) if level else Block("paragraph", words))
+    return blocks
 
 
 def _heading_level(text: str, lines: int) -> int:

@@ -96,7 +96,18 @@ def feed(
     if cover_name:
         SubElement(channel, f"{{{_ITUNES}}}image", {"href": f"{base_url}/{quote(cover_name)}"})
     for place, episode in enumerate(episodes):
-        _add_item(channel, base_url, episode, published + timedelta(minutes=place))
+        item = SubElement(channel, "item")
+        about = {
+            "title": episode.title,
+            "pubDate": format_datetime(published + timedelta(minutes=place)),
+            f"{{{_ITUNES}}}episode": str(episode.number),
+            f"{{{_ITUNES}}}duration": str(round(episode.seconds)),
+            f"{{{_ITUNES}}}explicit": "false",
+        }
+        _add(item, about)
+        SubElement(item, "guid", {"isPermaLink": "false"}).text = episode.guid
+        url, size = f"{base_url}/{quote(episode.file_name)}", str(episode.size_bytes)
+        SubElement(item, "enclosure", {"url": url, "length": size, "type": episode.media_type})
     ElementTree.indent(root)
     return bytes(ElementTree.tostring(root, "utf-8", xml_declaration=True)) + b"\n"
 
@@ -105,27 +116,3 @@ def _add(parent: Element, texts: dict[str, str]) -> None:
     for tag, text in texts.items():
         if text:
             SubElement(parent, tag).text = text
-
-
-def _add_item(channel: Element, base_url: str, episode: Episode, published: datetime) -> None:
-    item = SubElement(channel, "item")
-    _add(
-        item,
-        {
-            "title": episode.title,
-            "pubDate": format_datetime(published),
-            f"{{{_ITUNES}}}episode": str(episode.number),
-            f"{{{_ITUNES}}}duration": str(round(episode.seconds)),
-            f"{{{_ITUNES}}}explicit": "false",
-        },
-    )
-    SubElement(item, "guid", {"isPermaLink": "false"}).text = episode.guid
-    SubElement(
-        item,
-        "enclosure",
-        {
-            "url": f"{base_url}/{quote(episode.file_name)}",
-            "length": str(episode.size_bytes),
-            "type": episode.media_type,
-        },
-    )

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
-from audio_api.books.book import Block, Book, Chapter, Keepable, Markup, chapters_by_headings
+from audio_api.books.book import Book, Keepable, Markup, chapters_by_headings
 from audio_api.books.epub import read_epub
 from audio_api.books.language import book_language
 from audio_api.books.markdown_text import blocks_of_markdown, front_matter
@@ -53,21 +53,15 @@ def read_book(
         path = Path(source)
         try:
             with path.expanduser().open("rb") as file:
-                return _read(file, path.name, path.stem, markup or _markup_of(path), keep)
+                by_name: Markup = "markdown" if path.suffix.lower() in _MARKDOWN else "plain"
+                return _read(file, path.name, path.stem, markup or by_name, keep)
         except (OSError, ValueError, RuntimeError) as error:
-            raise TTSValidationError(f"cannot read {str(source)[:200]!r}: {_reason(error)}") from None
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise TTSValidationError(f"cannot read {str(source)[:200]!r}: {reason}") from None
     content = source.read(_MOST_FILE_BYTES + 1)
     if len(content) > _MOST_FILE_BYTES:
         raise TTSValidationError("standard input holds more than 1 GB; that is no book")
     return _read(io.BytesIO(content), "standard input", "", markup or "plain", keep)
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _markup_of(path: Path) -> Markup:
-    return "markdown" if path.suffix.lower() in _MARKDOWN else "plain"
 
 
 def _read(file: BinaryIO, name: str, stem: str, markup: Markup, keep: Collection[Keepable]) -> Book:
@@ -82,19 +76,14 @@ def _read(file: BinaryIO, name: str, stem: str, markup: Markup, keep: Collection
     content = file.read(_MOST_TEXT_BYTES + 1)
     if len(content) > _MOST_TEXT_BYTES:
         raise TTSValidationError(f"{name} holds more than {_MOST_TEXT_BYTES:,} bytes of text; that is no single book")
-    return _read_text(_decoded(content, name), name, stem, markup, keep)
-
-
-def _decoded(content: bytes, name: str) -> str:
     try:
-        encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-        text = content.decode(encoding)
+        text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"
     # UTF-16 without its mark, and many a binary file, is UTF-8 by its letter.
     if "\0" in text:
         raise TTSValidationError(f"{name} is neither an EPUB nor UTF-8 text")
-    return uniform(text)
+    return _read_text(uniform(text), name, stem, markup, keep)
 
 
 def _read_text(text: str, name: str, stem: str, markup: Markup, keep: Collection[Keepable]) -> Book:
@@ -108,19 +97,16 @@ def _read_text(text: str, name: str, stem: str, markup: Markup, keep: Collection
     if not any(has_words(block.text) for block in blocks):
         raise TTSValidationError(f"{name} holds no words to read aloud")
     chapters = chapters_by_headings(blocks)
+    # The heading above all chapters is the book's, if it is no chapter's own.
+    highest = [block for block in blocks if block.kind == "heading" and block.level == 1]
+    is_above = len(highest) == 1 and blocks[0] == highest[0] and highest[0].text != chapters[0].title
+    title = " ".join(highest[0].text.split()) if is_above else ""
     language, language_warnings = book_language(stated.pop("language", ""))
     return Book(
-        title=stated.pop("title", "") or _title(blocks, chapters) or stem or "Book",
+        title=stated.pop("title", "") or title or stem or "Book",
         chapters=tuple(chapters),
         authors=tuple(filter(None, [stated.pop("author", "")])),
         language=language,
         metadata=stated,
         warnings=(*warnings, *language_warnings),
     )
-
-
-def _title(blocks: list[Block], chapters: list[Chapter]) -> str:
-    """The heading above all chapters, if there is one that is no chapter's own."""
-    highest = [block for block in blocks if block.kind == "heading" and block.level == 1]
-    is_above = len(highest) == 1 and blocks[0] == highest[0] and highest[0].text != chapters[0].title
-    return " ".join(highest[0].text.split()) if is_above else ""

@@ -84,7 +84,10 @@ def write_scripts(book: Book, narrator: Narrator, numbers: Sequence[int]) -> lis
             raise TTSValidationError(f"there is no chapter {number}: the book has {len(book.chapters)}")
         chapter = book.chapters[number - 1]
         try:
-            if script := _script(number, chapter, narrator, book.language):
+            writer = _Writer(narrator, narrator.language or book.language or Language.ENGLISH.value)
+            for block in _with_title(chapter, titles=narrator.titles):
+                writer.add(block)
+            if script := writer.script(number, chapter.title):
                 scripts.append(script)
         except ValidationError as error:
             problems = "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors(include_url=False))
@@ -98,14 +101,6 @@ def write_scripts(book: Book, narrator: Narrator, numbers: Sequence[int]) -> lis
 
 def _in_chapter(number: int, chapter: Chapter, problem: str) -> TTSValidationError:
     return TTSValidationError(f"chapter {number} ({chapter.title[:60]}): {problem}")
-
-
-def _script(number: int, chapter: Chapter, narrator: Narrator, language: str | None) -> ChapterScript | None:
-    lexicon = Lexicon(narrator.lexicon)
-    writer = _Writer(narrator, lexicon, narrator.language or language or Language.ENGLISH.value)
-    for block in _with_title(chapter, titles=narrator.titles):
-        writer.add(block)
-    return writer.script(number, chapter.title)
 
 
 def _with_title(chapter: Chapter, *, titles: bool) -> Sequence[Block]:
@@ -133,9 +128,9 @@ class _ScriptLine:
 class _Writer:
     """Writes one script, block by block."""
 
-    def __init__(self, narrator: Narrator, lexicon: Lexicon, language: str) -> None:
+    def __init__(self, narrator: Narrator, language: str) -> None:
         self._narrator = narrator
-        self._lexicon = lexicon
+        self._lexicon = Lexicon(narrator.lexicon)
         self._language = language
         names = [speaker.speaker_name for speaker in narrator.cast]
         self._finder = LabelFinder(names) if names else None
@@ -161,8 +156,12 @@ class _Writer:
         text, at = uniform(_CONTROLS.sub(" ", block.text)), 0
         for pause in _PAUSE.finditer(text):
             self._say(text[at : pause.start()])
-            self._pause(pause)
             at = pause.end()
+            seconds = float(pause[1]) / (1_000 if (pause[2] or "").lower() == "ms" else 1)
+            if seconds > LONGEST_PAUSE_S:
+                raise ValueError(f"{pause[0]!r} is longer than {LONGEST_PAUSE_S:.0f} seconds")
+            self._end_passage()
+            self._asked_s = (self._asked_s or 0.0) + seconds
         self._say(text[at:])
 
     def script(self, number: int, title: str) -> ChapterScript | None:
@@ -178,27 +177,17 @@ class _Writer:
         self._end_passage()
         self._rule_s = max(self._rule_s, seconds)
 
-    def _pause(self, asked: re.Match[str]) -> None:
-        seconds = float(asked[1]) / (1_000 if (asked[2] or "").lower() == "ms" else 1)
-        if seconds > LONGEST_PAUSE_S:
-            raise ValueError(f"{asked[0]!r} is longer than {LONGEST_PAUSE_S:.0f} seconds")
-        self._end_passage()
-        self._asked_s = (self._asked_s or 0.0) + seconds
-
     def _say(self, text: str) -> None:
         if not has_words(text):
             return
         if not self._lines:
             self._settle_silence()
         for line in self._spoken(text.strip()):
-            if self._lines and (not self._joins(line)):
+            chars = sum(len(each.text) + 2 for each in self._lines) + len(line.text)
+            if self._lines and (chars > _PASSAGE_CHARS or line.is_dialogue != self._lines[-1].is_dialogue):
                 self._end_passage()
                 self._settle_silence(_PARAGRAPH_S)
             self._lines.append(line)
-
-    def _joins(self, line: _ScriptLine) -> bool:
-        chars = sum(len(each.text) + 2 for each in self._lines) + len(line.text)
-        return chars <= _PASSAGE_CHARS and line.is_dialogue == self._lines[-1].is_dialogue
 
     def _settle_silence(self, least_s: float = 0.0) -> None:
         """Put the silence that was asked for, else that of the rules, behind what was said last."""
@@ -217,31 +206,26 @@ class _Writer:
             labels.pop(0)
         starts = [*(label.start for label in labels), len(text)]
         if has_words(text[: starts[0]]):
-            yield from self._cut(self._lexicon.apply(text[: starts[0]].strip()), self._speaker)
+            name = f"{self._speaker}: " if self._speaker else ""
+            for piece in split_text(self._lexicon.apply(text[: starts[0]].strip()), _PASSAGE_CHARS):
+                if has_words(piece.text):
+                    yield _ScriptLine(name + piece.spoken, self._speaker, is_dialogue=self._speaker is not None)
         for label, end in zip(labels, starts[1:], strict=True):
             self._speaker = label.speaker
             words = text[label.start : label.end] + self._lexicon.apply(text[label.end : end])
             yield _ScriptLine(words.strip(), label.speaker, is_dialogue=True)
 
-    def _cut(self, text: str, speaker: str | None) -> Iterator[_ScriptLine]:
-        label = f"{speaker}: " if speaker else ""
-        for piece in split_text(text, _PASSAGE_CHARS):
-            if has_words(piece.text):
-                yield _ScriptLine(label + piece.spoken, speaker, is_dialogue=speaker is not None)
-
     def _end_passage(self) -> None:
         lines, self._lines = self._lines, []
-        if lines:
-            self._passages.append(Passage(self._request(lines), _PARAGRAPH_S))
-
-    def _request(self, lines: Sequence[_ScriptLine]) -> AudioRequest:
+        if not lines:
+            return
         narrator = self._narrator
         text = "\n\n".join(line.text for line in lines)
         speaking = Counter(line.speaker for line in lines)
         cast = tuple(speaker for speaker in narrator.cast if speaker.speaker_name in speaking)
         if lines[0].is_dialogue:
             split_turns(text, [speaker.speaker_name for speaker in cast])
-        return AudioRequest.model_validate(
+        request = AudioRequest.model_validate(
             {
                 "text": text,
                 "model": narrator.model,
@@ -256,3 +240,4 @@ class _Writer:
                 ),
             }
         )
+        self._passages.append(Passage(request, _PARAGRAPH_S))

@@ -6,6 +6,7 @@ import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -172,7 +173,14 @@ class ChapterFiles(Shelf):
     def __init__(self, book: Book, target: BookTarget, kept: KeptChapters) -> None:
         super().__init__(book, target, kept)
         self._lock = threading.Lock()
-        self._published, self._listed = self._read_list()
+        self._listed: dict[str, Any]
+        self._published, self._listed = datetime.now(UTC).replace(microsecond=0).isoformat(), {}
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            told = json.loads((target.path / _LIST_NAME).read_bytes())
+            datetime.fromisoformat(told["published"])
+            for listed in told["chapters"].values():
+                _ = Path(listed["file"]).name, listed["bytes"], listed["key"], ChapterSound.from_dict(listed["sound"])
+            self._published, self._listed = told["published"], told["chapters"]
 
     def check(self, scripts: Sequence[tuple[ChapterScript, str]]) -> None:
         """The folder, and each chapter's file."""
@@ -204,18 +212,40 @@ class ChapterFiles(Shelf):
                 "key": chapter.key,
                 "sound": asdict(chapter.sound),
             }
-            self._write_list()
+            told = {
+                "title": self._book.title,
+                "authors": list(self._book.authors),
+                "published": self._published,
+                "chapters": {number: self._listed[number] for number in sorted(self._listed, key=int)},
+            }
+            content = json.dumps(told, ensure_ascii=False, indent=2).encode() + b"\n"
+            write_bytes(self._target.path / _LIST_NAME, content)
         self._kept.remove([chapter.key])
 
     def finish(self, on_chapter: Callable[[int], None], *, is_whole: bool) -> Finished:
         """The cover, and the feed of all chapters that are there."""
         there = {int(number): told for number, told in self._listed.items() if self._is_there(int(number), told["key"])}
-        cover_name = self._write_cover() if there else None
+        cover_name, cover = None, self._book.cover
+        if there and cover:
+            cover_name = "cover.png" if cover.media_type == "image/png" else "cover.jpg"
+            write_bytes(self._target.path / cover_name, cover.data)
         if self._target.rss_base_url is not None and there:
+            episodes = [
+                Episode(
+                    number=number,
+                    title=listed["title"],
+                    file_name=listed["file"],
+                    size_bytes=listed["bytes"],
+                    media_type=MEDIA_TYPES[OUTPUT_FORMATS[self._target.book_format]],
+                    seconds=listed["sound"]["samples"] / SAMPLE_RATE,
+                    guid=listed["key"],
+                )
+                for number, listed in sorted(there.items())
+            ]
             content = feed(
                 self._book,
                 check_base_url(self._target.rss_base_url),
-                [self._episode(number, there[number]) for number in sorted(there)],
+                episodes,
                 datetime.fromisoformat(self._published),
                 cover_name,
             )
@@ -239,41 +269,3 @@ class ChapterFiles(Shelf):
             return False
         path = self._target.path / listed["file"]
         return path.is_file() and bool(path.stat().st_size == listed["bytes"])
-
-    def _read_list(self) -> tuple[str, dict[str, Any]]:
-        try:
-            told = json.loads((self._target.path / _LIST_NAME).read_bytes())
-            datetime.fromisoformat(told["published"])
-            for listed in told["chapters"].values():
-                _ = Path(listed["file"]).name, listed["bytes"], listed["key"], ChapterSound.from_dict(listed["sound"])
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return datetime.now(UTC).replace(microsecond=0).isoformat(), {}
-        return told["published"], told["chapters"]
-
-    def _write_list(self) -> None:
-        told = {
-            "title": self._book.title,
-            "authors": list(self._book.authors),
-            "published": self._published,
-            "chapters": {number: self._listed[number] for number in sorted(self._listed, key=int)},
-        }
-        write_bytes(self._target.path / _LIST_NAME, json.dumps(told, ensure_ascii=False, indent=2).encode() + b"\n")
-
-    def _write_cover(self) -> str | None:
-        cover = self._book.cover
-        if cover is None:
-            return None
-        name = "cover.png" if cover.media_type == "image/png" else "cover.jpg"
-        write_bytes(self._target.path / name, cover.data)
-        return name
-
-    def _episode(self, number: int, listed: dict[str, Any]) -> Episode:
-        return Episode(
-            number=number,
-            title=listed["title"],
-            file_name=listed["file"],
-            size_bytes=listed["bytes"],
-            media_type=MEDIA_TYPES[OUTPUT_FORMATS[self._target.book_format]],
-            seconds=listed["sound"]["samples"] / SAMPLE_RATE,
-            guid=listed["key"],
-        )

@@ -66,10 +66,25 @@ def parse(content: bytes, new_target: Callable[[], _T], name: str) -> tuple[_T, 
     Raises:
         TTSValidationError: The document declares entities of its own.
     """
-    text = _known_entities(_NO_CHARACTERS.sub("", decoded(content)))
+    text = _DECLARATION.sub("", _NO_CHARACTERS.sub("", decoded(content)))
+    # HTML's entities become characters: their definitions lie on a server that is never asked.
+    text = _ENTITY.sub(_character, text)
     target = new_target()
+
+    def doctype(_name: str, _system: str | None, _public: str | None, has_subset: bool) -> None:
+        if has_subset:
+            raise _refuse_declarations(name)
+
+    parser = expat.ParserCreate("utf-8")
+    parser.buffer_text = True
+    parser.StartDoctypeDeclHandler = doctype
+    parser.StartElementHandler = lambda tag, attributes: target.start(
+        local_name(tag), {key.lower(): value for key, value in attributes.items()}
+    )
+    parser.EndElementHandler = lambda tag: target.end(local_name(tag))
+    parser.CharacterDataHandler = target.data
     try:
-        _parse_strictly(text, target, name)
+        parser.Parse(text.encode("utf-8", "replace"), True)
     except expat.ExpatError:
         target = new_target()
         _parse_loosely(text, target, name)
@@ -92,11 +107,6 @@ def decoded(content: bytes) -> str:
     return content.decode("cp1252", "replace")
 
 
-def _known_entities(text: str) -> str:
-    """Write HTML's entities as characters: their definitions lie on a server that is never asked."""
-    return _ENTITY.sub(_character, _DECLARATION.sub("", text))
-
-
 def _character(entity: re.Match[str]) -> str:
     name = entity[1]
     return entity[0] if name in _XML_ENTITIES else html5.get(f"{name};", f"&amp;{name};")
@@ -106,51 +116,32 @@ def _refuse_declarations(name: str) -> TTSValidationError:
     return TTSValidationError(f"{name} declares entities of its own (a DTD inside the document), which no book needs")
 
 
-def _parse_strictly(text: str, target: EventListener, name: str) -> None:
-    def doctype(_name: str, _system: str | None, _public: str | None, has_subset: bool) -> None:
-        if has_subset:
-            raise _refuse_declarations(name)
-
-    parser = expat.ParserCreate("utf-8")
-    parser.buffer_text = True
-    parser.StartDoctypeDeclHandler = doctype
-    parser.StartElementHandler = lambda tag, attributes: target.start(
-        local_name(tag), {key.lower(): value for key, value in attributes.items()}
-    )
-    parser.EndElementHandler = lambda tag: target.end(local_name(tag))
-    parser.CharacterDataHandler = target.data
-    parser.Parse(text.encode("utf-8", "replace"), True)
-
-
 def local_name(tag: str) -> str:
     """``"title"`` for ``"dc:title"``: makers forget to declare prefixes, or choose others."""
     return tag.rpartition(":")[2].lower()
 
 
 def _parse_loosely(text: str, target: EventListener, name: str) -> None:
-    """As ``_parse_strictly``, but without an error: what is no tag is text. Takes time linear in the text."""
+    """Report events without ever an error: what is no tag is text. Takes time linear in the text."""
     if _SUBSET.search(text):
         raise _refuse_declarations(name)
     at = 0
     unclosed: set[str] = set()
     while (opening := text.find("<", at)) >= 0:
         target.data(html.unescape(text[at:opening]))
-        at = _skipped(text, opening, unclosed) or _tag(text, opening, target)
+        at = 0
+        for begin, end in _SKIPPED:
+            if text.startswith(begin, opening) and end not in unclosed:
+                found = text.find(end, opening + len(begin))
+                if found >= 0:
+                    at = found + len(end)
+                    break
+                unclosed.add(end)
+        at = at or _tag(text, opening, target)
         if at <= opening:
             target.data("<")
             at = opening + 1
     target.data(html.unescape(text[at:]))
-
-
-def _skipped(text: str, at: int, unclosed: set[str]) -> int:
-    """Where a comment or an instruction ends that begins here; 0: none does."""
-    for begin, end in _SKIPPED:
-        if text.startswith(begin, at) and end not in unclosed:
-            found = text.find(end, at + len(begin))
-            if found >= 0:
-                return found + len(end)
-            unclosed.add(end)
-    return 0
 
 
 def _tag(text: str, at: int, target: EventListener) -> int:
