@@ -175,6 +175,18 @@ def test_every_event_loop_uses_the_same_token(gemini_emulator: Emulator) -> None
     assert len(gemini_emulator.access_tokens) == given + 1
 
 
+@pytest.mark.usefixtures("google_credentials")
+async def test_the_project_that_pays_is_named(
+    gemini_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GOOGLE_CLOUD_QUOTA_PROJECT reaches calls for speech, by the SDK, and calls for voices, past it."""
+    monkeypatch.setenv("GOOGLE_CLOUD_QUOTA_PROJECT", "the-payer")
+    async with TTSService(settings(gemini_emulator, tmp_path)) as tts:
+        assert (await tts.generate_audio(AudioRequest(text=TEXT))).success
+        assert await tts.list_voices(search="narrator 11")
+    assert [call.headers["x-goog-user-project"] for call in gemini_emulator.calls] == ["the-payer"] * 2
+
+
 async def test_a_cluster_may_vouch_for_the_caller(
     gemini_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

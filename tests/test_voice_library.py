@@ -123,6 +123,23 @@ async def test_a_found_voice_speaks(tts: TTSService, gemini_emulator: Emulator) 
     assert speech == {"voice_config": {"voice": "ar-eg-advisor-11"}}
 
 
+async def test_the_library_tells_what_is_known_of_a_voice(tts: TTSService) -> None:
+    """Its pitch, persona, context and description come with its language and gender."""
+    (voice,) = await tts.list_voices(language="en-GB", search="coach 12")
+    assert voice == VoiceInfo(
+        id="en-gb-coach-12",
+        name="Coach 12",
+        language="en-GB",
+        gender=voice.gender,
+        pitch=voice.pitch,
+        persona="Coach",
+        context="Conversational",
+        description=f"A {voice.pitch} {voice.gender} coach who speaks en-GB",
+    )
+    assert voice.pitch in {"low", "medium", "high"}
+    assert voice.gender in {"female", "male", "neutral"}
+
+
 async def test_a_library_voice_takes_part_in_a_dialogue_and_a_custom_one_speaks_alone(
     tts: TTSService, gemini_emulator: Emulator
 ) -> None:
