@@ -13,7 +13,7 @@ from redis_server import binary
 
 ROWS = {
     "imports": 3,
-    "load": 8,
+    "load": 10,
     "writing": 6,
 }
 SMALL = ["--requests=2", "--latency=0", "--rounds=1", "--size-mb=1"]
@@ -51,6 +51,14 @@ def test_queue_benchmark_prints_every_system_and_goal() -> None:
     for system in ("bare loop", "bare loops", "backend", "service"):
         assert re.search(rf"^{system} +[\d,]+ +[\d,]+ +[\d,]+ +\d+% ", done.stdout, re.MULTILINE), done.stdout
     assert len(re.findall(r" (?:met|MISSED)$", done.stdout, re.MULTILINE)) >= 17, done.stdout
+
+
+def test_clients_benchmark_counts_what_each_client_kept() -> None:
+    """Each text of each client is right, wrong or an error, and without faults all are right."""
+    done = run("--texts=4", "--rate=0", program="clients.py")
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^(\S+) +(\d+) +(\d+) +(\d+) +(\d+) +[\d.]+$", done.stdout, re.MULTILINE)
+    assert rows == [("audio_api", "4", "0", "0", "4"), ("google-genai", "4", "0", "0", "4")]
 
 
 def test_server_benchmark_prints_every_goal() -> None:
