@@ -116,7 +116,12 @@ class Espeak:
             ValueError: The library has no such voice.
             Exception: What the listener raised, which ends the speech.
         """
-        self._set_voice(turn["voice"])
+        # Setting a voice reads its dictionary again: 8.5 MB for Russian.
+        if (voice := turn["voice"]) != self._voice:
+            self._voice = None
+            if self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
+                raise ValueError(f"eSpeak NG has no voice {voice!r}")
+            self._voice = voice
         parameters = {
             _RATE: turn["rate_wpm"],
             _VOLUME: _VOLUME_WITHOUT_CLIPPING,
@@ -131,15 +136,6 @@ class Espeak:
         failure, self._failure = self._failure, None
         if failure:
             raise failure
-
-    def _set_voice(self, voice: str) -> None:
-        # Setting a voice reads its dictionary again: 8.5 MB for Russian.
-        if voice == self._voice:
-            return
-        self._voice = None
-        if self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise ValueError(f"eSpeak NG has no voice {voice!r}")
-        self._voice = voice
 
 
 def _words(events: ctypes._Pointer[_Event]) -> Iterator[tuple[int, int]]:
@@ -168,14 +164,6 @@ def _quiet_start(native: _Native) -> int:
 def _gain(waveform: _Waveform, loudness_dbfs: float) -> np.float32:
     """The factor that gives the sound this root mean square."""
     return np.float32(10 ** (loudness_dbfs / 20) / np.sqrt(np.dot(waveform, waveform) / len(waveform)))
-
-
-def _limit(waveform: _Waveform) -> _Waveform:
-    loud = np.flatnonzero(np.abs(waveform) > _KNEE)
-    room = _CEILING - _KNEE
-    over = np.abs(waveform[loud]) - _KNEE
-    waveform[loud] = np.sign(waveform[loud]) * (_KNEE + room * np.tanh(over / room))
-    return waveform
 
 
 def _silence(length_ms: int) -> bytes:
@@ -265,7 +253,11 @@ class _Finish:
     def _resample(self, waveform: _Waveform, *, last: bool = False) -> None:
         resampled = self._resampler.resample_chunk(waveform, last=last)
         self.sent += len(resampled)
-        self._send(np.rint(_limit(resampled) * 32_767).astype("<i2").tobytes())
+        loud = np.flatnonzero(np.abs(resampled) > _KNEE)
+        room = _CEILING - _KNEE
+        over = np.abs(resampled[loud]) - _KNEE
+        resampled[loud] = np.sign(resampled[loud]) * (_KNEE + room * np.tanh(over / room))
+        self._send(np.rint(resampled * 32_767).astype("<i2").tobytes())
 
 
 def _speak(espeak: Espeak, turns: list[dict[str, Any]], send: Callable[[bytes], None]) -> Iterator[list[list[int]]]:

@@ -10,7 +10,6 @@ from typing import TypedDict
 from audio_api.engines.base import Turn, Utterance
 from audio_api.engines.espeak_words import readable
 from audio_api.errors import TTSValidationError
-from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.voices import VoiceName
 
 # Variants of eSpeak NG that differ most in pitch and spectrum, given to the names by the pitch and character of the
@@ -171,33 +170,6 @@ def _check_script(text: str, code: str, language: str) -> None:
     )
 
 
-def _variant(voice: VoiceConfig, manners: list[_StyleWord]) -> str:
-    variant = _VARIANT.get(voice.voice_name)
-    if variant is None:
-        raise TTSValidationError(
-            f"the offline engine has no custom voice {voice.voice_name!r}: use Gemini (TTS_ENGINE=gemini), "
-            "or one of the voices of VoiceName"
-        )
-    if any(manner.whisper for manner in manners):
-        return "whisperf" if voice.voice_name in _FEMALE else "whisper"
-    return variant
-
-
-def _rate_wpm(voice: VoiceConfig, manners: list[_StyleWord]) -> int:
-    own_pace = 1.0 if any(manner.whisper for manner in manners) else _OWN_PACE.get(voice.voice_name, 1.0)
-    speed = 1.0 if voice.speed is None else voice.speed
-    rate = _RATE_WPM * own_pace * speed * math.prod(manner.rate for manner in manners)
-    return round(min(max(rate, _SLOWEST_WPM), _FASTEST_WPM))
-
-
-def _pitch(pitch: float | None, manners: list[_StyleWord]) -> int:
-    """0 to 99 for a pitch of 0.1 to 2.0, 1.0 being the voice's own."""
-    steps = 0.0
-    if pitch is not None:
-        steps = (pitch - 1.0) * (_OWN_PITCH / 0.9 if pitch < 1.0 else _HIGHEST - _OWN_PITCH)
-    return _step(_OWN_PITCH + steps + sum(manner.pitch for manner in manners))
-
-
 def _step(value: float) -> int:
     return round(min(max(value, 0), _HIGHEST))
 
@@ -207,11 +179,25 @@ def _espeak_turn(turn: Turn, code: str, language: str) -> EspeakTurn:
     _check_script(text, code, language)
     words = re.findall(r"[a-z]+", (turn.style or "").lower())
     manners = [manner for stems, manner in _MANNERS.items() if any(word.startswith(stems) for word in words)]
+    voice = turn.voice
+    variant, own_pace = _VARIANT.get(voice.voice_name), _OWN_PACE.get(voice.voice_name, 1.0)
+    if variant is None:
+        raise TTSValidationError(
+            f"the offline engine has no custom voice {voice.voice_name!r}: use Gemini (TTS_ENGINE=gemini), "
+            "or one of the voices of VoiceName"
+        )
+    if any(manner.whisper for manner in manners):
+        variant, own_pace = "whisperf" if voice.voice_name in _FEMALE else "whisper", 1.0
+    rate = _RATE_WPM * own_pace * (1.0 if voice.speed is None else voice.speed)
+    rate *= math.prod(manner.rate for manner in manners)
+    # A request's pitch is 0.1 to 2.0, 1.0 being the voice's own.
+    higher = 0.0 if voice.pitch is None else voice.pitch - 1.0
+    steps = higher * (_OWN_PITCH / 0.9 if higher < 0 else _HIGHEST - _OWN_PITCH)
     return {
         "text": text,
-        "voice": f"{language}+{_variant(turn.voice, manners)}",
-        "rate_wpm": _rate_wpm(turn.voice, manners),
-        "pitch": _pitch(turn.voice.pitch, manners),
+        "voice": f"{language}+{variant}",
+        "rate_wpm": round(min(max(rate, _SLOWEST_WPM), _FASTEST_WPM)),
+        "pitch": _step(_OWN_PITCH + steps + sum(manner.pitch for manner in manners)),
         "range": _step(_OWN_RANGE + sum(manner.range for manner in manners)),
         "loudness_db": sum(manner.loudness_db for manner in manners),
     }

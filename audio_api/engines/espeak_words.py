@@ -27,19 +27,15 @@ class _Readable(dict[int, str]):
     """What eSpeak NG is given for a character, worked out when first asked for."""
 
     def __missing__(self, code: int) -> str:
-        readable = self[code] = _readable(chr(code))
-        return readable
-
-
-def _readable(char: str) -> str:
-    kind = unicodedata.decomposition(char).partition(" ")[0]
-    plain = unicodedata.normalize("NFKC", char)
-    category = unicodedata.category(char)
-    if not kind.startswith("<") or char == "№" or plain in _PAUSES or plain.isspace():
-        return char
-    if kind in _KNOWN_BY_NAME and category != "Lm":
-        return char
-    return plain if category[0] in "LNS" or kind in {"<wide>", "<narrow>"} else char
+        char = chr(code)
+        kind = unicodedata.decomposition(char).partition(" ")[0]
+        plain = unicodedata.normalize("NFKC", char)
+        category = unicodedata.category(char)
+        is_everyday = not kind.startswith("<") or char == "№" or plain in _PAUSES or plain.isspace()
+        is_known = is_everyday or (kind in _KNOWN_BY_NAME and category != "Lm")
+        is_letter = category[0] in "LNS" or kind in {"<wide>", "<narrow>"}
+        self[code] = plain if is_letter and not is_known else char
+        return self[code]
 
 
 _READABLE = _Readable()

@@ -82,18 +82,16 @@ class Body:
 
     def _set_aside(self) -> None:
         with self._in_use:
-            if not self._is_closed:
-                self._write()
-
-    def _write(self) -> None:
-        try:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by close()
-            while self._tail:
-                del self._tail[: self._file.write(self._tail)]
-        except OSError:
-            # Without room on disk it stays in memory.
-            self._has_room = False
+            if self._is_closed:
+                return
+            try:
+                if self._file is None:
+                    self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by close()
+                while self._tail:
+                    del self._tail[: self._file.write(self._tail)]
+            except OSError:
+                # Without room on disk it stays in memory.
+                self._has_room = False
 
     def _read(self, file: FileIO) -> bytes:
         with self._in_use:
@@ -137,24 +135,19 @@ def _decoded_in_place(body: mmap.mmap) -> tuple[bytes, dict[bytes, tuple[int, in
     while found := _DATA.search(body, seen, copied + MOST_JSON_BYTES - len(json)):
         start = seen = found.end()
         if body.find(b'"', start, start + _SOUND_FROM_BYTES) < 0:
-            seen, size = _decode(body, start)
+            # The sound takes the place of its base64.
+            written = start
+            while encoded := body[seen : seen + _STEP_BYTES].partition(b'"')[0]:
+                sound = binascii.a2b_base64(encoded, strict_mode=True)
+                body[written : written + len(sound)] = sound
+                # What lies behind is in the file, and needs no memory.
+                body.madvise(mmap.MADV_DONTNEED)
+                written += len(sound)
+                seen += len(encoded)
             mark = b"sound %d" % len(extents)
-            extents[mark] = start, size
+            extents[mark] = start, written - start
             json += body[copied:start] + binascii.b2a_base64(mark, newline=False)
             copied = seen
     if len(json) + len(body) - copied > MOST_JSON_BYTES:
         raise too_much()
     return bytes(json + body[copied:]), extents
-
-
-def _decode(body: mmap.mmap, start: int) -> tuple[int, int]:
-    """Put a sound in the place of its base64. Returns where that ended, and the size of the sound."""
-    end = written = start
-    while encoded := body[end : end + _STEP_BYTES].partition(b'"')[0]:
-        sound = binascii.a2b_base64(encoded, strict_mode=True)
-        body[written : written + len(sound)] = sound
-        # What lies behind is in the file, and needs no memory.
-        body.madvise(mmap.MADV_DONTNEED)
-        written += len(sound)
-        end += len(encoded)
-    return end, written - start

@@ -95,7 +95,12 @@ def classify(error: Exception, *, now: datetime, key: str = "") -> AudioAPIError
         return _from_status(answer, now)
     if failure := credentials_failure(error):
         return failure
-    if problem := _distrust(error):
+    cause: BaseException | None = error
+    # Each library wraps the reason in errors of its own.
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause:
+        problem = getattr(cause, "verify_message", str(cause))
         return ConfigurationError(
             f"the certificate on the way to GEMINI_BASE_URL is not trusted ({quote(problem, key)}): a proxy or gateway "
             "with a certificate authority of its own needs SSL_CERT_FILE, the path of that authority's certificate"
@@ -133,13 +138,6 @@ def unreadable(error: Exception) -> TTSUnavailableError:
     return TTSUnavailableError(_describe(ErrorCode.UNREADABLE_REPLY, error, ""), code=ErrorCode.UNREADABLE_REPLY)
 
 
-def _distrust(error: BaseException | None) -> str | None:
-    """Why a certificate was refused, if that is behind an error; each library wraps the reason in errors of its own."""
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
-        error = error.__cause__ or error.__context__
-    return getattr(error, "verify_message", str(error)) if error else None
-
-
 # What could not be read may quote the reply, and with it the text to speak; what could not be sent may quote the key.
 _WORDLESS = {ErrorCode.UNREADABLE_REPLY, ErrorCode.CONNECTION_BROKEN}
 
@@ -167,19 +165,14 @@ def _from_status(answer: ErrorAnswer, now: datetime) -> AudioAPIError:
             return _from_429(answer, now, retry_after_s, named_s)
         case 408 | 499:
             return TTSUnavailableError(f"the API gave up on the call ({answer})", retry_after_s=retry_after_s)
-    return _from_class(answer, retry_after_s)
-
-
-def _from_class(answer: ErrorAnswer, retry_after_s: float | None) -> AudioAPIError:
-    match answer.status // 100:
-        case 2:
+        case status if status // 100 == 2:
             return TTSUnavailableError(f"the API answered without content ({answer})", code=ErrorCode.UNREADABLE_REPLY)
-        case 3:
+        case status if status // 100 == 3:
             return ConfigurationError(
                 f"the server at GEMINI_BASE_URL sends calls elsewhere ({answer.status}); the key is not sent there: "
                 "set GEMINI_BASE_URL to the API's own address, and check the proxy"
             )
-        case 5:
+        case status if status // 100 == 5:
             return TTSUnavailableError(f"the API failed ({answer})", retry_after_s=retry_after_s)
     return TTSAPIError(f"the API refused the request ({answer})")
 
@@ -206,6 +199,8 @@ _OBJECTIONS = (
 )
 # The account's window is ten minutes long; a shorter pause is refused again.
 _SPENT_PAUSE_S = 60.0
+# A daily quota often comes with the delay of the minute's one (27 s); only a longer delay is its own.
+_SHORT_DELAY_S = 300.0
 
 
 def _from_400(answer: ErrorAnswer) -> AudioAPIError:
@@ -252,8 +247,21 @@ def _from_429(answer: ErrorAnswer, now: datetime, retry_after_s: float | None, n
         )
     if _NO_CREDIT.search(answer.message):
         return TTSQuotaError(f"the account's credit is used up ({answer})", code=ErrorCode.CREDIT_EXHAUSTED)
-    if any(_is_daily(violation) for violation in violations):
-        return _day_is_over(quotas, now, named_s)
+    if any(
+        "PerDay" in str(violation.get("quotaId")) or str(violation.get("quotaMetric")).endswith("_per_day")
+        for violation in violations
+    ):
+        reset_at = next_pacific_midnight(now)
+        day_s = (reset_at - now).total_seconds()
+        delay_s = min(named_s, day_s) if named_s is not None and min(named_s, day_s) > _SHORT_DELAY_S else None
+        if delay_s is not None:
+            reset_at = now + timedelta(seconds=delay_s)
+        over = TTSQuotaError(
+            f"the day's quota is used up until {reset_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC ({quotas})",
+            retry_after_s=delay_s,
+        )
+        over.reset_at = reset_at
+        return over
     error = TTSRateLimitError(f"too many calls this minute ({quotas})", retry_after_s=retry_after_s)
     error.per_minute = min(filter(None, map(_calls_per_minute, violations)), default=None)
     return error
@@ -264,27 +272,3 @@ def _calls_per_minute(violation: Mapping[str, Any]) -> int | None:
     value = str(violation.get("quotaValue"))
     counts_calls = "RequestsPerMinute" in str(violation.get("quotaId"))
     return int(value) if counts_calls and re.fullmatch("[1-9][0-9]{0,8}", value) else None
-
-
-def _is_daily(violation: Mapping[str, Any]) -> bool:
-    return "PerDay" in str(violation.get("quotaId")) or str(violation.get("quotaMetric")).endswith("_per_day")
-
-
-# A daily quota often comes with the delay of the minute's one (27 s); only a longer delay is its own.
-_SHORT_DELAY_S = 300.0
-
-
-def _day_is_over(quotas: str, now: datetime, retry_after_s: float | None) -> TTSQuotaError:
-    reset_at = next_pacific_midnight(now)
-    if retry_after_s is not None:
-        retry_after_s = min(retry_after_s, (reset_at - now).total_seconds())
-        if retry_after_s <= _SHORT_DELAY_S:
-            retry_after_s = None
-        else:
-            reset_at = now + timedelta(seconds=retry_after_s)
-    error = TTSQuotaError(
-        f"the day's quota is used up until {reset_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC ({quotas})",
-        retry_after_s=retry_after_s,
-    )
-    error.reset_at = reset_at
-    return error

@@ -68,8 +68,15 @@ def reduce_reply(body: bytes | bytearray, large: Mapping[bytes, bytes], first_ma
     if not isinstance(document, dict):
         raise ValueError("the reply is no JSON object")  # noqa: TRY004 - the server's mistake, not a caller's
     if "error" in document and "candidates" not in document:
-        return Reduced(json.dumps({"error": _error(document["error"])}).encode())
-    candidate = _first(document.get("candidates"))
+        error = document["error"]
+        if isinstance(error, dict) and len(json.dumps(error)) > MOST_ERROR_BYTES:
+            error = {"code": error.get("code"), "message": _word(error, "message"), "status": _word(error, "status")}
+            error = _known(error)
+        return Reduced(json.dumps({"error": error}).encode())
+    candidates = document.get("candidates") or [None]
+    if not isinstance(candidates, list) or not isinstance(candidates[0], dict | None):
+        raise ValueError("the candidates are no JSON objects")  # noqa: TRY004 - the server's mistake, not a caller's
+    candidate: dict[str, Any] | None = candidates[0]
     runs = dict(enumerate(_runs(candidate, large), first_mark))
     if not runs and _is_odd(document, candidate or {}):
         raise ValueError("the reply has another shape than replies have")
@@ -103,12 +110,6 @@ def too_much() -> TTSAudioError:
     )
 
 
-def _error(error: Any) -> Any:
-    if not isinstance(error, dict) or len(json.dumps(error)) <= MOST_ERROR_BYTES:
-        return error
-    return _known({"code": error.get("code"), "message": _word(error, "message"), "status": _word(error, "status")})
-
-
 def _mark(number: int) -> bytes:
     return b"sound %d" % number
 
@@ -120,15 +121,6 @@ def _loaded(body: bytes | bytearray) -> Any:
 
 def _int(digits: str) -> int:
     return int(digits) if len(digits) < 16 else _NO_COUNT
-
-
-def _first(candidates: Any) -> dict[str, Any] | None:
-    """The first candidate; ``None`` when the reply has no candidate."""
-    if not candidates:
-        return None
-    if isinstance(candidates, list) and isinstance(candidates[0], dict):
-        return candidates[0]
-    raise ValueError("the candidates are no JSON objects")
 
 
 def _parts(candidate: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -140,7 +140,11 @@ class IncomingReply:
         pcm = self._sound.end()
         if not (pcm or self._is_audible):
             raise TTSAudioError("the API answered with an empty sound")
-        warnings = (*_reroute_warnings(self._asked_model, self._model), *self._sound.warnings)
+        asked, spoke, warnings = self._asked_model, self._model, tuple(self._sound.warnings)
+        if not spoke.removesuffix("-preview").startswith(asked.removesuffix("-preview")):
+            other_family = model_spec(asked).family != model_spec(spoke).family
+            risk = "; its prompts are built differently, so directions may have been read aloud" if other_family else ""
+            warnings = (f"{asked} was asked for, but {spoke} spoke{risk}", *warnings)
         return SpeechAudio(pcm, SAMPLE_RATE, self._model, self.finish_reason, self._usage, warnings, tier=self._tier)
 
     @contextmanager
@@ -230,11 +234,3 @@ def _finish_reason(candidate: Any) -> str | None:
     if name is None:
         return None if reason is None else "STOP"
     return _identifier(name) or "UNKNOWN"
-
-
-def _reroute_warnings(asked: str, spoken: str) -> Iterator[str]:
-    if spoken.removesuffix("-preview").startswith(asked.removesuffix("-preview")):
-        return
-    other_family = model_spec(asked).family != model_spec(spoken).family
-    risk = "; its prompts are built differently, so directions may have been read aloud" if other_family else ""
-    yield f"{asked} was asked for, but {spoken} spoke{risk}"

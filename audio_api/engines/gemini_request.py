@@ -83,13 +83,22 @@ def build_request(utterance: Utterance, manner: Manner) -> tuple[dict[str, Any],
     """
     is_dialogue = len(speakers_of(utterance)) > 1
     if manner.family == "verbatim":
-        parts = [_verbatim_part(turn, is_dialogue) for turn in utterance.turns]
+        parts: list[dict[str, Any]] = []
+        for turn in utterance.turns:
+            metadata = {"speaker": turn.speaker if is_dialogue else None, "style": style_words(turn)}
+            metadata = {name: value for name, value in metadata.items() if value}
+            parts.append({"text": turn.text, **({"speech_metadata": metadata} if metadata else {})})
     else:
         parts = [{"text": _prompt(utterance, is_dialogue)}]
+    voices: dict[str, Any] = {"voice_config": _voice(utterance.turns[0])}
+    if is_dialogue:
+        first_turns = {turn.speaker: turn for turn in reversed(utterance.turns)}
+        cast = [{"speaker": name, "voice_config": _voice(first_turns[name])} for name in speakers_of(utterance)]
+        voices = {"multi_speaker_voice_config": {"speaker_voice_configs": cast}}
     language = {"language_code": utterance.language} if manner.names_language else {}
     config = {
         "response_modalities": ["AUDIO"],
-        "speech_config": language | _voices(utterance, is_dialogue),
+        "speech_config": language | voices,
         # Otherwise the SDK may send further billed requests by itself.
         "automatic_continuation": False,
         "automatic_function_calling": {"disable": True},
@@ -106,12 +115,6 @@ def build_request(utterance: Utterance, manner: Manner) -> tuple[dict[str, Any],
     return {"role": "user", "parts": parts}, config
 
 
-def _verbatim_part(turn: Turn, is_dialogue: bool) -> dict[str, Any]:
-    metadata = {"speaker": turn.speaker if is_dialogue else None, "style": style_words(turn)}
-    metadata = {name: value for name, value in metadata.items() if value}
-    return {"text": turn.text, **({"speech_metadata": metadata} if metadata else {})}
-
-
 def _prompt(utterance: Utterance, is_dialogue: bool) -> str:
     preamble = _DIALOGUE_PREAMBLE.format(*speakers_of(utterance)) if is_dialogue else _PREAMBLE
     try:
@@ -123,14 +126,6 @@ def _prompt(utterance: Utterance, is_dialogue: bool) -> str:
     lines = [preamble, f"Language: {language}.", *asked]
     said = [f"{turn.speaker}: {turn.text}" if is_dialogue else turn.text for turn in utterance.turns]
     return "\n".join(lines) + _DELIMITER + "\n".join(said)
-
-
-def _voices(utterance: Utterance, is_dialogue: bool) -> dict[str, Any]:
-    if not is_dialogue:
-        return {"voice_config": _voice(utterance.turns[0])}
-    first_turns = {turn.speaker: turn for turn in reversed(utterance.turns)}
-    voices = [{"speaker": name, "voice_config": _voice(first_turns[name])} for name in speakers_of(utterance)]
-    return {"multi_speaker_voice_config": {"speaker_voice_configs": voices}}
 
 
 def _voice(turn: Turn) -> dict[str, Any]:

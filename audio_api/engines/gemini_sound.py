@@ -80,7 +80,14 @@ class Unwrapper:
             self._check_head()
             # Half a sample would shift every sample that follows.
             self._converter.cut()
-            self._begin(mime, data)
+            self.has_begun = True
+            self._mime = mime
+            self._left_bytes = sys.maxsize
+            # A header beats the type.
+            if data.startswith(b"RIFF") or mime.partition(";")[0].strip() in _WAV_TYPES:
+                self._head, self._next_chunk = bytearray(), FIRST_CHUNK
+            else:
+                self._format = _pcm_format(mime)
         if self._head is not None:
             data = self._after_head(self._head, data)
         sound = data[: self._left_bytes]
@@ -99,16 +106,6 @@ class Unwrapper:
         """
         self._check_head()
         return self._converter.finish()
-
-    def _begin(self, mime: str, data: bytes) -> None:
-        self.has_begun = True
-        self._mime = mime
-        self._left_bytes = sys.maxsize
-        # A header beats the type.
-        if data.startswith(b"RIFF") or mime.partition(";")[0].strip() in _WAV_TYPES:
-            self._head, self._next_chunk = bytearray(), FIRST_CHUNK
-        else:
-            self._format = _pcm_format(mime)
 
     def _check_head(self) -> None:
         if self._head is not None:

@@ -54,15 +54,11 @@ _RUN = "import runpy, sys; sys.path += sys.argv[2:]; runpy.run_path(sys.argv[1],
 
 def _request(utterance: Utterance) -> bytes:
     _python()
-    _require_extra()
-    return json.dumps(espeak_turns(utterance)).encode()
-
-
-def _require_extra() -> None:
-    if missing := [name for name in ("espeakng_loader",) if find_spec(name) is None]:
+    if find_spec("espeakng_loader") is None:
         raise ConfigurationError(
-            f"offline speech needs {' and '.join(missing)}, not installed here: pip install 'audio-api[offline]'"
+            "offline speech needs espeakng_loader, not installed here: pip install 'audio-api[offline]'"
         )
+    return json.dumps(espeak_turns(utterance)).encode()
 
 
 def _python() -> str:
@@ -133,15 +129,6 @@ class _Child:
         if outcome["broken"]:
             raise ConfigurationError(f"eSpeak NG cannot be used on this machine: {outcome['error']}")
         raise TTSUnavailableError(f"eSpeak NG failed: {outcome['error']}")
-
-
-def _start() -> _Child:
-    try:
-        return _Child()
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and not _is_python():
-            raise ConfigurationError(_NO_PYTHON) from None
-        raise TTSUnavailableError(f"the process of eSpeak NG does not start: {error.strerror}") from None
 
 
 def _end(process: subprocess.Popen[bytes], connection: Connection, files: ExitStack) -> None:
@@ -281,7 +268,12 @@ class OfflineEngine(SpeechEngine):
     def _speak(self, call: _Exchange, hear: Callable[[bytes], object]) -> list[list[WordSpan]]:
         if not (self._child and self._child.alive):
             self._end_child()
-            self._child = _start()
+            try:
+                self._child = _Child()
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and not _is_python():
+                    raise ConfigurationError(_NO_PYTHON) from None
+                raise TTSUnavailableError(f"the process of eSpeak NG does not start: {error.strerror}") from None
         try:
             return call.run(self._child, hear)
         # Whatever the reason: what the child may still say would be taken for the next call's.
