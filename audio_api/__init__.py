@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from audio_api.models.usage import TokenUsage
     from audio_api.models.voice_library import VoiceInfo
     from audio_api.models.voices import VoiceName
+    from audio_api.services.gemini_batch import GeminiBatch, GeminiBatchStatus
     from audio_api.services.job_codec import TaskResult
     from audio_api.services.one_liner import asay, say
     from audio_api.services.queue_service import QueueService
@@ -104,6 +105,7 @@ _HOME = {
     "audio_api.models.usage": ("TokenUsage",),
     "audio_api.models.voice_library": ("VoiceInfo",),
     "audio_api.models.voices": ("VoiceName",),
+    "audio_api.services.gemini_batch": ("GeminiBatch", "GeminiBatchStatus"),
     "audio_api.services.one_liner": ("asay", "say"),
     "audio_api.services.queue_service": ("QueueService",),
     "audio_api.services.job_codec": ("TaskResult",),
@@ -123,6 +125,8 @@ __all__ = [
     "ConfigurationError",
     "ErrorCode",
     "Estimate",
+    "GeminiBatch",
+    "GeminiBatchStatus",
     "Language",
     "MultiSpeakerConfig",
     "QueueClosedError",

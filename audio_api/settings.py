@@ -123,6 +123,15 @@ class Settings(BaseSettings):
         default=False,
         description="Let the tier standard serve, at its price, what flex refused or left unanswered at every attempt.",
     )
+    batch_deadline: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="Seconds that a job of Gemini's Batch API may take; then it is cancelled, and its rest is missing.",
+    )
+    batch_fallback: bool = Field(
+        default=True,
+        description="Ask for what a batch did not bring, or brought doubtful, by ordinary calls at their price.",
+    )
     max_concurrency: int = Field(default=10, ge=1, le=10_000, description="Requests a service works on at once.")
     piece_concurrency: int = Field(
         default=4, ge=1, le=100, description="Pieces of one long text called for at once, within MAX_CONCURRENCY."

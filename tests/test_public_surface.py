@@ -21,6 +21,8 @@ PUBLIC = [
     "ConfigurationError",
     "ErrorCode",
     "Estimate",
+    "GeminiBatch",
+    "GeminiBatchStatus",
     "Language",
     "MultiSpeakerConfig",
     "QueueClosedError",

@@ -20,7 +20,7 @@ MOST_LINES = 400
 # Modules that are longer still, and how long they may be: none may grow.
 LONGER = {
     "services/queue_service.py": 495,
-    "services/tts_service.py": 620,
+    "services/tts_service.py": 580,
     "services/worker_service.py": 406,
 }
 MOST_COMPLEX_SHARE = 0.02

@@ -73,7 +73,7 @@ async def start(tts: TTSService, gate: Gate, *requests: AudioRequest) -> list[as
 
 def waiting(tts: TTSService) -> int:
     """How many requests wait for a piece in progress."""
-    (speaker,) = tts._speakers
+    (speaker,) = tts._drafting.speakers
     return sum(flight.waiting for flight in speaker._flights._flights.values())
 
 

@@ -228,7 +228,7 @@ def test_a_tier_that_is_not_known_is_none(named: object, tier: str | None) -> No
 
 def test_an_unknown_tier_is_an_error_in_the_words_of_its_door() -> None:
     """Python and the environment name the place, and what is possible."""
-    with pytest.raises(ValidationError, match=r"service_tier\n.*'standard', 'flex' or 'priority'"):
+    with pytest.raises(ValidationError, match=r"service_tier\n.*'standard', 'flex', 'priority' or 'batch'"):
         AudioRequest(text=TEXT, service_tier="cheap")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"SERVICE_TIER='cheap'.*'standard', 'flex' or 'priority'"):
         AudioConfig(service_tier="cheap")  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from audio_api import __version__
+from audio_api.cli.batch import batch
 from audio_api.cli.book import BookArguments, book
 from audio_api.cli.cache import cache
 from audio_api.cli.doctor import doctor
@@ -45,6 +46,7 @@ def _options(
 app.command()(say)
 app.command()(estimate)
 app.command(cls=BookArguments)(book)
+app.add_typer(batch, name="batch", context_settings=_PLAIN)
 app.command()(voices)
 app.command()(languages)
 app.command()(models)

@@ -17,6 +17,7 @@ from audio_api.audio.large_sounds import Permit, in_sound_thread
 from audio_api.config import NO_KEY, NO_PROJECT
 from audio_api.engines.base import Bounds, SpeechAudio, SpeechEngine, Turn, Utterance
 from audio_api.engines.gemini_backend import DEVELOPER, SPEECH_LOCATIONS, Backend
+from audio_api.engines.gemini_batches import BatchCalls
 from audio_api.engines.gemini_connections import Connections
 from audio_api.engines.gemini_errors import classify, objection_to, unreadable
 from audio_api.engines.gemini_habits import Habits
@@ -246,6 +247,18 @@ class GeminiEngine(SpeechEngine):
             timeout_s=self._timeout_s,
             now=self._now,
         )
+
+    def batches(self) -> BatchCalls:
+        """The calls of Gemini's Batch API, through the same connections.
+
+        Raises:
+            ConfigurationError: There is no API key, the client was injected, or Vertex AI would be called.
+        """
+        self._check_key()
+        if self._injected is not None or self._backend.is_vertex:
+            raise ConfigurationError("batches need the Developer API: GEMINI_BACKEND=developer, and no client of yours")
+        key, timeout_s = self._api_key.get_secret_value(), self._timeout_s
+        return BatchCalls(self._connections, self._habits, key, self._base_url, timeout_s, self._now)
 
     async def health_check(self, model: str) -> None:
         """Ask for the model's description; where there is none, for speech of nothing. Both are free.

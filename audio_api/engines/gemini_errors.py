@@ -92,7 +92,7 @@ def classify(error: Exception, *, now: datetime, key: str = "") -> AudioAPIError
     if isinstance(error, AudioAPIError):
         return error
     if answer := ErrorAnswer.of(error, key):
-        return _from_status(answer, now)
+        return error_of(answer, now)
     if failure := credentials_failure(error):
         return failure
     cause: BaseException | None = error
@@ -151,7 +151,8 @@ LONGEST_DELAY_S = 600.0
 """A minute's quota and an outage are over, or worth another call, by then, whatever delay a server names."""
 
 
-def _from_status(answer: ErrorAnswer, now: datetime) -> AudioAPIError:
+def error_of(answer: ErrorAnswer, now: datetime) -> AudioAPIError:
+    """The error of ours for an answer of the API that is one."""
     named_s = answer.retry_after_s(now)
     retry_after_s = None if named_s is None else min(named_s, LONGEST_DELAY_S)
     match answer.status:

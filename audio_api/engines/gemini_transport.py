@@ -109,6 +109,9 @@ class _SpeechTransport(httpx2.AsyncBaseTransport):
                 return respond(content=reduce_error(await stream.beginning(MOST_ERROR_BYTES + 1), reply.reason_phrase))
             if wire and method == _STREAM:
                 return respond(stream=stream.detached(wire))
+            if wire and method == _DOWNLOAD:
+                wire.call.push_async_callback(call.pop_all().aclose)
+                return respond(stream=_FileContent(reply))
             with closing(Body()) as body:
                 async for part in stream:
                     await body.add(part)
@@ -167,7 +170,7 @@ async def _reduced(unpacked: Unpacked, wire: Wire) -> bytes:
 
 
 _OK = 200
-_SPEECH, _STREAM = "generateContent", "streamGenerateContent"
+_SPEECH, _STREAM, _DOWNLOAD = "generateContent", "streamGenerateContent", "download"
 # These describe the bytes on the wire, not the decoded body.
 _WIRE_ONLY = {b"content-encoding", b"content-length", b"transfer-encoding"}
 
@@ -207,6 +210,17 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._call.aclose()
+
+
+class _FileContent(httpx2.AsyncByteStream):
+    """The content of a file as it comes in, of any size; the wire ends the call."""
+
+    def __init__(self, reply: httpx2.Response) -> None:
+        self._reply = reply
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._reply.aiter_bytes():
+            yield part
 
 
 class _Speech(httpx2.AsyncByteStream):

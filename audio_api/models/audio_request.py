@@ -13,7 +13,7 @@ from audio_api.errors import ErrorCode, TTSOutputError, TTSQuotaError, error_cla
 from audio_api.models.filenames import safe_filename
 from audio_api.models.frozen import FrozenModel
 from audio_api.models.languages import Language, LanguageCode
-from audio_api.models.service_tiers import ServedTier, ServiceTier
+from audio_api.models.service_tiers import ServedTier
 from audio_api.models.sound_formats import OutputFormat, format_of
 from audio_api.models.speech_models import ModelId
 from audio_api.models.speech_models import VoiceModel as VoiceModel  # programs for the original import it from here
@@ -175,7 +175,7 @@ class AudioRequest(FrozenModel):
             by the offline engine, and estimates with Gemini.
         cache: Whether finished pieces of the same content will do, which cost nothing; ``False`` makes new ones.
         priority: Order in a queue: higher first, 0 normal.
-        service_tier: As the setting ``service_tier``, which ``None`` stands for; it changes no sound.
+        service_tier: As the setting of that name, which ``None`` stands for; ``"batch"`` in queues. No sound changes.
     """
 
     text: str
@@ -197,7 +197,7 @@ class AudioRequest(FrozenModel):
     subtitles: tuple[Literal["srt", "vtt"], ...] = ()
     cache: bool = True
     priority: int = Field(default=0, ge=-100, le=100)
-    service_tier: ServiceTier | None = None
+    service_tier: ServedTier | None = None
 
     @field_validator("text")
     @classmethod

@@ -21,6 +21,7 @@ from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
 from audio_api.queues.base import MAX_DELIVERIES
 from audio_api.queues.jobs import Lease
+from audio_api.services.batch_tasks import step_of
 from audio_api.services.circuit_breaker import CircuitBreaker
 from audio_api.services.drafts import SpeechDraft
 from audio_api.services.earlier_sound import earlier_sound
@@ -178,7 +179,13 @@ class JobRun:
             # The sound is the task's own; only its subtitles are not all there.
             request, earlier = request.model_copy(update={"overwrite": True}), None
         with task_of(trace_of(self.lease.payload), self.lease.job_id):
-            response = earlier or await self._speak_and_write(request)
+            if request.service_tier == "batch" and not earlier:
+                step = await step_of(self._tts, request, self._settings().queue_name, self.lease.job_id)
+            else:
+                step = earlier or await self._speak_and_write(request)
+        if isinstance(step, float):
+            return await self._settle(Ending.DEFERRED, self._queue.backend.release(self.lease, step))
+        response = step
         if not response.success and (ending := await self._put_back(response, lane_of(request, self._settings()))):
             return ending
         done = self._queue.backend.finish(self.lease, encode_result(response), success=response.success)

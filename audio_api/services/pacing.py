@@ -68,7 +68,7 @@ def lane(model: str, tier: ServiceTier) -> str:
 def lane_of(request: AudioRequest, settings: AudioConfig) -> str:
     """The lane of the calls for a request."""
     model, tier = request.model or settings.default_tts_model, request.service_tier or settings.service_tier
-    return lane(str(model), tier)
+    return lane(str(model), "standard" if tier == "batch" else tier)
 
 
 class Pacer:
@@ -233,17 +233,20 @@ class PacedEngine(SpeechEngine):
     Args:
         engine: Who speaks.
         pacer: Who decides when.
+
+    Attributes:
+        engine: As given.
     """
 
     def __init__(self, engine: SpeechEngine, pacer: Pacer) -> None:
         self.name = engine.name
         self.is_billed = engine.is_billed
-        self._engine = engine
+        self.engine = engine
         self._pacer = pacer
 
     def preflight(self, utterance: Utterance) -> None:
         """As the engine itself."""
-        self._engine.preflight(utterance)
+        self.engine.preflight(utterance)
 
     async def synthesize(self, utterance: Utterance) -> SpeechAudio:
         """As the engine itself, when it is this call's turn.
@@ -252,7 +255,7 @@ class PacedEngine(SpeechEngine):
             TTSError: As the engine itself, and as ``Pacer.call``.
         """
         async with self._pacer.call(lane(utterance.model, utterance.tier)):
-            return await self._engine.synthesize(utterance)
+            return await self.engine.synthesize(utterance)
 
     async def synthesize_within(self, utterance: Utterance, bounds: Bounds) -> SpeechAudio:
         """As the engine itself, when it is this call's turn; the wait for it is not bounded.
@@ -261,7 +264,7 @@ class PacedEngine(SpeechEngine):
             AudioAPIError: As the engine itself, and as ``Pacer.call``.
         """
         async with self._pacer.call(lane(utterance.model, utterance.tier)):
-            return await self._engine.synthesize_within(utterance, bounds)
+            return await self.engine.synthesize_within(utterance, bounds)
 
     async def stream(self, utterance: Utterance) -> AsyncGenerator[SpeechAudio, None]:
         """As the engine itself, when it is this call's turn.
@@ -270,21 +273,21 @@ class PacedEngine(SpeechEngine):
             TTSError: As the engine itself, and as ``Pacer.call``.
         """
         turn = self._pacer.call(lane(utterance.model, utterance.tier))
-        async with turn, aclosing(self._engine.stream(utterance)) as blocks:
+        async with turn, aclosing(self.engine.stream(utterance)) as blocks:
             async for block in blocks:
                 yield block
 
     async def health_check(self, model: str) -> None:
         """As the engine itself: it costs nothing and needs no turn."""
-        await self._engine.health_check(model)
+        await self.engine.health_check(model)
 
     async def warm_up(self, model: str) -> None:
         """As the engine itself: it needs no turn, and spares the first one."""
-        await self._engine.warm_up(model)
+        await self.engine.warm_up(model)
 
     async def close(self) -> None:
         """As the engine itself."""
-        await self._engine.close()
+        await self.engine.close()
 
 
 def make_tts(config: AudioConfig | None, queue: QueueService) -> TTSService:

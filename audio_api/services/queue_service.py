@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 from audio_api.config import AudioConfig, get_config
 from audio_api.errors import (
@@ -18,12 +18,8 @@ from audio_api.errors import (
     QueueServiceError,
     TaskNotFoundError,
 )
-from audio_api.models.audio_request import (
-    AudioRequest,
-    AudioResponse,
-    BatchAudioRequest,
-    BatchAudioResponse,
-)
+from audio_api.models.audio_request import AudioRequest, AudioResponse, BatchAudioRequest, BatchAudioResponse
+from audio_api.models.service_tiers import ServedTier
 from audio_api.queues.base import QueueBackend
 from audio_api.queues.jobs import BatchStatus, DeadLetter, JobState, Lease, QueueStats, check_id
 from audio_api.queues.memory import MemoryBackend
@@ -148,13 +144,18 @@ class QueueService:
         return [job.id for job in jobs]
 
     async def enqueue_batch_tasks(
-        self, batch: BatchAudioRequest | None = None, *, batch_request: BatchAudioRequest | None = None
+        self,
+        batch: BatchAudioRequest | None = None,
+        *,
+        batch_request: BatchAudioRequest | None = None,
+        tier: ServedTier | None = None,
     ) -> str:
         """Hand over a batch, all or none. The same batch with the same id may be enqueued again; it is done once.
 
         Args:
             batch: The batch; ``None``: it is given as ``batch_request``.
             batch_request: Another name for ``batch``.
+            tier: The service tier of all requests: ``"batch"`` is Gemini's Batch API. ``None``: each request's own.
 
         Returns:
             The batch's id. Its tasks are called ``<batch id>-0`` and so on.
@@ -166,8 +167,11 @@ class QueueService:
         batch = _only("enqueue_batch_tasks", batch=batch, batch_request=batch_request)
         if not isinstance(batch, BatchAudioRequest):
             raise TypeError(f"a batch is a BatchAudioRequest(requests=[…]), not a {type(batch).__name__}")
+        if tier not in (None, *get_args(ServedTier)):
+            raise QueueServiceError(f"tier {tier!r} is none of {', '.join(get_args(ServedTier))}")
+        requests = [each.model_copy(update={"service_tier": tier}) if tier else each for each in batch.requests]
         batch_id = batch.batch_id or uuid.uuid4().hex
-        jobs = [job_of(id_in_batch(batch_id, index), request) for index, request in enumerate(batch.requests)]
+        jobs = [job_of(id_in_batch(batch_id, index), request) for index, request in enumerate(requests)]
         await self.backend.enqueue(jobs, batch_id)
         return batch_id
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, get_args
 
-from audio_api.audio.durable import check_target
 from audio_api.audio.encoding import encoded
 from audio_api.config import AudioConfig, get_config
 from audio_api.engines.base import SpeechEngine
 from audio_api.engines.from_settings import make_engine
 from audio_api.errors import (
     AudioAPIError,
-    ErrorCode,
+    ConfigurationError,
     TTSAPIError,
     TTSAudioError,
     TTSAuthenticationError,
@@ -40,28 +39,28 @@ from audio_api.models.audio_request import (
     BatchAudioResponse,
 )
 from audio_api.models.estimate import Estimate
-from audio_api.models.sound_formats import OutputFormat, StreamFormat
+from audio_api.models.sound_formats import StreamFormat
 from audio_api.models.user_text import has_words
 from audio_api.models.voice_library import VoiceInfo, VoiceQuery
 from audio_api.models.voices import VoiceName, is_custom, parse_voice
 from audio_api.retry import Clock, call_with_retry
-from audio_api.services.delivery import Delivery, check_names
-from audio_api.services.drafts import Report, SpeechDraft, write_long, write_short, write_stream
+from audio_api.services.drafting import Drafting
+from audio_api.services.drafts import Report, SpeechDraft
 from audio_api.services.health import ServiceHealth
 from audio_api.services.sound_access import SoundAccess
-from audio_api.speech.assembly import Draft, SpeechCallback, Target, tell
+from audio_api.speech.assembly import SpeechCallback, tell
+from audio_api.speech.attempts import policy_of
 from audio_api.speech.cost import calls_of
 from audio_api.speech.estimate import estimate_request
-from audio_api.speech.formats import artist_of, filename_of, require_format
-from audio_api.speech.planning import PlannedPiece, check_length
-from audio_api.speech.speaker import PieceSpeaker, SpeakOptions, content_key
+from audio_api.speech.formats import require_format
+from audio_api.speech.speaker import SpeakOptions
 from audio_api.speech.streaming import FIRST_CHARS, SpeechStream
-from audio_api.speech.subtitle_files import check_subtitles
 
 if TYPE_CHECKING:
     from audio_api.books.audiobook import Audiobook, BookFormat, BookProgressCallback
     from audio_api.books.book import Book
     from audio_api.books.narrator import Narrator
+    from audio_api.services.gemini_batch import GeminiBatch
 
 # The errors, too: programs written for the published original import them from here.
 __all__ = [
@@ -125,10 +124,8 @@ class TTSService:
         self._engine = engine
         self._engine_factory = engine_factory
         self._clock = clock or Clock()
-        # Of each configuration that is in use, and of the one in force, which is the last: how many requests use it.
-        self._speakers: dict[PieceSpeaker, int] = {}
-        self._is_closed = False
-        self._being_written: set[Path] = set()
+        make = engine_factory or (lambda config: make_engine(config, gemini_client))
+        self._drafting = Drafting(lambda: self.config, make, engine, self._clock)
 
     async def __aenter__(self) -> Self:
         return self
@@ -191,7 +188,7 @@ class TTSService:
         """
         _check_type(request)
         options = SpeakOptions(request.cache, attempt_limit_s)
-        async with self._prepared(request, options, on_progress, unsaved, task=task) as draft:
+        async with self._drafting.draft(request, options, on_progress, unsaved, task=task) as draft:
             yield draft
 
     async def stream_to_file(self, request: AudioRequest, on_progress: SpeechCallback | None = None) -> AudioResponse:
@@ -205,7 +202,7 @@ class TTSService:
             As ``generate_audio``; a stream that fails leaves no file.
         """
         _check_type(request)
-        async with self._prepared(request, SpeakOptions(request.cache), on_progress, growing=True) as draft:
+        async with self._drafting.draft(request, SpeakOptions(request.cache), on_progress, growing=True) as draft:
             return await draft.publish()
 
     async def stream_audio(
@@ -245,7 +242,7 @@ class TTSService:
             async with AsyncExitStack() as opened:
                 report.config = self.config
                 await asyncio.to_thread(require_format, format, get_args(StreamFormat))
-                speaker = await opened.enter_async_context(self._speaking(report.config))
+                speaker = await opened.enter_async_context(self._drafting.speaking(report.config))
                 utterance, notes = await speaker.read(request)
                 report.calls += notes
                 pieces, notes = await speaker.plan(utterance, None if verified else FIRST_CHARS)
@@ -282,7 +279,7 @@ class TTSService:
             AudioAPIError: No call could speak it, or the settings are wrong.
         """
         _check_type(request)
-        async with self._speaking(self.config) as speaker:
+        async with self._drafting.speaking(self.config) as speaker:
             return await estimate_request(request, speaker, self._clock.now().date())
 
     async def list_voices(
@@ -299,12 +296,12 @@ class TTSService:
             AudioAPIError: The API could not be asked; a passing failure was tried again.
         """
         query = VoiceQuery(language, gender, search)
-        async with self._speaking(self.config) as speaker:
+        async with self._drafting.speaking(self.config) as speaker:
 
             async def find() -> list[VoiceInfo]:
                 return await speaker.engine.voices().find(query)
 
-            return await call_with_retry(find, speaker.desk.policy("standard"), self._clock)
+            return await call_with_retry(find, policy_of(speaker.config), self._clock)
 
     async def create_voice(
         self, description: str, *, name: str | None = None, base_voice: str | None = None
@@ -325,7 +322,7 @@ class TTSService:
             base = parse_voice(base_voice) if base_voice else None
         except ValueError as error:
             raise TTSValidationError(str(error)) from None
-        async with self._speaking(self.config) as speaker:
+        async with self._drafting.speaking(self.config) as speaker:
             known = base.value.capitalize() if isinstance(base, VoiceName) else base
             return await speaker.engine.voices().create(description, name, known)
 
@@ -340,7 +337,7 @@ class TTSService:
         """
         if not (is_custom(voice) and voice.startswith("voice_")):
             raise TTSValidationError(f"{voice[:80]!r} is no voice of an account: those are called voice_…")
-        async with self._speaking(self.config) as speaker:
+        async with self._drafting.speaking(self.config) as speaker:
             await speaker.engine.voices().delete(voice)
 
     async def generate_batch(
@@ -396,6 +393,52 @@ class TTSService:
             results=tuple(results[index] for index in range(len(items))),
             status="completed" if completed else "failed",
         )
+
+    async def submit_batch(
+        self, requests: BatchAudioRequest | Sequence[AudioRequest], *, name: str | None = None
+    ) -> GeminiBatch:
+        """Have requests spoken at half the price by Gemini's Batch API, in minutes or hours.
+
+        Everything that can be known beforehand is checked first; finished pieces are not asked for. The same requests
+        submitted again, after a crash, are the same batch until its responses are collected.
+
+        Args:
+            requests: A batch, or any number of requests. Their service tier is that of ordinary calls, if these follow.
+            name: 1 to 64 letters, digits, ``_`` or ``-``, for ``GeminiBatch.load``; ``None``: made from the requests.
+
+        Returns:
+            The batch, whose ``collect()`` waits for it. Its ``status()`` tells whether its jobs are created yet: an
+            account has 100 at once, and so many input tokens in them.
+
+        Raises:
+            TTSValidationError: There are no requests, or one is wrong, which the text names; nothing was sent.
+            ConfigurationError: The settings are wrong, or name an engine or a backend that makes no batches.
+            TTSOutputError: A file exists, or another process works on this batch.
+            AudioAPIError: Google refuses the job for a reason that a person must mend.
+        """
+        from audio_api.services.gemini_batch import GeminiBatch
+
+        items = requests.requests if isinstance(requests, BatchAudioRequest) else tuple(requests)
+        if not items:
+            raise TTSValidationError("a batch needs at least one request")
+        for item in items:
+            _check_type(item)
+        # What stands for this very door, and for no call.
+        items = tuple(
+            item.model_copy(update={"service_tier": None}) if item.service_tier == "batch" else item for item in items
+        )
+        config = self.config
+        if not config.cache_max_bytes:
+            raise ConfigurationError(
+                "CACHE_MAX_BYTES=0: a batch keeps finished pieces in the cache; allow it some bytes"
+            )
+        whole = items, name, config, self._clock, self._drafting.make
+        batch = await asyncio.to_thread(GeminiBatch.resumed, *whole)
+        if batch is None:
+            missing = await self._drafting.missing(items, config)
+            batch = await GeminiBatch.begin(items, missing, name, config, self._clock, self._drafting.make)
+        await batch.create()
+        return batch
 
     async def narrate(
         self,
@@ -474,7 +517,7 @@ class TTSService:
         try:
             config = self.config
             name = name or config.tts_engine
-            async with self._speaking(config) as speaker:
+            async with self._drafting.speaking(config) as speaker:
                 await speaker.engine.health_check(str(config.default_tts_model))
         except AudioAPIError as error:
             return ServiceHealth(healthy=False, engine=name, error=str(error), error_code=error.code)
@@ -489,7 +532,7 @@ class TTSService:
         # numpy, which else would be imported between a call and its checks.
         await asyncio.to_thread(import_module, "audio_api.audio.checks")
         config = self.config
-        async with self._speaking(config) as speaker:
+        async with self._drafting.speaking(config) as speaker:
             await speaker.engine.warm_up(str(config.default_tts_model))
 
     async def close(self) -> None:
@@ -497,122 +540,7 @@ class TTSService:
 
         A request in progress fails if its call is cut by that, and its call is not made again.
         """
-        self._is_closed = True
-        while self._speakers:
-            await self._end(next(iter(self._speakers)))
-
-    @asynccontextmanager
-    async def _prepared(
-        self,
-        request: AudioRequest,
-        options: SpeakOptions,
-        on_progress: SpeechCallback | None,
-        unsaved: AudioResponse | None = None,
-        *,
-        growing: bool = False,
-        task: str = "",
-    ) -> AsyncIterator[SpeechDraft]:
-        report = Report(request, self._clock, task=task)
-        draft: Draft | AudioAPIError
-        delivery: Delivery | None = None
-        async with AsyncExitStack() as opened:
-            try:
-                report.config = self.config
-                speaker = await opened.enter_async_context(self._speaking(report.config))
-                pieces, target = await self._plan(speaker, report, opened, growing=growing)
-                if growing:
-                    draft = await write_stream(
-                        SpeechStream(pieces, speaker, options), report, target, opened, on_progress
-                    )
-                elif len(pieces) == 1:
-                    draft = await write_short(pieces[0], speaker, options, report, target, opened, on_progress, unsaved)
-                else:
-                    draft = await write_long(pieces, speaker, options, report, target, opened, on_progress)
-                if speaker.store:
-                    delivery = await Delivery.of(speaker.store, draft, request.subtitles, task)
-            except AudioAPIError as error:
-                report.calls += calls_of(error)
-                draft = error
-            yield SpeechDraft(draft, report, delivery)
-
-    async def _plan(
-        self, speaker: PieceSpeaker, report: Report, opened: AsyncExitStack, *, growing: bool
-    ) -> tuple[list[PlannedPiece], Target]:
-        """Refuse what can be refused before a call; the pieces, and where the file goes."""
-        request, folder = report.request, speaker.config.output_dir
-        output_format = request.format_or(speaker.config.output_format)
-        if output_format != "wav":
-            await asyncio.to_thread(require_format, output_format, get_args(OutputFormat))
-        utterance, notes = await speaker.read(request)
-        report.calls += notes
-        key = content_key(utterance, speaker.engine.name)
-        name = filename_of(request, output_format) or f"{key}.{output_format}"
-        # A name that is made from the content names the same sound again.
-        overwrite = request.overwrite or request.output_filename is None
-        if speaker.store and not overwrite:
-            await check_names(speaker.store, name, request.subtitles, report.task, key)
-        if request.subtitles and not speaker.store:
-            await check_subtitles(folder / name, request.subtitles, overwrite)
-        opened.enter_context(self._claim(folder / name, overwrite))
-        pieces, notes = await speaker.plan(utterance, FIRST_CHARS if growing else None)
-        speaker.check(pieces)
-        report.calls += notes
-        if len(pieces) > 1 and output_format == "wav":
-            check_length(pieces)
-        # In the store's case the folder only holds the draft: a file of that name is of no concern.
-        real = await check_target(folder, name, overwrite=overwrite or speaker.store is not None)
-        return pieces, Target(folder / name, overwrite, real, key, output_format, artist_of(utterance))
-
-    @asynccontextmanager
-    async def _speaking(self, config: AudioConfig) -> AsyncIterator[PieceSpeaker]:
-        """The speaker of these settings, which are in force from now on; the last request of others ends theirs.
-
-        Raises:
-            RuntimeError: The service is closed, or another event loop that still runs uses it.
-            AudioAPIError: The engine cannot be made.
-        """
-        if self._is_closed:
-            raise RuntimeError("this TTSService is closed")
-        speaker = next(reversed(self._speakers), None)
-        if speaker is None or speaker.config is not config:
-            engine = self._engine or (
-                self._engine_factory(config) if self._engine_factory else make_engine(config, self._gemini_client)
-            )
-            speaker = PieceSpeaker(config, engine, self._clock)
-            self._speakers[speaker] = 0
-        speaker.enter_loop()
-        self._speakers[speaker] += 1
-        try:
-            yield speaker
-        finally:
-            # All were ended when the service was closed meanwhile.
-            if speaker in self._speakers:
-                self._speakers[speaker] -= 1
-                *replaced, _ = self._speakers.items()
-                for other, users in replaced:
-                    if not users:
-                        await self._end(other)
-
-    async def _end(self, speaker: PieceSpeaker) -> None:
-        del self._speakers[speaker]
-        # Calls in progress fail when the engine is closed, and are not paid for twice.
-        speaker.desk.is_closed = True
-        if self._engine is None:
-            await speaker.engine.close()
-
-    @contextmanager
-    def _claim(self, path: Path, overwrite: bool) -> Iterator[None]:
-        """Keep a second request of this service from paying for a file that a first one is about to write."""
-        if path in self._being_written and not overwrite:
-            raise TTSOutputError(
-                f"{path.name} is being written by another request; choose another name, or set overwrite=True",
-                code=ErrorCode.OUTPUT_EXISTS,
-            )
-        self._being_written.add(path)
-        try:
-            yield
-        finally:
-            self._being_written.discard(path)
+        await self._drafting.close()
 
 
 def _check_type(request: AudioRequest) -> None:

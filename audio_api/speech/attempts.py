@@ -130,18 +130,18 @@ class Desk:
                 "the service was closed meanwhile", code=ErrorCode.CONNECTION_FAILED, retryable=False
             )
 
-    def policy(self, tier: ServiceTier) -> RetryPolicy:
-        """How often, and how long, the settings let an utterance be tried; one long call of flex may be repeated."""
-        config = self.config
-        return RetryPolicy(
-            attempts=config.retry_attempts,
-            min_wait_s=config.retry_min_wait,
-            max_wait_s=config.retry_max_wait,
-            rate_limit_attempts=config.rate_limit_retry_attempts,
-            rate_limit_min_wait_s=config.rate_limit_retry_min_wait,
-            rate_limit_max_wait_s=config.rate_limit_retry_max_wait,
-            deadline_s=config.retry_deadline + (config.flex_timeout if tier == "flex" else 0.0),
-        )
+
+def policy_of(config: AudioConfig, tier: ServiceTier = "standard") -> RetryPolicy:
+    """How often, and how long, the settings let a call be tried; one long call of flex may be repeated."""
+    return RetryPolicy(
+        attempts=config.retry_attempts,
+        min_wait_s=config.retry_min_wait,
+        max_wait_s=config.retry_max_wait,
+        rate_limit_attempts=config.rate_limit_retry_attempts,
+        rate_limit_min_wait_s=config.rate_limit_retry_min_wait,
+        rate_limit_max_wait_s=config.rate_limit_retry_max_wait,
+        deadline_s=config.retry_deadline + (config.flex_timeout if tier == "flex" else 0.0),
+    )
 
 
 class Attempts:
@@ -221,13 +221,13 @@ class Attempts:
         """Make attempts in the tier asked for; then in standard, if the settings want that, where flex has no room."""
         desk, tier = self._desk, self._utterance.tier
         try:
-            return await call_with_retry(attempt, desk.policy(tier), desk.clock)
+            return await call_with_retry(attempt, policy_of(desk.config, tier), desk.clock)
         except AudioAPIError as error:
             if not (tier == "flex" and desk.config.flex_fallback and error.code in _SHED):
                 raise
         self._calls.append(note("the tier flex had no room; the tier standard served, at its price"))
         self._utterance = replace(self._utterance, tier="standard")
-        return await call_with_retry(attempt, desk.policy("standard"), desk.clock)
+        return await call_with_retry(attempt, policy_of(desk.config), desk.clock)
 
     @asynccontextmanager
     async def _call(self, *, is_stream: bool) -> AsyncIterator[CallReport]:
@@ -248,7 +248,9 @@ class Attempts:
         """Record what the last call was billed, and by which tier."""
         call, asked = self._calls[-1], self._utterance.tier
         usage, tier = call.usage + sound.usage, sound.tier or call.tier
-        warnings = (f"{asked} was asked for, and the tier {tier} served",) if sound.tier not in (None, asked) else ()
+        warnings = (
+            (f"{asked} was asked for, and the tier {tier} served",) if sound.tier not in (None, asked, "batch") else ()
+        )
         outcome = self._outcome(usage) if ended else call.outcome
         self._calls[-1] = replace(call, usage=usage, outcome=outcome, tier=tier, warnings=call.warnings + warnings)
 

@@ -145,6 +145,8 @@ class PieceSpeaker:
             text, warnings = await asyncio.to_thread(_unmarked, request)
             request, notes = request.model_copy(update={"text": text}), (note(*warnings),)
         model, tier = str(request.model or self.config.default_tts_model), request.service_tier
+        if tier == "batch":
+            raise TTSValidationError("service_tier batch is for submit_batch and for queues; calls take another one")
         return Utterance.from_request(request, model, tier or self.config.service_tier), notes
 
     async def plan(

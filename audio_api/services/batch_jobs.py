@@ -1,0 +1,165 @@
+"""The life of a batch's jobs: written down before every step that costs, never created twice, downloaded once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from audio_api.audio.file_threads import in_file_thread
+from audio_api.config import AudioConfig
+from audio_api.engines.gemini_batches import BatchCalls, RemoteJob, RemoteState
+from audio_api.errors import (
+    AudioAPIError,
+    ConfigurationError,
+    ErrorCode,
+    TTSAuthenticationError,
+    TTSModelNotFoundError,
+    TTSQuotaError,
+    TTSRateLimitError,
+)
+from audio_api.retry import Clock, call_with_retry
+from audio_api.services.batch_journal import BatchPart, Journal
+from audio_api.speech.attempts import policy_of
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+# A job whose creation was not answered may show in the list a while later.
+_SETTLE_S = 60.0
+# Google erases uploaded files after 48 hours.
+_FILE_S = 47 * 3_600.0
+# How long a job that was to end may go on before it is given up.
+_CANCEL_S = 600.0
+# Surely not more than the least that an account may have waiting: 25,000 input tokens.
+_LEAST_SPLIT_BYTES = 65_536
+# After these a job may have been created.
+_PERHAPS_CREATED = {
+    ErrorCode.TIMEOUT,
+    ErrorCode.CONNECTION_BROKEN,
+    ErrorCode.UNREADABLE_REPLY,
+    ErrorCode.UNAVAILABLE,
+}
+# A person must act, whatever other jobs do.
+_REFUSED = {ErrorCode.CREDIT_EXHAUSTED, ErrorCode.QUOTA_NOT_GRANTED}
+
+
+class BatchJobs:
+    """Takes the jobs of a journal from step to step; a process that is killed is followed by another one.
+
+    Args:
+        journal: What is known of them, and claimed by this process.
+        calls: Asks the API.
+        config: The settings.
+        clock: Time and chance.
+    """
+
+    def __init__(self, journal: Journal, calls: BatchCalls, config: AudioConfig, clock: Clock) -> None:
+        self._journal = journal
+        self._calls = calls
+        self._config = config
+        self._clock = clock
+
+    async def advance_all(self) -> bool:
+        """Take the next step of every job; whether all have ended."""
+        for part in list(self._journal.record.parts):
+            if part.state is None:
+                await self.advance(part)
+        return all(part.state for part in self._journal.record.parts)
+
+    async def advance(self, part: BatchPart) -> None:
+        """Take a job's next step; what passes is tried again at the next look."""
+        now_s = self._clock.now().timestamp()
+        try:
+            if not part.job and not await self.create(part):
+                return
+            job = await self._again(lambda: self._calls.get(part.job))
+            is_late = now_s - part.created_at > self._config.batch_deadline
+            if not job.state.final and (is_late or self._journal.record.cancelled):
+                if not part.cancelled_at:
+                    part.cancelled_at = now_s
+                    await in_file_thread(self._journal.save)
+                await self._again(lambda: self._calls.cancel(part.job))
+                job = await self._again(lambda: self._calls.get(part.job))
+                if not job.state.final and now_s - part.cancelled_at > _CANCEL_S:
+                    await self._end(part, RemoteState.EXPIRED, "the job went on beyond BATCH_DEADLINE")
+            if job.state.final:
+                await self._take(part, job)
+        except TTSModelNotFoundError:
+            await self._end(part, RemoteState.FAILED, "the job is gone")
+        except AudioAPIError as error:
+            if not error.retryable:
+                raise
+            logger.warning("a batch's job cannot be asked for now", extra={"job": part.job, "error": str(error)})
+            part.problem = str(error)
+            if now_s - (part.created_at or self._journal.record.created_at) > self._config.batch_deadline + _CANCEL_S:
+                await self._end(part, RemoteState.EXPIRED, str(error))
+
+    async def create(self, part: BatchPart) -> bool:
+        """Create a job, unless an earlier attempt did; whether it is there now. Nothing is asked for twice blindly."""
+        now_s = self._clock.now().timestamp()
+        if part.asked_at:
+            if job := await self._again(lambda: self._calls.find(part.display_name)):
+                await self._found(part, job)
+                return True
+            if now_s - part.asked_at < _SETTLE_S:
+                return False
+        if self._journal.record.cancelled:
+            await self._end(part, RemoteState.CANCELLED, "the batch was cancelled")
+            return False
+        if not part.file or now_s - part.uploaded_at > _FILE_S:
+            path = self._journal.folder / part.input
+            part.file, part.uploaded_at = await self._again(lambda: self._calls.upload(path, part.display_name)), now_s
+            await in_file_thread(self._journal.save)
+        part.asked_at = now_s
+        await in_file_thread(self._journal.save)
+        try:
+            await self._found(part, await self._calls.create(part.model, part.display_name, part.file))
+        except AudioAPIError as error:
+            if error.code not in _PERHAPS_CREATED:
+                part.asked_at = 0.0
+            is_full = isinstance(error, TTSRateLimitError)
+            part.problem = f"Google takes no further job now, and is asked again: {error}" if is_full else str(error)
+            await in_file_thread(self._journal.save)
+            await self._not_created(part, error)
+            return False
+        return True
+
+    async def _not_created(self, part: BatchPart, error: AudioAPIError) -> None:
+        """Wait, make smaller jobs, give the job up, or let a person act."""
+        if isinstance(error, ConfigurationError | TTSAuthenticationError) or error.code in _REFUSED:
+            raise error
+        if error.code is ErrorCode.RATE_LIMITED:
+            # Another job must end first; if there is none, this one has more tokens than may wait at once.
+            is_large = (self._journal.folder / part.input).stat().st_size > _LEAST_SPLIT_BYTES
+            if is_large and not [job async for job in self._calls.jobs() if not job.state.final]:
+                await in_file_thread(self._journal.split, part)
+        elif not (error.code in _PERHAPS_CREATED or error.retryable or isinstance(error, TTSQuotaError)):
+            await self._end(part, RemoteState.FAILED, str(error))
+
+    async def _found(self, part: BatchPart, job: RemoteJob) -> None:
+        part.job, part.created_at, part.problem = job.name, self._clock.now().timestamp(), ""
+        await in_file_thread(self._journal.save)
+        logger.info("a batch's job was created", extra={"batch": self._journal.name, "job": job.name})
+
+    async def _take(self, part: BatchPart, job: RemoteJob) -> None:
+        """Bring the results of a job that has ended here."""
+        if job.results:
+            target = Path(part.input).with_suffix(".results")
+            await self._again(lambda: self._calls.download(job.results, self._journal.folder / target))
+            part.results = target.name
+        await self._end(part, job.state, job.problem)
+
+    async def _end(self, part: BatchPart, state: RemoteState, problem: str) -> None:
+        part.state, part.problem = state, problem
+        await in_file_thread(self._journal.save)
+
+    async def _again(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        """Make a call that may be repeated."""
+
+        async def once() -> _T:
+            return await attempt()
+
+        return await call_with_retry(once, policy_of(self._config), self._clock)

@@ -1,0 +1,213 @@
+"""From a request to a finished draft: with the engine of the settings in force, and no file that another one writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import get_args
+
+from audio_api.audio.durable import check_target
+from audio_api.config import AudioConfig
+from audio_api.engines.base import SpeechEngine
+from audio_api.errors import AudioAPIError, ErrorCode, TTSOutputError, TTSValidationError
+from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.sound_formats import OutputFormat
+from audio_api.retry import Clock
+from audio_api.services.delivery import Delivery, check_names
+from audio_api.services.drafts import Report, SpeechDraft, write_long, write_short, write_stream
+from audio_api.speech.assembly import Draft, SpeechCallback, Target
+from audio_api.speech.cost import calls_of
+from audio_api.speech.formats import artist_of, filename_of, require_format
+from audio_api.speech.planning import PlannedPiece, check_length
+from audio_api.speech.speaker import PieceSpeaker, SpeakOptions, content_key
+from audio_api.speech.streaming import FIRST_CHARS, SpeechStream
+from audio_api.speech.subtitle_files import check_subtitles
+
+
+class Drafting:
+    """What a ``TTSService`` shares among its requests.
+
+    Args:
+        settings: The settings now.
+        make: Makes the source of speech from settings; it is closed here.
+        engine: The source of speech, never closed here; ``None``: what ``make`` makes.
+        clock: Time and chance.
+
+    Attributes:
+        make: As given.
+        speakers: Of each configuration that is in use, and of the one in force, the last: how many requests use it.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], AudioConfig],
+        make: Callable[[AudioConfig], SpeechEngine],
+        engine: SpeechEngine | None,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self.make = make
+        self._engine = engine
+        self._clock = clock
+        self.speakers: dict[PieceSpeaker, int] = {}
+        self._is_closed = False
+        self._being_written: set[Path] = set()
+
+    async def close(self) -> None:
+        """End the connections and processes that were opened here. May be called twice."""
+        self._is_closed = True
+        while self.speakers:
+            await self._end(next(iter(self.speakers)))
+
+    @asynccontextmanager
+    async def draft(
+        self,
+        request: AudioRequest,
+        options: SpeakOptions,
+        on_progress: SpeechCallback | None,
+        unsaved: AudioResponse | None = None,
+        *,
+        growing: bool = False,
+        task: str = "",
+    ) -> AsyncIterator[SpeechDraft]:
+        """A draft, or the failure that stands in its place; the arguments are those of ``TTSService.prepare``.
+
+        Args:
+            request: What to speak.
+            options: How its pieces are spoken.
+            on_progress: Told after each piece.
+            unsaved: The response whose sound is only to be written.
+            growing: Whether the file is heard while it grows.
+            task: The queued task that asks for it.
+        """
+        report = Report(request, self._clock, task=task)
+        draft: Draft | AudioAPIError
+        delivery: Delivery | None = None
+        async with AsyncExitStack() as opened:
+            try:
+                report.config = self._settings()
+                speaker = await opened.enter_async_context(self.speaking(report.config))
+                pieces, target = await self.plan(speaker, report, opened, growing=growing)
+                if growing:
+                    draft = await write_stream(
+                        SpeechStream(pieces, speaker, options), report, target, opened, on_progress
+                    )
+                elif len(pieces) == 1:
+                    draft = await write_short(pieces[0], speaker, options, report, target, opened, on_progress, unsaved)
+                else:
+                    draft = await write_long(pieces, speaker, options, report, target, opened, on_progress)
+                if speaker.store:
+                    delivery = await Delivery.of(speaker.store, draft, request.subtitles, task)
+            except AudioAPIError as error:
+                report.calls += calls_of(error)
+                draft = error
+            yield SpeechDraft(draft, report, delivery)
+
+    async def plan(
+        self, speaker: PieceSpeaker, report: Report, opened: AsyncExitStack, *, growing: bool
+    ) -> tuple[list[PlannedPiece], Target]:
+        """Refuse what can be refused before a call; the pieces, and where the file goes.
+
+        Args:
+            speaker: Speaks them.
+            report: Of the request; gets what is to be known of its text.
+            opened: Keeps the file's name until it ends.
+            growing: Whether the file is heard while it grows.
+
+        Raises:
+            AudioAPIError: The request cannot be fulfilled.
+        """
+        request, folder = report.request, speaker.config.output_dir
+        output_format = request.format_or(speaker.config.output_format)
+        if output_format != "wav":
+            await asyncio.to_thread(require_format, output_format, get_args(OutputFormat))
+        utterance, notes = await speaker.read(request)
+        report.calls += notes
+        key = content_key(utterance, speaker.engine.name)
+        name = filename_of(request, output_format) or f"{key}.{output_format}"
+        # A name that is made from the content names the same sound again.
+        overwrite = request.overwrite or request.output_filename is None
+        if speaker.store and not overwrite:
+            await check_names(speaker.store, name, request.subtitles, report.task, key)
+        if request.subtitles and not speaker.store:
+            await check_subtitles(folder / name, request.subtitles, overwrite)
+        opened.enter_context(self._claim(folder / name, overwrite))
+        pieces, notes = await speaker.plan(utterance, FIRST_CHARS if growing else None)
+        speaker.check(pieces)
+        report.calls += notes
+        if len(pieces) > 1 and output_format == "wav":
+            check_length(pieces)
+        # In the store's case the folder only holds the draft: a file of that name is of no concern.
+        real = await check_target(folder, name, overwrite=overwrite or speaker.store is not None)
+        return pieces, Target(folder / name, overwrite, real, key, output_format, artist_of(utterance))
+
+    async def missing(self, requests: Sequence[AudioRequest], config: AudioConfig) -> list[list[PlannedPiece]]:
+        """Of each request the pieces that are not kept.
+
+        Args:
+            requests: What to speak.
+            config: The settings.
+
+        Raises:
+            AudioAPIError: A request cannot be fulfilled.
+        """
+        missing = []
+        async with self.speaking(config) as speaker, AsyncExitStack() as opened:
+            for number, request in enumerate(requests, 1):
+                try:
+                    pieces, _ = await self.plan(speaker, Report(request, self._clock), opened, growing=False)
+                except (TTSValidationError, TTSOutputError) as error:
+                    raise type(error)(f"request {number}: {error}", code=error.code) from None
+                kept = [request.cache and await speaker.recall(piece) for piece in pieces]
+                missing.append([piece for piece, is_kept in zip(pieces, kept, strict=True) if not is_kept])
+        return missing
+
+    @asynccontextmanager
+    async def speaking(self, config: AudioConfig) -> AsyncIterator[PieceSpeaker]:
+        """The speaker of these settings, which are in force from now on; the last request of others ends theirs.
+
+        Raises:
+            RuntimeError: The service is closed, or another event loop that still runs uses it.
+            AudioAPIError: The engine cannot be made.
+        """
+        if self._is_closed:
+            raise RuntimeError("this TTSService is closed")
+        speaker = next(reversed(self.speakers), None)
+        if speaker is None or speaker.config is not config:
+            speaker = PieceSpeaker(config, self._engine or self.make(config), self._clock)
+            self.speakers[speaker] = 0
+        speaker.enter_loop()
+        self.speakers[speaker] += 1
+        try:
+            yield speaker
+        finally:
+            # All were ended when the service was closed meanwhile.
+            if speaker in self.speakers:
+                self.speakers[speaker] -= 1
+                *replaced, _ = self.speakers.items()
+                for other, users in replaced:
+                    if not users:
+                        await self._end(other)
+
+    async def _end(self, speaker: PieceSpeaker) -> None:
+        del self.speakers[speaker]
+        # Calls in progress fail when the engine is closed, and are not paid for twice.
+        speaker.desk.is_closed = True
+        if self._engine is None:
+            await speaker.engine.close()
+
+    @contextmanager
+    def _claim(self, path: Path, overwrite: bool) -> Iterator[None]:
+        """Keep a second request of this service from paying for a file that a first one is about to write."""
+        if path in self._being_written and not overwrite:
+            raise TTSOutputError(
+                f"{path.name} is being written by another request; choose another name, or set overwrite=True",
+                code=ErrorCode.OUTPUT_EXISTS,
+            )
+        self._being_written.add(path)
+        try:
+            yield
+        finally:
+            self._being_written.discard(path)
