@@ -356,14 +356,14 @@ ADVERSARIES = [
 
 
 @pytest.mark.parametrize("unit", ADVERSARIES, ids=ascii)
-def test_a_million_characters_of_decoration_are_split(unit: str) -> None:
-    """Time grows with the length and not with its square, which would take hours here; half a second is usual."""
+def test_long_decoration_is_split_in_linear_time(unit: str) -> None:
+    """Time grows with the length and not with its square, which would take many minutes here."""
     started = time.process_time()
-    text = f"Mary Ann: Hi. Bob: x{unit * (1_000_000 // len(unit))}"
+    text = f"Mary Ann: Hi. Bob: x{unit * (200_000 // len(unit))}"
     assert split_turns(text, ["Mary Ann", "Bob"])[0] == ("Mary Ann", "Hi.", None)
     with suppress(ValueError):
-        split_turns(f"{unit * (1_000_000 // len(unit))}**Bob:** x", ["Bob"])
-    assert time.process_time() - started < 20
+        split_turns(f"{unit * (200_000 // len(unit))}**Bob:** x", ["Bob"])
+    assert time.process_time() - started < 4
 
 
 def test_an_error_repeats_a_part_of_a_line_at_most() -> None:

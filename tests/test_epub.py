@@ -245,7 +245,7 @@ def test_a_package_takes_time_linear_in_its_size() -> None:
     assert book.title == "The River"
     assert book.chapters[0].title.startswith("Entry 0: Entry 1")
     assert len(book.chapters[0].title) <= 400
-    assert time.process_time() - started_s < 10
+    assert time.process_time() - started_s < 5
 
 
 HOSTILE = {
@@ -290,26 +290,26 @@ def test_damage_anywhere_is_an_error_in_words_or_harmless(offset: int) -> None:
 
 
 LONG_PAGES = (
-    "<b>" * 200_000,
-    "<div>" * 100_000 + "x",
-    "<table><tr><td>" * 40_000 + "x",
-    "<p id='a'>" * 100_000,
-    "<!--" * 200_000,
-    "<a href='#x'>1" * 60_000,
-    "&lt;" * 300_000,
-    "<" * 400_000,
-    "<x y='" * 100_000,
-    "</p>" * 200_000,
-    "<div id='all'>" + "<p>x<sup><a href='#all'>1</a></sup></p>" * 20_000,
-    f"<p>x<a href='#{'note' * 100_000}'>1</a></p>",
-    f"<p class='{'page ' * 100_000}'>1</p>" * 2,
+    "<b>" * 100_000,
+    "<div>" * 50_000 + "x",
+    "<table><tr><td>" * 20_000 + "x",
+    "<p id='a'>" * 50_000,
+    "<!--" * 100_000,
+    "<a href='#x'>1" * 30_000,
+    "&lt;" * 150_000,
+    "<" * 200_000,
+    "<x y='" * 50_000,
+    "</p>" * 100_000,
+    "<div id='all'>" + "<p>x<sup><a href='#all'>1</a></sup></p>" * 10_000,
+    f"<p>x<a href='#{'note' * 50_000}'>1</a></p>",
+    f"<p class='{'page ' * 50_000}'>1</p>" * 2,
 )
 
 
 @pytest.mark.parametrize("body", LONG_PAGES, ids=lambda body: body[:12])
 def test_a_page_takes_time_linear_in_its_size(body: str) -> None:
-    """However its tags are nested or left open: half a megabyte takes a second or two, not minutes."""
+    """However its tags are nested or left open: a quarter of a megabyte takes a second, not minutes."""
     started_s = time.process_time()
     book = read(simple(f"<p>Before.</p>{body}"))
     assert book.chapters[0].text.startswith("Before.")
-    assert time.process_time() - started_s < 10
+    assert time.process_time() - started_s < 5

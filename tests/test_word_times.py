@@ -200,6 +200,11 @@ def test_wherever_the_readings_are_no_word_is_lost(text: str, places: list[tuple
     assert all(before.end_s <= after.start_s for before, after in pairwise(words))
 
 
+def test_white_space_that_is_named_is_no_word() -> None:
+    """eSpeak NG's Arabic voice reads a line's end aloud: no word of the text is heard then."""
+    assert word_times(utterance("\r"), [[WordSpan(0, 10, 20), WordSpan(1, 30, 40)]], 1_000) == ()
+
+
 def test_what_makes_no_sound_has_no_words() -> None:
     """A turn of which eSpeak NG read nothing has no words; those of the other keep their turn."""
     words = word_times(utterance("...", "Yes."), [[], [WordSpan(0, 100, 200)]], 1_000)

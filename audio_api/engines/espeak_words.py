@@ -86,6 +86,9 @@ def word_times(utterance: Utterance, readings: Iterable[Sequence[WordSpan]], sam
 
 def _words(text: str, readings: Iterable[WordSpan]) -> list[tuple[str, int, int]]:
     starts = [word.start() for word in _WORD.finditer(text)]
+    # The voices of some languages name white space, which holds no word.
+    if not starts:
+        return []
     found: list[WordSpan] = []
     for at, start, end in readings:
         word_at = starts[max(bisect_right(starts, at) - 1, 0)]
