@@ -201,7 +201,7 @@ def test_wherever_the_readings_are_no_word_is_lost(text: str, places: list[tuple
 
 
 def test_white_space_that_is_named_is_no_word() -> None:
-    """eSpeak NG's Arabic voice reads a line's end aloud: no word of the text is heard then."""
+    """The Arabic voice of eSpeak NG reads a line's end aloud: no word of the text is heard then."""
     assert word_times(utterance("\r"), [[WordSpan(0, 10, 20), WordSpan(1, 30, 40)]], 1_000) == ()
 
 
