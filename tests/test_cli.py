@@ -361,7 +361,7 @@ def test_doctor_fails_when_a_check_does(capfd: Captured) -> None:
 def live_lines(out: str) -> list[str]:
     """The lines of the facts: between the estimate and the total."""
     first, *facts, last = out.splitlines()
-    assert first.startswith("20 short calls, at most $0.0")
+    assert first.startswith("20 short calls and a batch, which takes minutes: at most $0.0")
     assert "by the tokens they were billed" in last
     return facts
 
@@ -374,7 +374,8 @@ def test_doctor_live_prints_every_fact(api: Emulator, capfd: Captured) -> None:
     assert [int(line.split()[0]) for line in facts] == list(range(1, 22))
     assert "temperature: assumed 3.8 refuses it, so it is never sent; observed 0.7: HTTP 400" in facts[2]
     assert err.splitlines()[0] == "asking: v1"
-    assert len(api.calls) == len(err.splitlines()) == 20
+    calls = [call for call in api.calls if "/batches/" not in call.path]
+    assert len(calls) == len(err.splitlines()) == 21
 
 
 @pytest.mark.parametrize("fault", [Fault.API_KEY_INVALID, Fault.CONTENT_EMPTY])
@@ -396,14 +397,15 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("answer", "code", "calls"), [("y\n", 0, 20), ("\n", 1, 0), ("no\n", 1, 0), ("", 130, 0)])
+@pytest.mark.parametrize(("answer", "code", "calls"), [("y\n", 0, 21), ("\n", 1, 0), ("no\n", 1, 0), ("", 130, 0)])
 def test_doctor_live_asks_before_it_spends(
     api: Emulator, capfd: Captured, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, calls: int
 ) -> None:
     """On a terminal only a yes starts the calls, and the estimate was shown before; the end of input is a no."""
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
     exit_code, out, _ = run(capfd, "doctor", "--live")
-    assert (exit_code, len(api.calls)) == (code, calls)
+    made = [call for call in api.calls if "/batches/" not in call.path]
+    assert (exit_code, len(made)) == (code, calls)
     assert out.index("at most $0.0") < out.index("Go on?")
 
 

@@ -20,9 +20,12 @@ from redis_server import free_port
 from audio_api.config import AudioConfig
 from audio_api.doctor import installation
 from audio_api.doctor.installation import Check, check_installation
-from audio_api.doctor.live_calls import CALLS, estimated_cost_usd
+from audio_api.doctor.live_batch import WAITS_S
+from audio_api.doctor.live_calls import BATCH_CALL, CALLS, estimated_cost_usd
 from audio_api.doctor.live_facts import FACTS, LiveReport, check_live
 from audio_api.emulator import Emulator, Fault
+from audio_api.emulator.batches import BatchRules
+from audio_api.emulator.control import ReceivedCall
 from audio_api.errors import ConfigurationError
 from audio_api.models.speech_models import model_spec
 from audio_api.queues import redis_connection
@@ -32,8 +35,8 @@ from audio_api.retry import Clock
 KEY = "canary-key-never-shown"
 PASSWORD = "canary-password-never-shown"
 TODAY = datetime(2026, 11, 22, tzinfo=UTC)
-# Limits show only when they are hit, Vertex needs another key, bills are only in the console, and batches take long.
-NOT_OBSERVABLE = {7, 9, 11, 19}
+# Limits show only when they are hit, Vertex needs another key, and bills are only in the console.
+NOT_OBSERVABLE = {7, 9, 11}
 HOLDS = set(range(1, 22)) - NOT_OBSERVABLE
 
 
@@ -290,17 +293,26 @@ async def test_ping_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Waits(list[float]):
-    """Remembers how long was waited, without waiting."""
+    """Remembers how long was waited, without waiting, but for the end of a batch."""
+
+    def __init__(self, server: Emulator) -> None:
+        super().__init__()
+        self._server = server
 
     async def sleep(self, seconds: float) -> None:
-        """Do not."""
-        self.append(seconds)
+        """Between two looks at a batch: until it has ended, if it will. Else do not."""
+        if seconds not in WAITS_S:
+            self.append(seconds)
+            return
+        async with asyncio.timeout(20):
+            while any(job.is_active and job.rules.end != "STUCK" for job in self._server.batches.jobs):  # noqa: ASYNC110 - another thread's doing
+                await asyncio.sleep(0.005)
 
 
 async def examine(server: Emulator, now: datetime = TODAY, **settings: object) -> tuple[LiveReport, Waits]:
     """Run the live check against an emulator whose /v1 refuses speech; the key is in no finding."""
     server.v1beta_only = True
-    waits = Waits()
+    waits = Waits(server)
     config = AudioConfig(gemini_api_key=KEY, gemini_base_url=server.url, **settings)
     report = await check_live(config, Clock(sleep=waits.sleep, now=lambda: now))
     assert [finding.number for finding in report.findings] == list(range(1, 22))
@@ -331,15 +343,27 @@ def asked_again(server: Emulator) -> float:
             assert price
             part = 0.5 if reply.headers.get("x-gemini-service-tier") == "flex" else 1
             cost += part * price.cost_usd(usage["promptTokenCount"], usage["candidatesTokenCount"])
-    return cost
+    alone = httpx2.post(
+        server.url + BATCH_CALL.path.replace("batchG", "g"), json=BATCH_CALL.body, headers={"x-goog-api-key": "another"}
+    )
+    usage, price = alone.json()["usageMetadata"], model_spec(BATCH_CALL.model).price(TODAY.date())
+    assert price
+    return cost + 0.5 * price.cost_usd(usage["promptTokenCount"], usage["candidatesTokenCount"])
+
+
+def asked(server: Emulator) -> list[ReceivedCall]:
+    """The calls without the looks at a batch."""
+    return [call for call in server.calls if "/batches/" not in call.path]
 
 
 async def test_every_observable_fact_holds_on_the_emulator(gemini_emulator: Emulator) -> None:
-    """Twenty calls, one after the other, judge seventeen facts; the cost is what the server says it billed."""
+    """Twenty calls, and a batch, judge eighteen facts; the cost is what the server says it billed."""
     report, waits = await examine(gemini_emulator)
     assert numbers(report, "holds") == HOLDS
     assert numbers(report, "not observable") == NOT_OBSERVABLE
-    assert report.calls == len(gemini_emulator.calls) == len(CALLS) == 20
+    assert report.calls == len(asked(gemini_emulator)) == len(CALLS) + 1 == 21
+    assert gemini_emulator.batches.jobs == []
+    assert "audio/wav" in observed(report, 19)
     assert not waits
     assert all(call.headers["x-goog-api-key"] == KEY and KEY not in str(call.body) for call in gemini_emulator.calls)
     assert report.cost_usd == pytest.approx(await asyncio.to_thread(asked_again, gemini_emulator))
@@ -369,7 +393,7 @@ async def test_a_wrong_key_leaves_everything_open(gemini_emulator: Emulator) -> 
     report, _ = await examine(gemini_emulator)
     assert numbers(report, "not observable") == set(range(1, 22))
     assert "API key not valid" in observed(report, 3)
-    assert len(gemini_emulator.calls) == report.calls == 20
+    assert len(gemini_emulator.calls) == report.calls == 21
     assert report.cost_usd == 0
 
 
@@ -388,7 +412,7 @@ async def test_a_refusal_that_bills_nothing_is_tried_once_more(
     gemini_emulator.fail_next(fault)
     report, waits = await examine(gemini_emulator)
     assert numbers(report, "holds") == HOLDS | seen
-    assert report.calls == len(gemini_emulator.calls) == 21
+    assert report.calls == len(asked(gemini_emulator)) == 22
     assert len(waits) == 1
     assert waits[0] >= shortest_s
 
@@ -419,8 +443,29 @@ async def test_a_call_that_fails_stops_no_other(gemini_emulator: Emulator, fault
     assert numbers(report, "not observable") == NOT_OBSERVABLE - limit_was_named | {1, 8, 13}
     assert numbers(report, "holds") == HOLDS - {1, 8, 13} | limit_was_named
     assert observed(report, 1).startswith("v1beta: ")
-    assert len(gemini_emulator.calls) == report.calls == 20
+    assert len(asked(gemini_emulator)) == report.calls == 21
     assert not waits
+
+
+@pytest.mark.parametrize(
+    ("rules", "words", "looks"),
+    [
+        (BatchRules(end="STUCK"), "not made within 300 s; it was cancelled", len(WAITS_S)),
+        (BatchRules(end="FAILED"), "the job failed", 1),
+        (BatchRules(faults=lambda *_: Fault.BAD_ARGUMENT), "without a readable answer", None),
+    ],
+)
+async def test_a_batch_that_is_not_made_stays_open(
+    rules: BatchRules, words: str, looks: int | None, gemini_emulator: Emulator
+) -> None:
+    """The reason is told, the other facts are judged, and no job is left behind."""
+    gemini_emulator.batch = rules
+    report, _ = await examine(gemini_emulator)
+    assert words in observed(report, 19)
+    assert numbers(report, "not observable") == NOT_OBSERVABLE | {19}
+    assert gemini_emulator.batches.jobs == []
+    seen = [call.method for call in gemini_emulator.calls if "/batches/" in call.path]
+    assert looks is None or seen.count("GET") == looks
 
 
 async def test_a_server_that_never_answers_is_given_up_on(gemini_emulator: Emulator) -> None:
@@ -479,7 +524,7 @@ async def test_a_server_cannot_make_the_report_show_the_key() -> None:
     async with raw_server(answering(body, "400 Bad Request", headers)) as server:
         config = AudioConfig(gemini_api_key=KEY, gemini_base_url=server.url)
         report = await check_live(config, Clock(now=lambda: TODAY))
-    assert len(server.requests) == 20
+    assert len(server.requests) == 21
     assert KEY not in str(report)
     assert "x-ratelimit-remaining: 7 for …" in observed(report, 7)
     assert all(finding.observed.isprintable() for finding in report.findings)
@@ -490,7 +535,7 @@ async def test_who_asks_is_told_about_each_call(gemini_emulator: Emulator) -> No
     """Calls take seconds each; a caller can show which one is on its way."""
     told: list[str] = []
     await check_live(AudioConfig(gemini_api_key=KEY, gemini_base_url=gemini_emulator.url), on_call=told.append)
-    assert told == list(CALLS)
+    assert told == [*CALLS, "one-item batch"]
 
 
 def test_no_fact_is_left_out() -> None:

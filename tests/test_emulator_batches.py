@@ -9,6 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 from emulator_calls import KEY, TEXT, V38, body, error_of, pcm_of, post
+from google import genai
+from google.genai import types
 
 from audio_api.emulator import Emulator, Fault
 from audio_api.emulator.batches import BatchRules
@@ -146,3 +148,23 @@ def test_jobs_and_tokens_are_limited_at_once(gemini_emulator: Emulator, rules: B
     assert error_of(create(gemini_emulator, file))[:2] == (429, "RESOURCE_EXHAUSTED")
     httpx2.post(f"{gemini_emulator.url}/v1beta/{name}:cancel", headers=HEADERS, json={})
     assert create(gemini_emulator, file).status_code == 200
+
+
+def test_requests_that_came_inline_are_answered_inline(gemini_emulator: Emulator) -> None:
+    """Google's client reads them by their order; the wire has them twice, each with its key."""
+    options = types.HttpOptions(base_url=gemini_emulator.url, api_version="v1beta")
+    config = types.GenerateContentConfig(response_modalities=["AUDIO"], speech_config="Kore")
+    with genai.Client(api_key="k", http_options=options) as client:
+        source = [types.InlinedRequest(contents=text, config=config, metadata={"key": text}) for text in (TEXT, "Two.")]
+        made = client.batches.create(model=V38, src=source)
+        assert made.name
+        job = ended(gemini_emulator, made.name)
+        read = client.batches.get(name=made.name)
+    assert read.dest
+    assert read.dest.inlined_responses
+    assert [each.response is not None for each in read.dest.inlined_responses] == [True, True]
+    inlined = job["response"]["inlinedResponses"]["inlinedResponses"]
+    assert inlined == job["metadata"]["output"]["inlinedResponses"]["inlinedResponses"]
+    assert [each["metadata"]["key"] for each in inlined] == [TEXT, "Two."]
+    part = inlined[0]["response"]["candidates"][0]["content"]["parts"][0]
+    assert pcm_of(part) == synthesize(TEXT, "kore", "en-US")

@@ -40,7 +40,8 @@ def _check_live(*, ask: bool) -> int:
 
     config = settings_of(offline=False)
     config.require_api_key()
-    print(f"{len(CALLS)} short calls, at most ${estimated_cost_usd(datetime.now(UTC).date()):.3f} at list prices")
+    most_usd = estimated_cost_usd(datetime.now(UTC).date())
+    print(f"{len(CALLS)} short calls and a batch, which takes minutes: at most ${most_usd:.3f} at list prices")
     if ask and sys.stdin.isatty() and input("Go on? [y/N] ").strip().lower() not in {"y", "yes"}:
         return FAILED
     report = asyncio.run(check_live(config, on_call=lambda name: print(f"asking: {name}", file=sys.stderr)))

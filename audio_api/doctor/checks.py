@@ -13,3 +13,12 @@ class Check(NamedTuple):
     level: Level
     title: str
     text: str
+
+
+class NotObservableError(Exception):
+    """A fact's calls were not answered; the text says why."""
+
+
+def one_line(text: str) -> str:
+    """Without the line breaks and control characters that a server may have sent."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from audio_api.config import AudioConfig
 from audio_api.doctor.checks import Check as Check  # programs import it from here
-from audio_api.doctor.live_calls import api_client, error_text, one_line
+from audio_api.doctor.checks import one_line
+from audio_api.doctor.live_calls import api_client, error_text
 from audio_api.doctor.storage import check_store
 from audio_api.doctor.voices import check_voices
 from audio_api.engines.base import Turn, Utterance

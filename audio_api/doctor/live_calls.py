@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 
 from audio_api.audio.wav import decode_wav
 from audio_api.config import AudioConfig
+from audio_api.doctor.checks import NotObservableError
 from audio_api.errors import (
     AudioAPIError,
     TTSAuthenticationError,
@@ -24,6 +25,7 @@ from audio_api.errors import (
     TTSRateLimitError,
     TTSUnavailableError,
 )
+from audio_api.models.service_tiers import PRICE_FACTORS, served_tier
 from audio_api.models.speech_models import DEFAULT_MODEL, VoiceModel, model_spec
 from audio_api.retry import Clock, RetryPolicy, call_with_retry
 
@@ -51,7 +53,6 @@ _LEGACY_PROMPT = "Read the following transcript aloud:\n"
 _CHARACTERS_PER_S, _MOST_TOKENS_PER_S = 15, 32
 _KEY_HEADER = "x-goog-api-key"
 _TIER_HEADER = "x-gemini-service-tier"
-_FLEX_PRICE = 0.5  # of the standard one
 _LIMIT_HEADER = re.compile(r"quota|rate-?limit", re.IGNORECASE)
 _SHOWN_CHARACTERS = 120
 
@@ -134,9 +135,14 @@ CALLS: Mapping[str, LiveCall] = {
 }
 
 
+# The item of a batch, as it would be called by itself, and the path that takes batches.
+BATCH_CALL = LiveCall(_spoken(_TURN), method="batchGenerateContent")
+
+
 def estimated_cost_usd(day: date) -> float:
     """What all the calls cost at most, at the day's list prices, when each is answered with speech."""
-    return sum(call.estimated_cost_usd(day) for call in CALLS.values())
+    batch = PRICE_FACTORS["batch"] * BATCH_CALL.estimated_cost_usd(day)
+    return sum((call.estimated_cost_usd(day) for call in CALLS.values()), batch)
 
 
 class _ApiModel(BaseModel):
@@ -240,6 +246,12 @@ class Reply:
         seconds = sum(blob.seconds for chunk in chunks for blob in chunk.blobs)
         return cls(call, response.status_code, chunks, seconds, response.headers.get(_TIER_HEADER, ""))
 
+    @classmethod
+    def of_document(cls, call: LiveCall, document: Any, tier: str) -> Reply:
+        """A reply that came in another one. Raise ValueError when it is none."""
+        chunks = (_Chunk.model_validate(document),)
+        return cls(call, 200, chunks, sum(blob.seconds for blob in chunks[0].blobs), tier)
+
     @property
     def error(self) -> _Error | None:
         """What the API complained about; in a stream, perhaps at its end."""
@@ -263,7 +275,7 @@ class Reply:
     def cost_usd(self, day: date) -> float:
         """What it costs at the day's list price and its tier, by the tokens that the API says it billed."""
         price = model_spec(self.call.model).price(day)
-        part = _FLEX_PRICE if self.tier == "flex" else 1.0
+        part = PRICE_FACTORS[served_tier(self.tier) or "standard"]
         return part * price.cost_usd(self.usage.prompt_token_count, self.usage.candidates_token_count) if price else 0.0
 
     def __str__(self) -> str:
@@ -278,15 +290,6 @@ class Reply:
 
 def _without_key(text: str, response: httpx2.Response) -> str:
     return text.replace(response.request.headers[_KEY_HEADER], "…")
-
-
-def one_line(text: str) -> str:
-    """Without the line breaks and control characters that a server may have sent."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
-class NotObservableError(Exception):
-    """A fact's calls were not answered; the text says why."""
 
 
 class Session:
@@ -313,8 +316,12 @@ class Session:
             rate_limit_max_wait_s=60.0,
             deadline_s=self._timeout_s + 60.0,
         )
+        await self.keep(name, call_with_retry(partial(self._attempt, CALLS[name]), policy, self._clock))
+
+    async def keep(self, name: str, reply: Awaitable[Reply]) -> None:
+        """Keep a reply that was asked for, or the reason why there is none."""
         try:
-            self.replies[name] = await call_with_retry(partial(self._attempt, CALLS[name]), policy, self._clock)
+            self.replies[name] = await reply
         except AudioAPIError as error:
             self._failures[name] = str(error)
 

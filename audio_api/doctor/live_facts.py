@@ -10,12 +10,16 @@ from typing import Literal
 
 from audio_api.audio.wav import riff_chunks
 from audio_api.config import AudioConfig
-from audio_api.doctor.live_calls import CALLS, LONG_PAUSES_S, NotObservableError, Session, api_client, one_line
+from audio_api.doctor.checks import NotObservableError, one_line
+from audio_api.doctor.live_batch import one_item_batch
+from audio_api.doctor.live_calls import CALLS, LONG_PAUSES_S, Session, api_client
 from audio_api.models.speech_models import model_spec
 from audio_api.retry import Clock
 
 Truth = Literal["holds", "differs", "not observable"]
 
+BATCH = "one-item batch"
+"""What the batch is called where calls are told."""
 _CUT_S = 62.0
 # Measured in the 3.8 replies that others recorded.
 _WAV_EXTRA_BYTES = 6_114
@@ -169,6 +173,14 @@ def _flex(session: Session) -> Judgement:
     return reply.spoke and reply.tier == "flex", f"{reply}; header: {one_line(reply.tier)[:40] or 'none'}"
 
 
+def _batch(session: Session) -> Judgement:
+    (reply,) = session.answers(BATCH)
+    mime = reply.chunks[0].blobs[0].mime_type if reply.spoke else "no sound"
+    usage = reply.usage
+    billed = f"{usage.prompt_token_count} + {usage.candidates_token_count} tokens"
+    return mime == "audio/wav" and usage.candidates_token_count > 0, f"{reply}; {one_line(mime)[:60]}, {billed}"
+
+
 def _token_count(session: Session) -> Judgement:
     (reply,) = session.answers("count")
     return reply.chunks[0].total_tokens > 0, str(reply)
@@ -203,7 +215,7 @@ FACTS: Sequence[tuple[str, str, Callable[[Session], Judgement]]] = (
     ("voices of other accounts", "404, told by its sentence from an unknown model", _foreign_voice),
     ("store", "speech is made when storage is refused", _store),
     ("flex tier", "speech takes it, and a header names the tier", _flex),
-    ("batches", "speech is billed by half", partial(_never, "a batch may take a day")),
+    ("batches", "an item is a whole WAV within minutes, and says what it billed, at half the price", _batch),
     ("countTokens", "it tells the size of an input, free of charge", _token_count),
     ("long pauses", "three of them do not end the speech early", _long_pauses),
 )
@@ -228,6 +240,10 @@ async def check_live(
             if on_call:
                 on_call(name)
             await session.ask(name)
+        if on_call:
+            on_call(BATCH)
+        session.calls += 1
+        await session.keep(BATCH, one_item_batch(client, clock or Clock()))
     findings = tuple(_find(number, session) for number in range(1, len(FACTS) + 1))
     return LiveReport(findings, session.calls, sum(reply.cost_usd(session.day) for reply in session.replies.values()))
 

@@ -104,6 +104,7 @@ class BatchJob:
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     started_s: float = field(default_factory=time.monotonic)
     results: str = ""
+    inlined: list[dict[str, Any]] = field(default_factory=list)
     failed: int = 0
 
     @property
@@ -148,8 +149,11 @@ class BatchJob:
             code, message = codes.get(state, (13, "The batch has failed."))
             return document | {"error": {"code": code, "message": message}}
         stats |= {"successfulRequestCount": str(total - self.failed), "failedRequestCount": str(self.failed)}
-        metadata["output"] = {"responsesFile": self.results}
-        return document | {"response": {"@type": f"{_TYPE}GenerateContentBatchOutput", "responsesFile": self.results}}
+        # Requests that came inline are answered so; the API says either twice.
+        inlined = {"inlinedResponses": {"inlinedResponses": self.inlined}}
+        output: dict[str, Any] = {"responsesFile": self.results} if self.input_file else inlined
+        metadata["output"] = output
+        return document | {"response": {"@type": f"{_TYPE}GenerateContentBatchOutput", **output}}
 
 
 class _Chunks(Sequence[bytes]):
@@ -297,6 +301,8 @@ class Batches:
             else:
                 item.tokens = reply["usageMetadata"]["totalTokenCount"]
                 result = {"response": reply}
+            if not job.input_file:
+                job.inlined.append({"metadata": {"key": item.key}, **result})
             file.write(json.dumps({"key": item.key, **result}).encode() + b"\n")
         file.flush()
         job.results = self._keep(file)
