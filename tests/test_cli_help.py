@@ -6,33 +6,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
+from cli_pages import REFERENCE, every_command, reference
 from terminals import AUDIO_API, on_terminal
-from typer.core import TyperGroup
-from typer.main import get_command
 
 from audio_api.cli import main
-from audio_api.cli.app import app
 
 
-def commands(group: TyperGroup, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words of every command and group."""
-    yield before
-    for name, command in group.commands.items():
-        if isinstance(command, TyperGroup):
-            yield from commands(command, (*before, name))
-        else:
-            yield (*before, name)
-
-
-ROOT = get_command(app)
-assert isinstance(ROOT, TyperGroup)
-ALL = list(commands(ROOT))
-
-
-@pytest.mark.parametrize("command", ALL, ids=" ".join)
+@pytest.mark.parametrize("command", every_command(), ids=" ".join)
 def test_help_fits_a_small_terminal(
     command: tuple[str, ...], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,6 +29,12 @@ def test_help_fits_a_small_terminal(
     assert not re.findall(r"^  -\S+(?: [A-Z=]+)?$\n(?! {6})", out, re.MULTILINE)
     assert main([*command, "-h"]) == 0
     assert capfd.readouterr().out == out
+
+
+def test_the_reference_is_what_help_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python tests/cli_pages.py`` writes the page again."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert REFERENCE.read_text("utf-8") == reference()
 
 
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["xterm", "NO_COLOR", "dumb"])

@@ -109,7 +109,7 @@ def test_tasks_are_cancelled(in_queue: InQueue, capfd: Captured) -> None:
         (["cancel"], "ID is missing; see audio-api queue cancel --help"),
         (["list", "--state", "lost"], "--state: 'lost' is not one of"),
         (["list", "--limit", "0"], "--limit: must be greater than or equal to 1"),
-        (["cancl"], "did you mean 'cancel'?; see audio-api queue --help"),
+        (["cancl"], "did you mean 'cancel'? See audio-api queue --help"),
         ([], "name a command, such as stats; see audio-api queue --help"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from audio_api.cli.exit_codes import DONE, FAILED
 from audio_api.cli.options import AsJson, settings_of
-from audio_api.cli.terminal import complain, ended_tidily, progress_bar
+from audio_api.cli.terminal import complain, ended_tidily, progress_bar, run
 from audio_api.cli.wording import dollars
 from audio_api.errors import TTSValidationError
 
@@ -39,7 +38,7 @@ def submit(
             return (await tts.submit_batch(_requests(file), name=name)).status()
 
     with ended_tidily():
-        return _told(asyncio.run(create()), as_json=as_json)
+        return _told(run(create()), as_json=as_json)
 
 
 @batch.command()
@@ -47,7 +46,7 @@ def status(name: NameOfBatch, as_json: AsJson = False) -> int:
     """Ask how far a batch is."""
     from audio_api.services.gemini_batch import GeminiBatch
 
-    return _told(asyncio.run(GeminiBatch.load(name, settings_of(offline=False)).refresh()), as_json=as_json)
+    return _told(run(GeminiBatch.load(name, settings_of(offline=False)).refresh()), as_json=as_json)
 
 
 @batch.command()
@@ -61,7 +60,7 @@ def collect(name: NameOfBatch, as_json: AsJson = False) -> int:
         def tell(now: GeminiBatchStatus) -> None:
             show(f"batch {now.state}", now.collected, now.requests, now.problem)
 
-        done = asyncio.run(batch.collect(tell))
+        done = run(batch.collect(tell))
     return _shown(done, as_json=as_json)
 
 
@@ -71,7 +70,7 @@ def cancel(name: NameOfBatch, as_json: AsJson = False) -> int:
     from audio_api.services.gemini_batch import GeminiBatch
 
     batch = GeminiBatch.load(name, settings_of(offline=False))
-    asyncio.run(batch.cancel())
+    run(batch.cancel())
     return _told(batch.status(), as_json=as_json)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from audio_api.cli.exit_codes import DONE, FAILED
 from audio_api.cli.options import settings_of
+from audio_api.cli.terminal import run
 
 
 def doctor(
@@ -16,9 +17,7 @@ def doctor(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask before spending them")] = False,
 ) -> int:
     """Check the installation, the settings and the connections."""
-    import asyncio
-
-    return _check_live(ask=not yes) if live else asyncio.run(_check_installation())
+    return _check_live(ask=not yes) if live else run(_check_installation())
 
 
 async def _check_installation() -> int:
@@ -32,7 +31,6 @@ async def _check_installation() -> int:
 
 
 def _check_live(*, ask: bool) -> int:
-    import asyncio
     from datetime import UTC, datetime
 
     from audio_api.doctor.live_calls import CALLS, estimated_cost_usd
@@ -44,7 +42,7 @@ def _check_live(*, ask: bool) -> int:
     print(f"{len(CALLS)} short calls and a batch, which takes minutes: at most ${most_usd:.3f} at list prices")
     if ask and sys.stdin.isatty() and input("Go on? [y/N] ").strip().lower() not in {"y", "yes"}:
         return FAILED
-    report = asyncio.run(check_live(config, on_call=lambda name: print(f"asking: {name}", file=sys.stderr)))
+    report = run(check_live(config, on_call=lambda name: print(f"asking: {name}", file=sys.stderr)))
     for finding in report.findings:
         print(
             f"{finding.number:>2} {finding.verdict:<14} {finding.title}: "

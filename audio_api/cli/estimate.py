@@ -45,14 +45,12 @@ def estimate(
     TEXT is what would be spoken; - reads it from standard input. Nothing is paid. Of a book: book --list.
     """
     arguments = locals()
-    import asyncio
-
     from audio_api.cli.saying import SayOrder, request_of
-    from audio_api.cli.terminal import complain
+    from audio_api.cli.terminal import complain, run
     from audio_api.cli.wording import dollars, hours, in_words
 
     config = settings_of(offline=offline)
-    found = asyncio.run(_estimated(request_of(SayOrder(**arguments), config), config))
+    found = run(_estimated(request_of(SayOrder(**arguments), config), config))
     calls = found.pieces - found.cached_pieces
     rates = {"RATE_LIMIT_RPM": (config.rate_limit_rpm, 60), "RATE_LIMIT_RPD": (config.rate_limit_rpd, 86_400)}
     # As many calls as the quota allows leave at once, and the next ones a minute or a day later.

@@ -8,6 +8,7 @@ import typer
 
 from audio_api.cli.exit_codes import DONE
 from audio_api.cli.options import settings_of
+from audio_api.cli.terminal import run
 
 if TYPE_CHECKING:
     from audio_api.models.voice_library import VoiceInfo
@@ -26,9 +27,7 @@ def voices(
 ) -> int:
     """List the thirty voices that every account has, or search Google's library and your own, free of charge."""
     if search or language or gender:
-        import asyncio
-
-        found = asyncio.run(_found(search, language, gender))
+        found = run(_found(search, language, gender))
         width = max((len(voice.id) for voice in found), default=0)
         for voice in found:
             told = (voice.language, voice.gender, voice.name, voice.description)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +13,7 @@ import typer
 
 from audio_api.cli.exit_codes import DONE, FAILED
 from audio_api.cli.options import AsJson, settings_of
-from audio_api.cli.terminal import complain
+from audio_api.cli.terminal import complain, run
 from audio_api.cli.wording import hours
 from audio_api.errors import ConfigurationError, TTSValidationError
 
@@ -30,7 +30,7 @@ _Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", hidden=True)]
 @queue.command()
 def stats(as_json: AsJson = False) -> int:
     """Count the tasks of the queue."""
-    return _run(_stats(as_json=as_json))
+    return run(_stats(as_json=as_json))
 
 
 @queue.command("list")
@@ -43,7 +43,7 @@ def list_tasks(
     as_json: AsJson = False,
 ) -> int:
     """List tasks: by default those that wait, are worked on, or were given up."""
-    return _run(_list((state,) if state else _UNFINISHED, limit, as_json=as_json))
+    return run(_list((state,) if state else _UNFINISHED, limit, as_json=as_json))
 
 
 @queue.command()
@@ -57,7 +57,7 @@ def retry(
     """
     if bool(ids) == every:
         raise TTSValidationError("give the ids of tasks, which queue list --state dead shows, or --all")
-    return _run(_retry(ids))
+    return run(_retry(ids))
 
 
 @queue.command()
@@ -66,13 +66,7 @@ def cancel(ids: Annotated[list[str], typer.Argument(metavar="ID", hidden=True)])
 
     ID is a task's id; the command queue list shows them.
     """
-    return _run(_cancel(ids))
-
-
-def _run(command: Coroutine[None, None, int]) -> int:
-    import asyncio
-
-    return asyncio.run(command)
+    return run(_cancel(ids))
 
 
 @asynccontextmanager

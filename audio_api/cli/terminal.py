@@ -7,13 +7,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO, TypeVar
 
 # What takes less is over before a bar could be read.
 _SHOWN_AFTER_S = 1.0
+
+T = TypeVar("T")
 
 Progress = Callable[[str, float, float | None, str], None]
 """Takes what is being done, how much of it is done, of how much (``None``: unknown), and a note for people."""
@@ -30,6 +32,13 @@ def prepare_streams() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may hold what the terminal cannot show, and by then its speech is paid for.
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Do asynchronous work. Its event loop takes a quarter of the time of a help page to import, so only here."""
+    import asyncio
+
+    return asyncio.run(work)
 
 
 def complain(text: str) -> None:

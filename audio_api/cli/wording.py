@@ -62,7 +62,7 @@ def misuse_in_words(error: typer.TyperException) -> str:
     text = re.sub(r"^Got unexpected extra argument\(s\) \((.+)\)$", r"\1: unexpected", text)
     if text[1:2].islower():
         text = text[0].lower() + text[1:]
-    return f"{text}; see {command} --help"
+    return f"{text}{' See' if text.endswith('?') else '; see'} {command} --help"
 
 
 def _no_such_option(found: re.Match[str]) -> str:
