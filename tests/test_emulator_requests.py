@@ -392,7 +392,6 @@ def test_a_reset_lifts_the_spend_limit(emulator: Emulator) -> None:
     [
         ("POST", f"/v1beta/v1beta/models/{V38}:generateContent"),
         ("POST", f"/models/{V38}:generateContent"),
-        ("GET", "/v1beta/voices"),
         ("PUT", "/"),
         ("DELETE", "/v1beta/models/"),
         ("POST", "/v1/chat/completions"),

@@ -72,13 +72,13 @@ def gemini(emulator: Emulator, model: str) -> Subject:
 def offline(monkeypatch: pytest.MonkeyPatch) -> Subject:
     """The offline engine; the processes it starts are its attempts."""
     started: list[object] = []
-    start = offline_module._start
+    start = offline_module._Child
 
     def count_and_start() -> object:
         started.append(None)
         return start()
 
-    monkeypatch.setattr(offline_module, "_start", count_and_start)
+    monkeypatch.setattr(offline_module, "_Child", count_and_start)
     return Subject(
         OfflineEngine(),
         *("any", "espeak-ng"),

@@ -412,14 +412,14 @@ async def test_cancelling_while_the_process_starts(
 ) -> None:
     """A call cancelled before its process runs never reaches it."""
     starting, go_on = threading.Event(), threading.Event()
-    start = offline._start
+    start = offline._Child
 
     def slow_start() -> object:
         starting.set()
         assert go_on.wait(10)
         return start()
 
-    monkeypatch.setattr(offline, "_start", slow_start)
+    monkeypatch.setattr(offline, "_Child", slow_start)
     call = asyncio.create_task(fresh_engine.synthesize(utterance(LONG_TEXT)))
     await wait_until(starting.is_set)
     call.cancel()

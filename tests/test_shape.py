@@ -25,7 +25,7 @@ LONGER = {
 }
 MOST_COMPLEX_SHARE = 0.02
 # Of all functions. httpx, uvicorn and Starlette have 2 to 5 %.
-MOST_SINGLE_USE_SHARE = 0.138
+MOST_SINGLE_USE_SHARE = 0.122
 MOST_PARTIALS = 4
 MOST_CONTEXT_VARIABLES = 1
 

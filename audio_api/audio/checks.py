@@ -28,7 +28,7 @@ _LONGEST_S = 660.0  # 16,384 audio tokens, the most one call returns, are 655 s 
 _TOKENS_PER_S = 32  # seen: 25 and 32; the larger one never calls complete audio incomplete
 _TOKEN_TOLERANCE = 0.97
 
-# In comments: the worst that good speech measured.
+# The comments give the worst value that good speech measured.
 _SILENT_RMS_DBFS = -60.0  # -33.3
 _SILENT_PEAK_DBFS = -50.0  # -5.1
 _LEAST_VOICED_SHARE = 0.20  # 0.63; single words 0.17, so that it is asked only above a second
@@ -52,11 +52,11 @@ _RATED_FROM_S = 1.5  # 20 letters of English; shorter texts vary too much for a 
 # something was said twice or added. Of whole texts spoken by the offline voice 0.1 % are outside, of those cut at 70 %
 # nine tenths.
 _UNKNOWN_SHORT, _UNKNOWN_SHORT_ONCE, _UNKNOWN_LONG = 0.86, 0.84, 1.6
-# The same for a voice whose own pace is known, times that pace. Where another take can settle the doubt, one doubt too
-# many costs a call; where none can, it marks right sound.
+# The same for a voice whose own pace is known, times that pace. If another take can follow, a wrong doubt costs a call.
+# If none can, a wrong doubt marks right sound.
 _KNOWN_SHORT, _KNOWN_LONG = 0.925, 1.5
 _KNOWN_SHORT_ONCE, _KNOWN_LONG_ONCE = 0.875, 1.6
-# Short texts vary by more than their share: a word more or less, a breath; less so where every take is the same.
+# Short texts vary more than long ones, by a word or a breath. A voice whose takes are all the same varies less.
 _UNSURE_S, _UNSURE_ONCE_S = 0.3, 0.15
 # Takes after which half of the judgement comes from the voice's own pace.
 _HALF_KNOWN_TAKES = 1.5
@@ -164,11 +164,25 @@ def judge(take: Take, *, min_bytes: int = 1_000, signal: bool = True) -> Verdict
         signal: ``False`` looks at ``finish_reason`` and ``min_bytes`` only.
     """
     accepted = Verdict("accept")
-    fault = next(_delivery_faults(take, min_bytes), None)
-    if fault or not signal:
-        return fault or accepted
-    if fault := next(_length_faults(take), None):
-        return fault
+    n_bytes, rate, tokens, least_bytes = len(take.pcm), take.sample_rate, take.audio_tokens, max(min_bytes, 2)
+    if take.finish_reason != "STOP":
+        return _reject(ErrorCode.AUDIO_INCOMPLETE, f"generation ended with {take.finish_reason!r:.40}, not 'STOP'")
+    if n_bytes < least_bytes:
+        return _reject(ErrorCode.NO_AUDIO, f"{n_bytes:,} bytes of sound; at least {least_bytes:,} are expected")
+    if not signal:
+        return accepted
+    if rate < _LOWEST_RATE_HZ:
+        return _reject(ErrorCode.AUDIO_FORMAT, f"{rate:,} samples per second; speech needs {_LOWEST_RATE_HZ:,}")
+    duration_s, billed_s = n_bytes // 2 / rate, tokens / _TOKENS_PER_S
+    if duration_s < _SHORTEST_S:
+        detail = f"{duration_s:.3f} s of sound; no word is shorter than {_SHORTEST_S} s"
+        return _reject(ErrorCode.AUDIO_TOO_SHORT, detail)
+    if duration_s > _LONGEST_S:
+        detail = f"{duration_s:.0f} s of sound; one call returns {_LONGEST_S:.0f} s at most"
+        return _reject(ErrorCode.AUDIO_TOO_LONG, detail)
+    if duration_s < billed_s * _TOKEN_TOLERANCE:
+        detail = f"{duration_s:.2f} s of sound, but {tokens:,} billed audio tokens are at least {billed_s:.2f} s"
+        return _reject(ErrorCode.AUDIO_INCOMPLETE, detail)
     sound, script = measure(take.pcm, take.sample_rate), _read(take)
     for faults in (_signal_faults, _silence_faults, _pace_faults):
         if fault := next(faults(sound, script), None):
@@ -214,7 +228,7 @@ def _read(take: Take) -> _Expected:
     length = spoken_length(take.text, take.language)
     pieces = _PAUSE.split(take.text)
     pauses = len(pieces) > 1 or bool(_PAUSING_STYLE.search(take.style))
-    # A syllable alone may be drawn out; what short texts must not become is a paragraph.
+    # A voice may draw a single syllable out; a short text must only not become a paragraph.
     unhurried = pauses or take.speed < 1 or bool(_SLOW_STYLE.search(take.style)) or length.usual_s < _RATED_FROM_S
     hurried = take.speed > _FAST_FROM or bool(_FAST_STYLE.search(take.style))
     fast = min(_FAST_FACTOR, 1 / take.speed) if hurried else 1.0
@@ -225,7 +239,7 @@ def _read(take: Take) -> _Expected:
     unknown_short = _UNKNOWN_SHORT if take.repeatable else _UNKNOWN_SHORT_ONCE
     unsure_s = _UNSURE_S if take.repeatable else _UNSURE_ONCE_S
     longest_s = length.most_s * _LONG_FACTOR * slow + (_SLOW_EXTRA_S if unhurried else _LONG_EXTRA_S)
-    # Where slow speech or silence is asked for, only the voice itself can tell what is too much of it.
+    # If the request asks for slow speech or silence, only the voice's own pace can tell what is too long.
     unknown_long_s = longest_s if unhurried else length.long_s * _UNKNOWN_LONG
     return _Expected(
         length=length,
@@ -247,41 +261,13 @@ def _reject(code: ErrorCode, detail: str) -> Verdict:
     return Verdict("reject", code, detail)
 
 
-def _delivery_faults(take: Take, min_bytes: int) -> Iterator[Verdict]:
-    n_bytes = len(take.pcm)
-    if take.finish_reason != "STOP":
-        yield _reject(ErrorCode.AUDIO_INCOMPLETE, f"generation ended with {take.finish_reason!r:.40}, not 'STOP'")
-    if n_bytes < max(min_bytes, 2):
-        yield _reject(ErrorCode.NO_AUDIO, f"{n_bytes:,} bytes of sound; at least {max(min_bytes, 2):,} are expected")
-
-
-def _length_faults(take: Take) -> Iterator[Verdict]:
-    rate, tokens = take.sample_rate, take.audio_tokens
-    if rate < _LOWEST_RATE_HZ:
-        yield _reject(ErrorCode.AUDIO_FORMAT, f"{rate:,} samples per second; speech needs {_LOWEST_RATE_HZ:,}")
-    duration_s = len(take.pcm) // 2 / max(rate, 1)
-    if duration_s < _SHORTEST_S:
-        yield _reject(
-            ErrorCode.AUDIO_TOO_SHORT, f"{duration_s:.3f} s of sound; no word is shorter than {_SHORTEST_S} s"
-        )
-    if duration_s > _LONGEST_S:
-        yield _reject(
-            ErrorCode.AUDIO_TOO_LONG, f"{duration_s:.0f} s of sound; one call returns {_LONGEST_S:.0f} s at most"
-        )
-    billed_s = tokens / _TOKENS_PER_S
-    if duration_s < billed_s * _TOKEN_TOLERANCE:
-        yield _reject(
-            ErrorCode.AUDIO_INCOMPLETE,
-            f"{duration_s:.2f} s of sound, but {tokens:,} billed audio tokens are at least {billed_s:.2f} s",
-        )
-
-
 def _signal_faults(sound: SoundMeasures, script: _Expected) -> Iterator[Verdict]:
     audible = sound.peak_dbfs >= _SILENT_PEAK_DBFS and sound.rms_dbfs >= _SILENT_RMS_DBFS
     long = sound.duration_s > _SHARES_FROM_S
     least_share = _LEAST_VOICED_SHARE if long and not script.pauses else 0.0
     dynamics_db = sound.dynamics_db if long else _LEAST_DYNAMICS_DB
-    # Noise before the offset, which text and compressed bytes read as samples have too; the offset before silence.
+    # Noise comes before the offset, because text and compressed bytes, read as samples, have an offset too. The offset
+    # comes before silence.
     gates: tuple[tuple[bool, ErrorCode, Callable[[], str]], ...] = (
         (
             audible and sound.correlation < _LEAST_CORRELATION,
@@ -356,7 +342,7 @@ def _pace_faults(sound: SoundMeasures, script: _Expected) -> Iterator[Verdict]:
     if sound.speech_s < script.impossible_s:
         yield _reject(ErrorCode.AUDIO_TOO_SHORT, f"{found}; no voice is below {script.impossible_s:.1f} s")
     if sound.last_frame_dbfs > _ABRUPT_DBFS:
-        # Too short by itself and torn off as well is no doubt any more.
+        # A take that is too short and also torn off is certainly not whole.
         is_torn = sound.speech_s < script.short_s * _PLAUSIBLY_SHORT
         yield Verdict(
             "reject" if is_torn else "suspect",

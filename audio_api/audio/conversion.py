@@ -57,11 +57,30 @@ class Converter:
         before = b""
         if sound_format != self._format:
             before = self.finish()
-            self._begin(sound_format)
+            is_rate = _LEAST_RATE <= sound_format.sample_rate <= _MOST_RATE
+            if not (is_rate and 1 <= sound_format.channels <= _MOST_CHANNELS):
+                raise ValueError(
+                    f"sound of {sound_format}; {_LEAST_RATE:,} to {_MOST_RATE:,} Hz and up to {_MOST_CHANNELS} "
+                    "channels can be converted"
+                )
+            self._format = sound_format
+            if sound_format != STANDARD:
+                warning = f"sound of {sound_format} was converted to {STANDARD}"
+                self.warnings = tuple(dict.fromkeys((*self.warnings, warning)))
+            if sound_format.sample_rate != SAMPLE_RATE:
+                import soxr
+
+                self._resampler = soxr.ResampleStream(sound_format.sample_rate, SAMPLE_RATE, 1, dtype="float32")
         sound = self._rest + sound
         whole = len(sound) - len(sound) % sound_format.frame_bytes
         self._rest = sound[whole:]
-        return before + self._converted(sound[:whole])
+        if self._format == STANDARD:
+            return before + sound[:whole]
+        step = _BLOCK_FRAMES * self._format.frame_bytes
+        blocks = (_floats(sound[at : min(at + step, whole)], self._format) for at in range(0, whole, step))
+        return before + b"".join(
+            _samples(self._resampler.resample_chunk(block) if self._resampler else block) for block in blocks
+        )
 
     def cut(self) -> None:
         """Drop a sample that has begun: what follows does not continue it."""
@@ -75,36 +94,6 @@ class Converter:
         if resampler is None:
             return b""
         return _samples(resampler.resample_chunk(_floats(b"", STANDARD), last=True))
-
-    def _begin(self, sound_format: SoundFormat) -> None:
-        _check(sound_format)
-        self._format = sound_format
-        if sound_format == STANDARD:
-            return
-        warning = f"sound of {sound_format} was converted to {STANDARD}"
-        self.warnings = tuple(dict.fromkeys((*self.warnings, warning)))
-        if sound_format.sample_rate != SAMPLE_RATE:
-            import soxr
-
-            self._resampler = soxr.ResampleStream(sound_format.sample_rate, SAMPLE_RATE, 1, dtype="float32")
-
-    def _converted(self, sound: bytes) -> bytes:
-        if self._format == STANDARD:
-            return sound
-        step = _BLOCK_FRAMES * self._format.frame_bytes
-        blocks = (_floats(sound[at : at + step], self._format) for at in range(0, len(sound), step))
-        return b"".join(
-            _samples(self._resampler.resample_chunk(block) if self._resampler else block) for block in blocks
-        )
-
-
-def _check(sound_format: SoundFormat) -> None:
-    is_rate = _LEAST_RATE <= sound_format.sample_rate <= _MOST_RATE
-    if not (is_rate and 1 <= sound_format.channels <= _MOST_CHANNELS):
-        raise ValueError(
-            f"sound of {sound_format}; {_LEAST_RATE:,} to {_MOST_RATE:,} Hz and up to {_MOST_CHANNELS} channels can be "
-            "converted"
-        )
 
 
 def _floats(sound: bytes, sound_format: SoundFormat) -> NDArray[np.float32]:

@@ -116,7 +116,13 @@ def _check_target(directory: Path, name: str, overwrite: bool) -> Path:
         try:
             mode = path.lstat().st_mode
         except FileNotFoundError:
-            _refuse_look_alike(path)
+            # Both names would look the same.
+            if os.path.lexists(path.with_name(unicodedata.normalize("NFD", path.name))):
+                raise TTSOutputError(
+                    f"{str(path)!r} exists already, with decomposed accents in its name (Unicode NFD): rename or "
+                    "remove that file, or choose another name",
+                    code=ErrorCode.OUTPUT_EXISTS,
+                ) from None
             return real
         if not overwrite:
             raise taken(path)
@@ -146,16 +152,6 @@ def check_folder(directory: Path, size_bytes: int) -> None:
                 os.fsync(file.fileno())
 
 
-def _refuse_look_alike(path: Path) -> None:
-    """Refuse a name of which a file exists whose accents are characters of their own: both would look the same."""
-    if os.path.lexists(path.with_name(unicodedata.normalize("NFD", path.name))):
-        raise TTSOutputError(
-            f"{str(path)!r} exists already, with decomposed accents in its name (Unicode NFD): rename or remove that "
-            "file, or choose another name",
-            code=ErrorCode.OUTPUT_EXISTS,
-        )
-
-
 @contextmanager
 def folder_at(real: Path) -> Iterator[int]:
     """Open a folder by its real path and follow no link on the way; make it, and what it lies in, when missing.
@@ -171,26 +167,22 @@ def folder_at(real: Path) -> Iterator[int]:
     Raises:
         OSError: The system says no, or a link took the place of a folder since the path was found out.
     """
-    descriptor = _open_folder(real)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _open_folder(real: Path) -> int:
     try:
         descriptor = os.open(real, _FOLDER_FLAGS | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return _make_folder(real)
+        descriptor = _make_folder(real)
     except OSError:
         if real.is_symlink():
             raise OSError(errno.ESTALE, _REPLACED) from None
         raise
-    if real.resolve() == real and os.path.samestat(os.fstat(descriptor), real.lstat()):
-        return descriptor
-    os.close(descriptor)
-    raise OSError(errno.ESTALE, _REPLACED)
+    else:
+        if real.resolve() != real or not os.path.samestat(os.fstat(descriptor), real.lstat()):
+            os.close(descriptor)
+            raise OSError(errno.ESTALE, _REPLACED)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _make_folder(real: Path) -> int:
@@ -284,7 +276,7 @@ class DurableFile:
 
     def close(self) -> None:
         """Close it; it keeps its draft's name until it is published."""
-        # Forgotten first: after a failed close the number may already belong to another file.
+        # Forget the number first: after a failed close it may already belong to another file.
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -384,17 +376,16 @@ def is_forgotten(entry: os.DirEntry[str]) -> bool:
     if match is None or not entry.is_file(follow_symlinks=False):
         return False
     silent_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
-    return silent_s > _FORGOTTEN_AFTER_S and not _is_another_process(int(match[1]))
-
-
-def _is_another_process(pid: int) -> bool:
+    if silent_s <= _FORGOTTEN_AFTER_S:
+        return False
+    pid = int(match[1])
     # A container's first process has the same number in every life: an old draft with our own number is not ours.
     if pid == os.getpid():
-        return False
+        return True
     try:
         # PermissionError: the process of another user, and alive.
         with suppress(PermissionError):
             os.kill(pid, 0)
     except ProcessLookupError:
-        return False
-    return True
+        return True
+    return False

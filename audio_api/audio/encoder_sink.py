@@ -44,19 +44,16 @@ class Sink:
             if self._at == self._end:
                 self._sendable += data[max(0, self._begin - self._at) :]
         elif self._fd is not None and self._problem is None:
-            self._put(self._fd, data)
+            at, left = self._begin + self._at, data
+            try:
+                while left:
+                    written = os.pwrite(self._fd, left, at)
+                    at, left = at + written, left[written:]
+            except OSError as error:
+                self._problem = error.errno, error.strerror
         self._at += len(data)
         self._end = max(self._end, self._at)
         return len(data)
-
-    def _put(self, fd: int, data: bytes) -> None:
-        at = self._begin + self._at
-        try:
-            while data:
-                written = os.pwrite(fd, data, at)
-                at, data = at + written, data[written:]
-        except OSError as error:
-            self._problem = error.errno, error.strerror
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Go elsewhere, as in any file."""
@@ -70,7 +67,7 @@ class Sink:
     def check(self) -> None:
         """Raise the error that writing the file met, if any."""
         if self._problem is not None:
-            # A new one each time: kept, its traceback would hold this sink, and what its encoder holds, for long.
+            # A new error each time: the traceback of a kept one would keep this sink and its encoder alive.
             raise OSError(*self._problem)
 
     def take(self) -> bytes:

@@ -300,7 +300,10 @@ class StreamEncoder:
         sent = self._encoded(self._begin())
         self._encoder.close()
         sent += self._sink.take()
-        if self._is_mp3 and self._longer_samples() > _MOST_LONGER_SAMPLES:
+        # How much longer than its sound an mp3 is: LAME begins with a frame, and pads the end by one or two.
+        coded = self._samples - self._spared_samples
+        longer_samples = 2 * _FRAME_SAMPLES + -coded % _FRAME_SAMPLES - self._spared_samples
+        if self._is_mp3 and longer_samples > _MOST_LONGER_SAMPLES:
             # Its last frame holds 20 ms of the sound at most, and mostly none.
             sent = sent[:-_FRAME_BYTES]
         return sent
@@ -308,15 +311,11 @@ class StreamEncoder:
     def _begin(self) -> bytes:
         """The beginning of an mp3, without what is left out."""
         beginning, self._beginning = bytes(self._beginning or b""), None
-        if not _is_quiet(beginning[:_SPARED_BYTES]):
+        samples = array("h", beginning[:_SPARED_BYTES])
+        if len(beginning) < _SPARED_BYTES or max(samples) > _QUIET or min(samples) < -_QUIET:
             return beginning
         self._spared_samples = _SPARED_BYTES // 2
         return beginning[_SPARED_BYTES:]
-
-    def _longer_samples(self) -> int:
-        """How much longer than its sound an mp3 is: LAME begins with a frame, and pads the end by one or two."""
-        coded = self._samples - self._spared_samples
-        return 2 * _FRAME_SAMPLES + -coded % _FRAME_SAMPLES - self._spared_samples
 
     def _encoded(self, pcm: Pcm) -> bytes:
         for block in _blocks(pcm):
@@ -364,11 +363,6 @@ def _whole_samples(pcm: Pcm, half: bytes) -> tuple[Pcm, bytes]:
 def _refuse_half(half: bytes) -> None:
     if half:
         raise ValueError("the sound ends inside a sample")
-
-
-def _is_quiet(pcm: bytes) -> bool:
-    samples = array("h", pcm)
-    return len(pcm) == _SPARED_BYTES and max(samples) <= _QUIET and min(samples) >= -_QUIET
 
 
 def _id3(tags: Mapping[str, str]) -> bytes:

@@ -100,7 +100,12 @@ class Joiner:
         if not 0 <= pause_s < float("inf"):
             raise ValueError(f"a pause takes 0 seconds or more, not {pause_s}")
         samples, levels = self._levelled(np.frombuffer(pcm, "<i2"))
-        start, end = self._cuts(levels, samples.size)
+        voiced = np.flatnonzero(levels > VOICED_DBFS)
+        start, end = 0, samples.size
+        if voiced.size:
+            # As much quiet as belongs to a join stays.
+            start = max(0, int(voiced[0]) - _KEPT_FRAMES) * self._frame if self.spans else 0
+            end = min(end, (int(voiced[-1]) + 1 + _KEPT_FRAMES) * self._frame)
         fade = min(self._fade, (end - start) // 2)
         head, body = samples[start : start + fade], samples[start + fade : end - fade]
         joint = b""
@@ -132,7 +137,7 @@ class Joiner:
         if self._loudness_dbfs is None:
             self._loudness_dbfs = measured_dbfs
         made, gain_db = samples, 0.0
-        # Again, because the limiter takes some of the gain back, and because gain moves frames over the gate.
+        # Several rounds: the limiter takes some of the gain back, and the gain moves frames over the gate.
         for _ in range(_ROUNDS):
             missing_db = self._loudness_dbfs - measured_dbfs
             if abs(missing_db) <= _TOLERANCE_DB:
@@ -140,18 +145,9 @@ class Joiner:
             gain_db += missing_db
             made = _amplified(samples, 10 ** (gain_db / 20), self._rate)
             levels = frame_levels_dbfs(made, self._frame)
-            # None: turned down to just below what counts as speech, because the first piece is hardly above.
+            # None: the gain put the piece just below the level of speech; the first piece is hardly above it.
             measured_dbfs = _loudness_dbfs(levels) or VOICED_DBFS
         return made, levels
-
-    def _cuts(self, levels: NDArray[np.float64], size: int) -> tuple[int, int]:
-        """The first sample that stays, and the one after the last: as much quiet as belongs to a join."""
-        voiced = np.flatnonzero(levels > VOICED_DBFS)
-        if not voiced.size:
-            return 0, size
-        first, last = int(voiced[0]), int(voiced[-1])
-        start = max(0, first - _KEPT_FRAMES) * self._frame if self.spans else 0
-        return start, min(size, (last + 1 + _KEPT_FRAMES) * self._frame)
 
 
 def safe_end(pcm: bytes | bytearray, start: int, sample_rate: int) -> int:
@@ -186,7 +182,10 @@ def _loudness_dbfs(levels: NDArray[np.float64]) -> float | None:
 def _amplified(samples: _Samples, gain: float, rate: int) -> _Samples:
     """Samples times a gain; where that passes the ceiling, for some milliseconds by as much less as it takes."""
     tick = max(1, round(rate * _LIMITER_S))
-    gains = _limited_gains(_peaks(samples, tick), gain)
+    starts = np.arange(0, samples.size, tick)
+    highest, lowest = np.maximum.reduceat(samples, starts), np.minimum.reduceat(samples, starts)
+    peaks = np.maximum(highest.astype(np.float32), -lowest.astype(np.float32))
+    gains = _limited_gains(peaks, gain)
     made = np.empty_like(samples)
     step = tick * _BLOCK_TICKS
     ramp = np.arange(tick, dtype=np.float32) / tick
@@ -197,18 +196,11 @@ def _amplified(samples: _Samples, gain: float, rate: int) -> _Samples:
     return made
 
 
-def _peaks(samples: _Samples, tick: int) -> _Floats:
-    """The largest magnitude in every tick."""
-    starts = np.arange(0, samples.size, tick)
-    highest, lowest = np.maximum.reduceat(samples, starts), np.minimum.reduceat(samples, starts)
-    return np.maximum(highest.astype(np.float32), -lowest.astype(np.float32))
-
-
 def _limited_gains(peaks: _Floats, gain: float) -> _Floats:
     """The gain at the edges of ticks, never more than their peaks allow; between edges it is a straight line."""
     allowed = np.minimum(gain, _CEILING / np.maximum(peaks, 1))
     at_edges = np.minimum(np.append(allowed, gain), np.append(gain, allowed))
-    # An average of leasts, each of which has this edge within its reach, is not above what this edge allows.
+    # Each of the averaged minima covers this edge, so their average is not above what this edge allows.
     around = np.pad(at_edges, 2 * _LIMITER_REACH, constant_values=gain)
     leasts = np.lib.stride_tricks.sliding_window_view(around, 2 * _LIMITER_REACH + 1).min(axis=1)
     weights = np.hanning(2 * _LIMITER_REACH + 3)[1:-1]

@@ -108,10 +108,15 @@ def measure(pcm: bytes, sample_rate: int) -> SoundMeasures:
     peak = max(highest - offset, offset - lowest)
     last_dbfs, peak_dbfs, rms_dbfs = dbfs(np.array([tail @ tail / frame, peak**2, energy.mean() / frame])).tolist()
     frames_dbfs = dbfs(energy / frame)
+    clipped = 0
+    if max(highest, -lowest) >= _CLIPPED:
+        # In blocks, so that no large copy is made.
+        blocks = (whole[start : start + _BLOCK_FRAMES] for start in range(0, len(whole), _BLOCK_FRAMES))
+        clipped = sum(int(np.count_nonzero((block >= _CLIPPED) | (block <= -_CLIPPED))) for block in blocks)
     return SoundMeasures(
         duration_s=samples.size / sample_rate,
         offset=abs(offset) / _FULL_SCALE,
-        clipped_share=_clipped(whole) / whole.size if max(highest, -lowest) >= _CLIPPED else 0.0,
+        clipped_share=clipped / whole.size,
         peak_dbfs=peak_dbfs,
         rms_dbfs=rms_dbfs,
         correlation=float(product.sum()) / max(float(energy.sum()), 1.0),
@@ -121,12 +126,6 @@ def measure(pcm: bytes, sample_rate: int) -> SoundMeasures:
         frames_dbfs=frames_dbfs,
         voiced=np.flatnonzero(frames_dbfs > VOICED_DBFS),
     )
-
-
-def _clipped(frames: NDArray[np.int16]) -> int:
-    """How many samples are at full scale; in blocks, so that no large copy is made."""
-    blocks = (frames[start : start + _BLOCK_FRAMES] for start in range(0, len(frames), _BLOCK_FRAMES))
-    return sum(int(np.count_nonzero(block >= _CLIPPED) + np.count_nonzero(block <= -_CLIPPED)) for block in blocks)
 
 
 def _centred_blocks(frames: NDArray[np.int16]) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
@@ -151,7 +150,7 @@ def _worst_correlation(power: NDArray[np.float64], product: NDArray[np.float64])
     sums = np.zeros((3, power.size + 1))
     np.cumsum([power, product, loud], axis=1, out=sums[:, 1:])
     powers, products, loud_frames = sums[:, width:] - sums[:, :-width]
-    # A hiss before a long pause fills two seconds with nothing else either, but it is not steady.
+    # A hiss before a long pause is alone in its two seconds, too, but it is not steady.
     steady = loud_frames >= _NOISE_WINDOW_FILLED * width
     return float((products[steady] / powers[steady]).min(initial=1.0))
 

@@ -273,7 +273,7 @@ class _SoundDraft:
 
     async def in_thread(self, work: Callable[..., _T], *args: object) -> _T:
         """Run blocking work. A thread cannot be stopped: when cancelled, tell it, and wait until it is done."""
-        # A plain future: unlike a task it is not cancelled, and so lost sight of, when the loop shuts down.
+        # A plain future: a loop that shuts down cancels its tasks, and would lose sight of this work.
         running = run_in_file_thread(work, *args)
         cancellation: asyncio.CancelledError | None = None
         while not running.done():
@@ -350,7 +350,7 @@ class _SoundDraft:
         if not self._prepared:
             self.prepare()
         file = self._opened()
-        # Here, in the thread: it may have waited, or been frozen, since it was told to publish.
+        # The thread looks at the clock, because it may have waited or been frozen since the call.
         if time.monotonic() >= before:
             raise TooLateError
         # The descriptor that reads the sound back outlives the file's own.

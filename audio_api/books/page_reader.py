@@ -52,7 +52,7 @@ _WIDE = frozenset("WF")
 _MOST_NOTE_BLOCKS = 30
 # Longer names of classes and anchors are no maker's.
 _MOST_NAME_CHARS = 500
-# As deep as browsers go. What is nested deeper is read as if it were not.
+# Browsers nest no deeper. Of deeper elements the reader takes the text alone.
 _MOST_NESTED = 500
 
 

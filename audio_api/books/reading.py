@@ -83,10 +83,7 @@ def _read(file: BinaryIO, name: str, stem: str, markup: Markup, keep: Collection
     # UTF-16 without its mark, and many a binary file, is UTF-8 by its letter.
     if "\0" in text:
         raise TTSValidationError(f"{name} is neither an EPUB nor UTF-8 text")
-    return _read_text(uniform(text), name, stem, markup, keep)
-
-
-def _read_text(text: str, name: str, stem: str, markup: Markup, keep: Collection[Keepable]) -> Book:
+    text = uniform(text)
     stated: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
     if markup == "markdown":

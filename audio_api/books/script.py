@@ -21,12 +21,12 @@ from audio_api.text.dialogue import split_turns
 from audio_api.text.folding import FoldedText
 from audio_api.text.labels import LabelFinder
 
-# Six minutes: what is in memory of a chapter at a time, and what is spoken again, from kept pieces, after a kill.
+# Six minutes. So much of a chapter is in memory at a time; so much is spoken again, from kept pieces, after a kill.
 _PASSAGE_CHARS = 6_000
 _PARAGRAPH_S = 0.6
 _TITLE_LOOKED_FOR_IN = 3
 _PAUSE = re.compile(r"\[\s*pause\s+(\d{1,4}(?:\.\d{1,3})?)\s*(s|sec|seconds?|ms)?\s*\]", re.IGNORECASE)
-# What no engine can be sent, and no reader sees.
+# Characters that no engine takes and no reader sees.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f]")
 
 

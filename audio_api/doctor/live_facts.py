@@ -124,27 +124,18 @@ def _wav_chunks(session: Session) -> Judgement:
     blobs = reply.chunks[0].blobs
     if not blobs:
         raise NotObservableError(f"no sound: {reply}")
-    chunks = _riff_chunks(blobs[0].data)
-    if not chunks:
-        return False, f"no WAV but {blobs[0].mime_type}"
-    extra = len(blobs[0].data) - sum(len(body) for name, body in chunks if name == "data")
-    layout = ", ".join(_described(name, body) for name, body in chunks)
-    return extra == _WAV_EXTRA_BYTES, f"{extra:,} bytes beside the sound; {layout}"
-
-
-def _riff_chunks(data: bytes) -> list[tuple[str, bytes]]:
-    """Name and content of every chunk; none when it is no RIFF file."""
-    if not data.startswith(b"RIFF"):
-        return []
-    return [
+    data = blobs[0].data
+    chunks = [
         (ascii(chunk.name.decode("latin-1").strip())[1:-1], data[chunk.start : chunk.start + chunk.size])
         for chunk in riff_chunks(data)
+        if data.startswith(b"RIFF")
     ]
-
-
-def _described(name: str, body: bytes) -> str:
-    known = name in {"fmt", "data"}
-    return f"{name} {len(body)}" if known else f"{name} {len(body)} (begins {body[:16].hex()})"
+    if not chunks:
+        return False, f"no WAV but {blobs[0].mime_type}"
+    extra = len(data) - sum(len(body) for name, body in chunks if name == "data")
+    begins = {name: f" (begins {body[:16].hex()})" for name, body in chunks if name not in {"fmt", "data"}}
+    layout = ", ".join(f"{name} {len(body)}{begins.get(name, '')}" for name, body in chunks)
+    return extra == _WAV_EXTRA_BYTES, f"{extra:,} bytes beside the sound; {layout}"
 
 
 def _library_voices(session: Session) -> Judgement:

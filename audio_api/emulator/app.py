@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from inspect import isawaitable
 from typing import Any
@@ -151,22 +152,11 @@ class _Gemini:
             body = await request.body()
         except ClientDisconnect:
             return
-        call = self._record(request, body)
-        peer = wire.Peer(scope, receive, send, call)
-        try:
-            answer = await self._answer(request, body, call, peer)
-        except RefusalError as refusal:
-            refusal.in_list |= _streams_list(call)
-            answer = Answer(refusal.code, replies.JSON, [refusal.body()])
-        await wire.SENDERS.get(call.fault, wire.send)(peer, answer)
-
-    def _record(self, request: Request, body: bytes) -> ReceivedCall:
         model, _, action = request.path_params.get("name", "").partition(":")
-        try:
+        document = None
+        with suppress(ValueError):
             document = parse_json(body)
-        except ValueError:
-            document = None
-        return self._control.record(
+        call = self._control.record(
             method=request.method,
             path=request.url.path,
             query=dict(request.query_params),
@@ -175,11 +165,26 @@ class _Gemini:
             model=model,
             action=action,
         )
+        peer = wire.Peer(scope, receive, send, call)
+        try:
+            answer = await self._answer(request, body, call, peer)
+        except RefusalError as refusal:
+            refusal.in_list |= _streams_list(call)
+            answer = Answer(refusal.code, replies.JSON, [refusal.body()])
+        await wire.SENDERS.get(call.fault, wire.send)(peer, answer)
 
     async def _answer(self, request: Request, body: bytes, call: ReceivedCall, peer: wire.Peer) -> Answer:
         if "version" not in request.path_params:
             return _NO_SUCH_PAGE
-        self._check_caller(request)
+        if _is_vertex(request):
+            vertex.check_caller(request, self._control)
+        # The address of an upload that was begun is a secret itself.
+        elif "upload_id" not in request.query_params:
+            key = request.headers.get("x-goog-api-key") or request.query_params.get("key")
+            if not key:
+                raise no_key()
+            if self._control.api_key is not None and key != self._control.api_key:
+                raise bad_key()
         if _VOICES.search(request.url.path):
             page = await self._outcome(call, peer)
             return page or voices.answer(request, body, call, self._control)
@@ -194,7 +199,10 @@ class _Gemini:
             await self._outcome(call, peer)
             return self._stored(request, body, call, f"{collection[1]}/{call.model}")
         method = call.action or "generateContent"
-        _check_target(call, version, method)
+        known = {"GET": [""], "POST": [*_METHODS, "streamGenerateContent"]}.get(call.method, [])
+        missing = call.model and call.model not in FAMILIES
+        if version not in {"v1", "v1beta"} or call.action not in known or missing:
+            raise unknown_model(call.model, version, method)
         if call.method == "GET":
             if page := await self._outcome(call, peer):
                 return page
@@ -209,19 +217,6 @@ class _Gemini:
             full = quota_exceeded(call.model, 30, ENQUEUED)
             return await self._control.batches.create(call.model, body, self._control.batch, self._item, full)
         return await self._generate(request, body, call, peer)
-
-    def _check_caller(self, request: Request) -> None:
-        if _is_vertex(request):
-            vertex.check_caller(request, self._control)
-            return
-        # The address of an upload that was begun is a secret itself.
-        if "upload_id" in request.query_params:
-            return
-        key = request.headers.get("x-goog-api-key") or request.query_params.get("key")
-        if not key:
-            raise no_key()
-        if self._control.api_key is not None and key != self._control.api_key:
-            raise bad_key()
 
     async def _outcome(self, call: ReceivedCall, peer: wire.Peer) -> Answer | None:
         """Decide how a valid call ends, and wait; the answer when it is a page instead of a reply."""
@@ -310,13 +305,6 @@ def _streams(call: ReceivedCall) -> bool:
 def _streams_list(call: ReceivedCall) -> bool:
     """Whether the client reads a stream as one JSON list, which is what it gets unless it asks for events."""
     return _streams(call) and "sse" not in (call.query.get("alt"), call.query.get("$alt"))
-
-
-def _check_target(call: ReceivedCall, version: str, method: str) -> None:
-    known = {"GET": [""], "POST": [*_METHODS, "streamGenerateContent"]}.get(call.method, [])
-    missing = call.model and call.model not in FAMILIES
-    if version not in {"v1", "v1beta"} or call.action not in known or missing:
-        raise unknown_model(call.model, version, method)
 
 
 def _describe(model: str) -> dict[str, Any]:

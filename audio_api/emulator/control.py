@@ -82,7 +82,7 @@ class Control:
         self._initial = (synthesize or computed_speech, api_key, latency_s, tokens_per_s)
         self._initial_voices = frozenset(custom_voices)
         self._initial_v1beta_only = v1beta_only
-        # Those that were given out for Vertex AI. They outlive a reset, as the clients that hold them do.
+        # The tokens for Vertex AI. A reset keeps them, because their clients live on.
         self.access_tokens: set[str] = set()
         self.reset()
 

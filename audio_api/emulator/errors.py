@@ -125,6 +125,15 @@ def quota_exceeded(model: str, retry_s: float, *violations: Violation) -> Refusa
         "error, head to: https://ai.google.dev/gemini-api/docs/rate-limits."
     ]
     lines += [f"* Quota exceeded for metric: {_METRIC}{v.metric}, limit: {v.limit}, model: {model}" for v in violations]
+    told = [
+        {
+            "quotaMetric": _METRIC + violation.metric,
+            "quotaId": violation.quota_id,
+            "quotaDimensions": {"location": "global", "model": model.removesuffix("-preview")},
+            **({"quotaValue": str(violation.limit)} if violation.limit else {}),
+        }
+        for violation in violations
+    ]
     details: list[dict[str, Any]] = [
         {
             "@type": f"{_TYPE}Help",
@@ -135,20 +144,10 @@ def quota_exceeded(model: str, retry_s: float, *violations: Violation) -> Refusa
                 }
             ],
         },
-        {"@type": f"{_TYPE}QuotaFailure", "violations": [_violation(v, model) for v in violations]},
+        {"@type": f"{_TYPE}QuotaFailure", "violations": told},
         {"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{retry_s:.9g}s"},
     ]
     return RefusalError("\n".join([*lines, f"Please retry in {retry_s:.9g}s."]), "RESOURCE_EXHAUSTED", details)
-
-
-def _violation(violation: Violation, model: str) -> dict[str, Any]:
-    value = {"quotaValue": str(violation.limit)} if violation.limit else {}
-    return {
-        "quotaMetric": _METRIC + violation.metric,
-        "quotaId": violation.quota_id,
-        "quotaDimensions": {"location": "global", "model": model.removesuffix("-preview")},
-        **value,
-    }
 
 
 def spend_limited(retry_s: float | None) -> RefusalError:

@@ -142,8 +142,18 @@ def _read(value: Any, shape: Any, place: str, problems: list[tuple[str, str]]) -
     if isinstance(shape, dict):
         return _read_message(value, shape, place, problems)
     if isinstance(shape, Choice):
-        return _read_choice(value, shape, place, problems)
-    return _read_scalar(value, shape, place, problems)
+        names = {name.lower(): name for name in shape.names}
+        if isinstance(value, str) and value.lower() in names:
+            return names[value.lower()]
+        kind = f"type.googleapis.com/google.ai.generativelanguage.v1beta.{shape.message}"
+        problems.append((place, f"Invalid value at '{place}' ({kind}), {json.dumps(value)}"))
+        return ""
+    kinds = (int, float) if shape is float else (shape,)
+    if isinstance(value, kinds) and (shape is bool or not isinstance(value, bool)):
+        return value
+    kind = {str: "TYPE_STRING", int: "TYPE_INT32", float: "TYPE_FLOAT", bool: "TYPE_BOOL"}[shape]
+    problems.append((place, f"Invalid value at '{place}' ({kind}), {json.dumps(value)}"))
+    return shape()
 
 
 _NOT_REPEATING = "Proto field is not repeating, cannot start list."
@@ -170,21 +180,3 @@ def _read_message(value: Any, shape: dict[str, Any], place: str, problems: list[
         elif content is not None:
             result[name] = _read(content, shape[name], inner, problems)
     return result
-
-
-def _read_choice(value: Any, choice: Choice, place: str, problems: list[tuple[str, str]]) -> str:
-    for name in choice.names:
-        if isinstance(value, str) and value.lower() == name.lower():
-            return name
-    kind = f"type.googleapis.com/google.ai.generativelanguage.v1beta.{choice.message}"
-    problems.append((place, f"Invalid value at '{place}' ({kind}), {json.dumps(value)}"))
-    return ""
-
-
-def _read_scalar(value: Any, kind: type, place: str, problems: list[tuple[str, str]]) -> Any:
-    kinds = (int, float) if kind is float else (kind,)
-    if isinstance(value, kinds) and (kind is bool or not isinstance(value, bool)):
-        return value
-    names = {str: "TYPE_STRING", int: "TYPE_INT32", float: "TYPE_FLOAT", bool: "TYPE_BOOL"}
-    problems.append((place, f"Invalid value at '{place}' ({names[kind]}), {json.dumps(value)}"))
-    return kind()

@@ -75,8 +75,18 @@ def understand(model: str, body: dict[str, Any], custom_voices: Collection[str] 
     config = body.get("generationConfig", {})
     family = GENERATIONS[model]
     _check_features(model, body, config)
-    audio_format = _audio_format(model, config)
-    parts = _parts(body)
+    formats = config.get("responseFormat", [])
+    if formats and family != "3.8":
+        raise RefusalError(f"responseFormat is not supported by {model}.")
+    if len(formats) > 1:
+        raise RefusalError(INVALID)
+    if not body.get("contents"):
+        raise RefusalError("* GenerateContentRequest.contents: contents is not specified\n")
+    if any(content.get("role", "user") != "user" for content in body["contents"]):
+        raise RefusalError("Please use a valid role: user.")
+    parts = [part for content in body["contents"] for part in content.get("parts", [])]
+    if not parts or not all(part.get("text", "").strip() for part in parts):
+        raise RefusalError(INVALID)
     speech = config.get("speechConfig", {})
     speakers = _speakers(family, speech, custom_voices)
     _check_parts(family, parts, speech, speakers)
@@ -94,7 +104,7 @@ def understand(model: str, body: dict[str, Any], custom_voices: Collection[str] 
         language=speech.get("languageCode", "en-US"),
         prompt_tokens=tokens,
         max_tokens=min(config.get("maxOutputTokens", OUTPUT_TOKENS), OUTPUT_TOKENS),
-        audio_format=audio_format,
+        audio_format=next((each["audio"].get("mimeType") for each in formats if "audio" in each), None),
         tier=body.get("serviceTier", "standard"),
     )
 
@@ -131,26 +141,6 @@ def _refuse(message: dict[str, Any], names: Iterable[str], model: str) -> None:
         # A repeated field without items is one that was not sent.
         if message.get(name, []) != []:
             raise RefusalError(f"{name} is not supported by {model}.")
-
-
-def _audio_format(model: str, config: dict[str, Any]) -> str | None:
-    formats = config.get("responseFormat", [])
-    if formats and GENERATIONS[model] != "3.8":
-        raise RefusalError(f"responseFormat is not supported by {model}.")
-    if len(formats) > 1:
-        raise RefusalError(INVALID)
-    return next((each["audio"].get("mimeType") for each in formats if "audio" in each), None)
-
-
-def _parts(body: dict[str, Any]) -> list[dict[str, Any]]:
-    if not body.get("contents"):
-        raise RefusalError("* GenerateContentRequest.contents: contents is not specified\n")
-    if any(content.get("role", "user") != "user" for content in body["contents"]):
-        raise RefusalError("Please use a valid role: user.")
-    parts = [part for content in body["contents"] for part in content.get("parts", [])]
-    if not parts or not all(part.get("text", "").strip() for part in parts):
-        raise RefusalError(INVALID)
-    return parts
 
 
 def _check_parts(
@@ -208,13 +198,20 @@ def _voice(family: str, config: dict[str, Any], language: str, custom_voices: Co
     if voice and family != "3.8":
         raise RefusalError(INVALID)
     if voice and _is_custom(voice):
-        return _custom_voice(voice, custom_voices)
+        if voice in custom_voices:
+            return str(voice)
+        if _VOICE_KEY.fullmatch(voice):
+            raise RefusalError(INVALID)
+        raise RefusalError("The voice was not found or the caller does not have permission to access it.", "NOT_FOUND")
     name = _voice_name(config)
     if name is None:
         if family == "3.1":
             raise RefusalError(INVALID)
         return _DEFAULT_VOICE
-    if name.lower() not in _VOICES and not (voice and _is_in_library(voice, language)):
+    # The library looks for name *and* language, so that another language hides a voice.
+    found = _LIBRARY_VOICE.fullmatch(voice or "")
+    is_in_library = found and language.partition("-")[0].lower() in {"", found[1].lower()}
+    if name.lower() not in _VOICES and not is_in_library:
         raise _unknown_voice(family, name, language)
     return str(name.lower())
 
@@ -222,20 +219,6 @@ def _voice(family: str, config: dict[str, Any], language: str, custom_voices: Co
 def _voice_name(config: dict[str, Any]) -> str | None:
     """The voice that is named, in either field."""
     return config.get("voice") or config.get("prebuiltVoiceConfig", {}).get("voiceName") or None
-
-
-def _custom_voice(voice: str, custom_voices: Collection[str]) -> str:
-    if voice in custom_voices:
-        return voice
-    if _VOICE_KEY.fullmatch(voice):
-        raise RefusalError(INVALID)
-    raise RefusalError("The voice was not found or the caller does not have permission to access it.", "NOT_FOUND")
-
-
-def _is_in_library(voice: str, language: str) -> bool:
-    """Whether the library has the voice; it looks for name *and* language, so that another language hides it."""
-    found = _LIBRARY_VOICE.fullmatch(voice)
-    return found is not None and language.partition("-")[0].lower() in {"", found[1].lower()}
 
 
 def _unknown_voice(family: str, name: str, language: str) -> RefusalError:

@@ -58,7 +58,12 @@ def synthesize(text: str, voice: str, language: str) -> bytes:
 
 def _compute(text: str, voice: str) -> bytes:
     seed = crc32(f"{voice}\0{text}".encode(errors="replace"))
-    loudness = _syllables(_voiced(_TAG.sub(_TAG_PAUSE, text)), seed)
+    voiced = _voiced(_TAG.sub(_TAG_PAUSE, text))
+    # The sound rises and falls with every syllable, each a little louder or softer than the last.
+    beat = np.arange(len(voiced)) * (_SYLLABLES_PER_S / _CONTROL_RATE)
+    gain = np.random.default_rng(seed).uniform(0.6, 1.0, int(beat[-1]) + 2)
+    swell = 0.06 + 0.94 * (0.5 - 0.5 * np.cos(2 * np.pi * beat)) ** 1.5
+    loudness = voiced * swell * np.interp(beat, np.arange(len(gain)), gain)
     ticks = np.arange(len(loudness))
     melody = 1 + 0.12 * np.sin(ticks / _CONTROL_RATE * 4.1 + seed % 7)
     steps = (100 + crc32(voice.encode()) % 120) * melody * (_WAVE_LENGTH / _CONTROL_RATE)
@@ -95,15 +100,6 @@ def _voiced(text: str) -> npt.NDArray[np.float64]:
     edges = np.round(np.cumsum(np.abs(seconds)) * _CONTROL_RATE).astype(int)
     voiced = np.array([float(each > 0) for each in seconds])
     return np.repeat(voiced, np.diff(edges, prepend=0))
-
-
-def _syllables(voiced: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.float64]:
-    """Rise and fall with every syllable, each a little louder or softer than the last."""
-    beat = np.arange(len(voiced)) * (_SYLLABLES_PER_S / _CONTROL_RATE)
-    gain = np.random.default_rng(seed).uniform(0.6, 1.0, int(beat[-1]) + 2)
-    swell = 0.06 + 0.94 * (0.5 - 0.5 * np.cos(2 * np.pi * beat)) ** 1.5
-    shape: npt.NDArray[np.float64] = voiced * swell * np.interp(beat, np.arange(len(gain)), gain)
-    return shape
 
 
 @lru_cache(maxsize=1)

@@ -140,43 +140,22 @@ _MANNERS = {
 }
 
 
-def _espeak_language(code: str) -> str:
-    """The name that eSpeak NG has for a BCP-47 code, the most specific one.
-
-    Raises:
-        TTSValidationError: It cannot speak the language.
-    """
-    parts = code.lower().split("-")
-    for candidate in (code.lower(), f"{parts[0]}-{parts[-1]}", parts[0]):
-        language = _ESPEAK_LANGUAGE.get(candidate, candidate)
-        if language in _LANGUAGES:
-            return language
-    raise TTSValidationError(
-        f"the offline engine cannot speak the language {code!r}: use Gemini (TTS_ENGINE=gemini), or another language"
-    )
-
-
-def _check_script(text: str, code: str, language: str) -> None:
-    if _THAI.search(text):
-        raise TTSValidationError(
-            "the text is Thai, which the offline engine cannot speak: use Gemini (TTS_ENGINE=gemini)"
-        )
-    if language in _READS_HAN or not _HAN.search(text):
-        return
-    advice = "write it in kana" if language == "ja" else "set the language to 'zh' if the text is Chinese"
-    raise TTSValidationError(
-        f"the text holds Chinese characters (kanji), which the offline engine cannot read in {code!r}: "
-        f"use Gemini (TTS_ENGINE=gemini), or {advice}"
-    )
-
-
 def _step(value: float) -> int:
     return round(min(max(value, 0), _HIGHEST))
 
 
 def _espeak_turn(turn: Turn, code: str, language: str) -> EspeakTurn:
     text = readable(turn.text)
-    _check_script(text, code, language)
+    if _THAI.search(text):
+        raise TTSValidationError(
+            "the text is Thai, which the offline engine cannot speak: use Gemini (TTS_ENGINE=gemini)"
+        )
+    if language not in _READS_HAN and _HAN.search(text):
+        advice = "write it in kana" if language == "ja" else "set the language to 'zh' if the text is Chinese"
+        raise TTSValidationError(
+            f"the text holds Chinese characters (kanji), which the offline engine cannot read in {code!r}: "
+            f"use Gemini (TTS_ENGINE=gemini), or {advice}"
+        )
     words = re.findall(r"[a-z]+", (turn.style or "").lower())
     manners = [manner for stems, manner in _MANNERS.items() if any(word.startswith(stems) for word in words)]
     voice = turn.voice
@@ -209,5 +188,14 @@ def espeak_turns(utterance: Utterance) -> list[EspeakTurn]:
     Raises:
         TTSValidationError: Thai or an unknown language, Chinese characters outside Chinese, or a custom voice.
     """
-    language = _espeak_language(utterance.language)
-    return [_espeak_turn(turn, utterance.language, language) for turn in utterance.turns]
+    code = utterance.language
+    parts = code.lower().split("-")
+    # The most specific name that eSpeak NG has for the code.
+    names = (_ESPEAK_LANGUAGE.get(each, each) for each in (code.lower(), f"{parts[0]}-{parts[-1]}", parts[0]))
+    language = next((name for name in names if name in _LANGUAGES), None)
+    if language is None:
+        raise TTSValidationError(
+            f"the offline engine cannot speak the language {code!r}: use Gemini (TTS_ENGINE=gemini), or another "
+            "language"
+        )
+    return [_espeak_turn(turn, code, language) for turn in utterance.turns]

@@ -38,7 +38,7 @@ from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.speech_models import SafetyThreshold
 from audio_api.settings import GEMINI_URL
 
-# Whether the API is there must be known sooner than a speech is made.
+# A health check must answer sooner than a call for speech.
 _HEALTH_TIMEOUT_S = 10.0
 # What gateways answer that pass on speech and no descriptions, and what an API answers that is asked to say nothing.
 _NO_DESCRIPTIONS = {404, 405, 501}

@@ -115,7 +115,11 @@ class IncomingReply:
         if candidate is None:
             return None
         self._has_candidate = True
-        self.finish_reason = _finish_reason(candidate) or self.finish_reason
+        # The SDK's replies always have the attribute; a stand-in that knows no finish reasons has nothing to report.
+        reason = getattr(candidate, "finish_reason", "STOP")
+        if reason is not None:
+            stated = _name(reason)
+            self.finish_reason = "STOP" if stated is None else _identifier(stated) or "UNKNOWN"
         parts = list(getattr(getattr(candidate, "content", None), "parts", None) or ())
         self._has_text |= any(_name(getattr(part, "text", None)) for part in parts)
         if self.finish_reason in _REFUSALS:
@@ -225,12 +229,3 @@ def _name(value: Any) -> str | None:
 
 def _identifier(name: str) -> str | None:
     return name if _IDENTIFIER.fullmatch(name) else None
-
-
-def _finish_reason(candidate: Any) -> str | None:
-    # The SDK's replies always have the attribute; a stand-in that knows no finish reasons has nothing to report.
-    reason = getattr(candidate, "finish_reason", "STOP")
-    name = _name(reason)
-    if name is None:
-        return None if reason is None else "STOP"
-    return _identifier(name) or "UNKNOWN"

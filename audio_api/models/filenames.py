@@ -15,7 +15,7 @@ _MAX_CHARACTERS = 1000
 _SEPARATORS_AND_WILDCARDS = frozenset('/\\:*?"<>|')
 # Letters, marks and a symbol by category, but nothing to see: a name made of them looks empty.
 _BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-# What people may expect, and no format of ours is called.
+# Endings that people may expect, and that no format of ours has.
 _OTHER_AUDIO = frozenset({"aac", "aif", "aiff", "mp4", "oga", "pcm", "webm", "wma"})
 # Names that Windows gives to devices, whatever their ending.
 _DEVICES = frozenset({"aux", "clock$", "con", "conin$", "conout$", "nul", "prn"}) | frozenset(
@@ -42,8 +42,12 @@ def safe_filename(name: str, output_format: OutputFormat | None = None) -> str:
     if len(name) > _MAX_CHARACTERS:
         raise ValueError(f"file name {shown}… has {len(name):,} characters; at most {MAX_NAME_BYTES} bytes are allowed")
     name = unicodedata.normalize("NFC", name)
-    if bad := sorted({char for char in name if not _is_plain(char)}):
-        usable = " ".join("".join(char if _is_plain(char) else " " for char in name).split()).strip(". ~-")
+    # isprintable() refuses controls, bidi overrides, joiners, halves of surrogate pairs and every space but U+0020.
+    refused = _SEPARATORS_AND_WILDCARDS | _BLANKS
+    if bad := sorted({char for char in name if char in refused or not char.isprintable()}):
+        usable = " ".join(
+            "".join(" " if char in refused or not char.isprintable() else char for char in name).split()
+        ).strip(". ~-")
         raise ValueError(
             f"file name {shown} must be a plain name without {', '.join(map(ascii, bad[:5]))}, which not every system "
             f"takes{f'; such as {usable[:80]!r}' if usable else ''}"
@@ -69,8 +73,3 @@ def safe_filename(name: str, output_format: OutputFormat | None = None) -> str:
 def _among(endings: Iterable[str]) -> str:
     *others, last = (f".{ending}" for ending in endings)
     return f"{', '.join(others)} or {last}" if others else last
-
-
-def _is_plain(char: str) -> bool:
-    # isprintable() refuses controls, bidi overrides, joiners, halves of surrogate pairs and every space but U+0020.
-    return char.isprintable() and char not in _SEPARATORS_AND_WILDCARDS and char not in _BLANKS

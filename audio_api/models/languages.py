@@ -66,19 +66,6 @@ _LANGTAG = re.compile(
 )
 
 
-def _canonical(code: str) -> str:
-    """Write a lower-case code as RFC 5646, section 2.1.1, recommends: ``zh-Hant-TW``."""
-    subtags = code.split("-")
-    for place in range(1, len(subtags)):
-        if len(subtags[place - 1]) == 1:
-            break
-        if len(subtags[place]) == 2:
-            subtags[place] = subtags[place].upper()
-        elif len(subtags[place]) == 4:
-            subtags[place] = subtags[place].title()
-    return "-".join(subtags)
-
-
 _BY_CODE = {language.value: language for language in Language}
 
 
@@ -96,7 +83,16 @@ def parse_language(value: object) -> Language | str:
         raise ValueError(
             f"{str(value)[:40]!r} is not a language code; use Language.GERMAN or a BCP-47 code like 'de-DE'"
         )
-    code = _canonical(lower)
+    # As RFC 5646, section 2.1.1, recommends: "zh-Hant-TW".
+    subtags = lower.split("-")
+    for place in range(1, len(subtags)):
+        if len(subtags[place - 1]) == 1:
+            break
+        if len(subtags[place]) == 2:
+            subtags[place] = subtags[place].upper()
+        elif len(subtags[place]) == 4:
+            subtags[place] = subtags[place].title()
+    code = "-".join(subtags)
     return _BY_CODE.get(code, code)
 
 

@@ -67,7 +67,12 @@ def parse_store_url(value: str) -> StoreURL:
         raise ValueError("must be s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder")
     scheme = cast(Literal["s3", "gs", "az", "file"], url["scheme"])
     if scheme == "file":
-        return StoreURL(scheme, "", _folder(url["bucket"], url["path"] or ""))
+        folder = unquote(url["path"] or "")
+        if url["bucket"] not in {"", "localhost"}:
+            raise ValueError("must name a folder of this machine with three slashes, such as file:///srv/speech")
+        if "\0" in folder or ".." in folder.split("/"):
+            raise ValueError("must name a folder by its path from the root on, without '..' and without NUL")
+        return StoreURL(scheme, "", str(Path("/", folder)))
     if "@" in url["bucket"] or ":" in url["bucket"]:
         raise ValueError(
             "must hold no user, no password and no port: credentials and the endpoint come from the environment, "
@@ -83,15 +88,6 @@ def parse_store_url(value: str) -> StoreURL:
     if problem := key_problem(prefix) if prefix else None:
         raise ValueError(f"has a prefix that {problem}")
     return StoreURL(scheme, url["bucket"], prefix)
-
-
-def _folder(host: str, path: str) -> str:
-    folder = unquote(path)
-    if host not in {"", "localhost"}:
-        raise ValueError("must name a folder of this machine with three slashes, such as file:///srv/speech")
-    if "\0" in folder or ".." in folder.split("/"):
-        raise ValueError("must name a folder by its path from the root on, without '..' and without NUL")
-    return str(Path("/", folder))
 
 
 def key_problem(key: str) -> str | None:

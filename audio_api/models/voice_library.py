@@ -67,13 +67,11 @@ class VoiceQuery:
 
     def matching(self, voices: Iterable[VoiceInfo]) -> list[VoiceInfo]:
         """Those of some voices that are looked for, in their order."""
-        return [voice for voice in voices if self._fits(voice)]
-
-    def _fits(self, voice: VoiceInfo) -> bool:
-        wanted, language = (self.language or "").lower(), voice.language.lower()
-        text = f"{voice.id}\n{voice.name}\n{voice.description}".lower()
-        return (
-            (not wanted or language == wanted or language.startswith(f"{wanted}-"))
+        wanted = (self.language or "").lower()
+        return [
+            voice
+            for voice in voices
+            if (not wanted or f"{voice.language.lower()}-".startswith(f"{wanted}-"))
             and (not self.gender or voice.gender.lower() == self.gender.lower())
-            and (not self.search or self.search.lower() in text)
-        )
+            and (not self.search or self.search.lower() in f"{voice.id}\n{voice.name}\n{voice.description}".lower())
+        ]

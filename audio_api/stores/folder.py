@@ -32,8 +32,8 @@ from audio_api.stores.base import (
 
 _T = TypeVar("_T")
 
-# The system's answers that a person must put right; everything else, such as a full disk or a server of files that is
-# away, may pass.
+# A person must put these right. Every other answer of the system may pass, such as a full disk or a file server that
+# is away.
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
@@ -69,7 +69,12 @@ class FolderStore(Store):
         """Write a file that appears whole, and on disk, or not at all."""
         path = self._folder / key
         with folder_at(real_folder(path.parent)) as folder_fd:
-            self._tidy(folder_fd)
+            if not self._is_tidy:
+                # Remove what killed processes left behind.
+                self._is_tidy = True
+                with suppress(OSError), os.scandir(folder_fd) as entries:
+                    for entry in filter(is_forgotten, entries):
+                        os.unlink(entry.name, dir_fd=folder_fd)
             with DurableFile(folder_fd, path, overwrite=overwrite) as copy:
                 for block in blocks:
                     copy.write(block)
@@ -77,14 +82,6 @@ class FolderStore(Store):
                 if time.monotonic() >= before:
                     raise TooLateError
                 copy.publish()
-
-    def _tidy(self, folder_fd: int) -> None:
-        """Remove what processes that were killed left behind."""
-        if not self._is_tidy:
-            self._is_tidy = True
-            with suppress(OSError), os.scandir(folder_fd) as entries:
-                for entry in filter(is_forgotten, entries):
-                    os.unlink(entry.name, dir_fd=folder_fd)
 
     async def find(self, key: str) -> StoredSound | None:  # noqa: D102 - as above
         return await self._do("look into", self._find, checked_key(key))

@@ -51,7 +51,7 @@ _PART_RETRIES = 3
 _ATTEMPTS, _FIRST_WAIT_S, _LAST_WAIT_S = 4, 0.2, 2.0
 _MARKER = ".audio-api-marker"
 
-# Of their own: what waits for a store keeps no thread from the files.
+# Threads of their own: work that waits for a store must not delay work on files.
 _threads = ThreadPoolExecutor(16, "audio-api-store")
 # A call within a call of obstore needs another thread.
 _looks = ThreadPoolExecutor(2, "audio-api-store-look")
@@ -123,7 +123,7 @@ class ObjectStore(Store):
 
         attributes: Any = {"Content-Type": label.content_type, **label.metadata()}
         mode: Any = "create" if create else "overwrite"
-        # Here, in the thread: it may have waited, or been frozen, since it was told to put.
+        # The thread looks at the clock, because it may have waited or been frozen since the call.
         if time.monotonic() >= before:
             raise TooLateError
         try:

@@ -124,7 +124,7 @@ class Boundaries:
         """
         for kind in kinds:
             for pattern in _PATTERNS[kind]:
-                # Whatever is found close by is the nearest; looking through everything takes twenty times as long.
+                # A cut that is found close by is the nearest. A search through everything takes twenty times as long.
                 for radius in (_CLOSE, high):
                     cuts = self._ends(pattern, max(low, target - radius), high, min(high, target + radius))
                     if (at := min(cuts, key=lambda cut: abs(cut - target), default=None)) is not None:

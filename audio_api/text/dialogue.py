@@ -146,7 +146,7 @@ def _without_closing(said: str, opening: str, closing: str) -> str:
         return line.strip().removeprefix("|").removesuffix("|") + rest
     if said.startswith(closing):
         return said.removeprefix(closing)
-    # Quotes are words' own: what was said in them is theirs.
+    # Quotes belong to the words that are said in them.
     unpaired = line.count(closing) % 2 if opening == closing else line.count(closing) > line.count(opening)
     if closing in _QUOTES or not unpaired:
         return said

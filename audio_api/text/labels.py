@@ -35,7 +35,7 @@ _NUMBER = (
     r"\d{1,9}(?:[.:,/–-]\d{1,9}|[thms]\d{1,9}){0,9}"
     rf"(?:z|h|ms|m|s|min|sec|{_SPACE}?uhr|{_SPACE}?[ap]\.?m\b\.?)?(?![^\W_])(?::(?={_SPACE}))?"
 )
-# Letters or a nought with a full stop rather end a sentence.
+# A letter or a zero with a full stop more often ends a sentence.
 _LIST_MARK = rf"(?:[1-9]\d{{0,3}}[.)]{{1,2}}|(?:\d{{1,4}}|[a-z]|[ivxlc]{{2,6}})\)(?={_SPACE})|\[x\])"
 _SHORTCODE = r":[a-z0-9_+-]{2,40}:"
 _ENTITY = r"&#?\w{1,10};"
