@@ -153,7 +153,7 @@ def live(emulator: Emulator, folder: Path, step: str, *, count: int = 8, chance:
 def _is_whole(path: Path, number: int) -> bool:
     try:
         with wave.open(str(path)) as file:
-            return file.readframes(file.getnframes()) == synthesize(text_of(number), "kore", "en-US")
+            return bytes(file.readframes(file.getnframes())) == synthesize(text_of(number), "kore", "en-US")
     except (OSError, EOFError, wave.Error):
         return False
 

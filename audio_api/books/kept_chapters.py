@@ -30,7 +30,7 @@ _HEARD = 104
 _FORGOTTEN_AFTER_S = 30 * 86_400
 # A draft that is written at all is written more often.
 _DRAFT_FORGOTTEN_AFTER_S = 86_400
-_NOT_HEARD = {"output_filename", "overwrite", "priority", "cache", "subtitles"}
+_NOT_HEARD = {"output_filename", "overwrite", "priority", "cache", "service_tier", "subtitles"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

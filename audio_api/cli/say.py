@@ -24,6 +24,7 @@ from audio_api.cli.options import (
     settings_of,
 )
 
+_TIERS = Literal["standard", "flex", "priority"]
 _FORMATS = Literal["wav", "mp3", "opus", "flac", "m4a"]
 
 
@@ -53,6 +54,9 @@ def say(
     speed: Speed = None,
     pitch: Pitch = None,
     model: Model = None,
+    tier: Annotated[
+        _TIERS | None, typer.Option(metavar="KIND", help="standard, flex (half price, later) or priority")
+    ] = None,
     markup: MarkupOfText = None,
     keep: Keep = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace FILE if it exists")] = False,

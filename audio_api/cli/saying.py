@@ -24,12 +24,16 @@ from audio_api.config import AudioConfig
 from audio_api.errors import TTSValidationError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, Markup, SpeechProgress
 from audio_api.models.filenames import safe_filename
+from audio_api.models.service_tiers import ServiceTier
 from audio_api.models.sound_formats import OutputFormat
 from audio_api.services.one_liner import aimed_at
 from audio_api.services.tts_service import TTSService
 
 # Of a name that is made from the text.
 _NAME_CHARS, _KEY_DIGITS = 40, 8
+
+
+_NOT_HEARD = {"output_filename", "overwrite", "cache", "priority", "service_tier", "subtitles"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,7 @@ class SayOrder:
     speed: float | None = None
     pitch: float | None = None
     model: str | None = None
+    tier: ServiceTier | None = None
     markup: Markup | None = None
     keep: Sequence[str] | None = None
     overwrite: bool = False
@@ -132,13 +137,14 @@ def request_of(order: SayOrder, config: AudioConfig) -> AudioRequest:
             "markup_keep": order.keep or (),
             "subtitles": tuple(dict.fromkeys(order.subtitles or ())),
             "output_format": order.sound_format,
+            "service_tier": order.tier,
         }
     )
 
 
 def readable_name(request: AudioRequest, config: AudioConfig) -> str:
     """A name from the first words and a key of all that is heard, so that the same request finds its file again."""
-    heard = request.model_dump_json(exclude={"output_filename", "overwrite", "cache", "priority", "subtitles"})
+    heard = request.model_dump_json(exclude=_NOT_HEARD)
     key = hashlib.sha256(f"{config.tts_engine} {config.default_tts_model} {heard}".encode()).hexdigest()[:_KEY_DIGITS]
     start = unicodedata.normalize("NFC", request.text[: 4 * _NAME_CHARS])
     words = "".join(char if char.isalnum() or unicodedata.category(char)[0] == "M" else " " for char in start).split()
