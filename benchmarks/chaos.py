@@ -23,6 +23,7 @@ from chaos_stage import Figure, Limits, Scenario, Stage, new_folder, sound_of
 from measuring import machine
 
 import chaos_scenes as scenes  # isort: skip - needs the path that chaos_stage adds
+import chaos_batch  # isort: skip - needs the path that chaos_stage adds
 import chaos_store  # isort: skip - needs the path that chaos_stage adds
 from redis_server import RedisServer  # isort: skip - as above
 from audio_api.emulator import Emulator
@@ -46,6 +47,7 @@ SCENARIOS: dict[str, Scenario] = {
         scenes.quota,
         scenes.outage,
         chaos_store.store,
+        chaos_batch.batch,
     )
 }
 # Options and settings of the workers in single scenarios.
