@@ -167,13 +167,20 @@ async def test_two_that_want_one_name_at_once(serve: Serve, ministack: StoreServ
     assert frames(ministack.content(f"{prefix}/hello.wav"))
 
 
+@pytest.mark.parametrize("ending", ["wav", "mp3"])
 async def test_a_store_that_is_down_loses_nothing_that_was_paid_for(
-    serve: Serve, gemini_emulator: Emulator, proxy: LossyProxy, ministack: StoreServer, prefix: str, tmp_path: Path
+    ending: str,
+    serve: Serve,
+    gemini_emulator: Emulator,
+    proxy: LossyProxy,
+    ministack: StoreServer,
+    prefix: str,
+    tmp_path: Path,
 ) -> None:
-    """The failure says that it may pass, and holds the sound; when the store is back, no call is made again."""
+    """The failure says that it may pass, and holds a WAV of the sound; when the store is back, no call is made."""
     tts = serve()
     proxy.plan = lambda method, _: Loss.UNAVAILABLE if method == "PUT" else None
-    request = HELLO.model_copy(update={"overwrite": True})
+    request = HELLO.model_copy(update={"overwrite": True, "output_filename": f"hello.{ending}"})
     failed = await tts.generate_audio(request)
     assert (failed.success, failed.error_code, failed.retryable) == (False, ErrorCode.STORE_UNAVAILABLE, True)
     assert failed.unsaved_audio
@@ -185,7 +192,7 @@ async def test_a_store_that_is_down_loses_nothing_that_was_paid_for(
     proxy.plan = lambda *_: None
     assert (await tts.generate_audio(request)).success
     assert calls(gemini_emulator) == 1
-    assert f"{prefix}/hello.wav" in ministack.keys(prefix)
+    assert f"{prefix}/hello.{ending}" in ministack.keys(prefix)
 
 
 async def test_a_store_that_is_down_is_told_before_a_call(

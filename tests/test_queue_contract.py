@@ -408,6 +408,14 @@ async def test_poison_is_buried_and_others_pass(queue: QueueBackend) -> None:
     assert (await known(queue, "poison")).reason == "delivered 3 times and never finished"
 
 
+async def test_a_job_takes_its_trace_along(queue: QueueBackend) -> None:
+    """It comes with every lease, and the same job may be enqueued again from another trace; the first one stays."""
+    await queue.enqueue([job("a", trace="00-aa-bb-01"), job("b")])
+    await queue.enqueue([job("a", trace="00-cc-dd-01"), job("b", trace="00-cc-dd-01")])
+    traces = {lease.job_id: lease.trace for lease in await queue.lease(2, LONG_S)}
+    assert traces == {"a": "00-aa-bb-01", "b": None}
+
+
 async def test_a_suspect_is_not_handed_to_a_process_that_is_busy(queue: QueueBackend) -> None:
     """A job that was delivered and not finished waits for a call that takes such jobs; the order stays as it is."""
     await queue.enqueue(jobs("suspect"))

@@ -40,6 +40,7 @@ from audio_api.queues.jobs import Job, JobState
 from audio_api.queues.memory import MemoryBackend
 from audio_api.services.job_codec import decode_request, id_in_batch
 from audio_api.services.queue_service import QueueService
+from audio_api.services.recovery import History
 
 HELLO = AudioRequest(text="Hello there, my friend.", priority=3, style="calm")
 DONE = AudioResponse(success=True, message="1.00 s of speech", file_path="/srv/a.wav", duration=1.0, cost_usd=0.01)
@@ -353,6 +354,20 @@ async def test_dead_letters_can_be_retried_and_discarded(queue: QueueService) ->
     assert await queue.cancel_task("two")
     assert await finish_next(queue) == "one"
     assert await queue.list_dead_letters() == []
+
+
+@pytest.mark.parametrize("all_of_them", [False, True])
+async def test_a_retry_by_hand_forgets_the_failures_before(all_of_them: bool, queue: QueueService) -> None:
+    """``TASK_MAX_AGE`` begins again; a sound that its last worker published is still known for the task's own."""
+    await queue.enqueue_single_task(HELLO, task_id="old")
+    (lease,) = await queue.backend.lease(1, 30)
+    note = {"tries": 9, "failing_since": time.time() - 7 * 3600, "billed_calls": 3, "file": "a.wav", "st_size": 7}
+    await queue.backend.progress(lease, note)
+    await queue.backend.bury(lease, "for this test")
+    assert await (queue.retry_all_dead_letters() if all_of_them else queue.retry_dead_letter("old"))
+    (lease,) = await queue.backend.lease(1, 30)
+    assert (lease.deliveries, lease.progress) == (1, {"file": "a.wav", "st_size": 7})
+    assert History.from_note(lease.progress or {}) == History()
 
 
 async def test_all_dead_letters_are_retried_once(queue: QueueService) -> None:

@@ -25,7 +25,7 @@ provider.add_span_processor(SimpleSpanProcessor(spans))
 trace.set_tracer_provider(provider)
 metrics.set_meter_provider(MeterProvider([reader]))
 
-from audio_api import AudioConfig, AudioRequest, QueueService, TTSService, WorkerService
+from audio_api import AudioConfig, AudioRequest, BatchAudioRequest, QueueService, TTSService, WorkerService
 
 async def main():
     config = AudioConfig(gemini_api_key="any", gemini_base_url=sys.argv[1], retry_min_wait=0, retry_max_wait=0)
@@ -38,6 +38,15 @@ async def main():
         with trace.get_tracer("program").start_as_current_span("asks"):
             task_id = await queue.enqueue_single_task(AudioRequest(text="CANARY three, and a bit more to say."))
         (await queue.wait_for_result(task_id)).raise_for_error()
+        chosen = AudioRequest(text="CANARY four, and a bit more to say.")
+        batch = BatchAudioRequest(requests=[AudioRequest(text="CANARY five, and a bit more to say.")])
+        with trace.get_tracer("program").start_as_current_span("chooses"):
+            await queue.enqueue_single_task(chosen, task_id="chosen")
+        (await queue.wait_for_result("chosen")).raise_for_error()
+        with trace.get_tracer("program").start_as_current_span("repeats"):
+            await queue.enqueue_single_task(chosen, task_id="chosen")
+            batch_id = await queue.enqueue_batch_tasks(batch)
+        await queue.wait_for_batch(batch_id)
         await worker.stop_worker()
 
 asyncio.run(main())
@@ -66,9 +75,9 @@ def test_calls_and_tasks_are_spans(gemini_emulator: Emulator) -> None:
     first, second = done.stdout.splitlines()
     spans = json.loads(first)
     calls = [span for span in spans if span["name"] == "generate_content gemini-3.8-flash-tts"]
-    assert [call["status"] for call in calls] == ["ERROR", "UNSET", "UNSET", "UNSET"]
+    assert [call["status"] for call in calls] == ["ERROR", *["UNSET"] * 5]
     assert {call["kind"] for call in calls} == {"CLIENT"}
-    failed, spoken, streamed, of_task = (call["attributes"] for call in calls)
+    failed, spoken, streamed, of_task = (call["attributes"] for call in calls[:4])
     assert failed["error.type"] == "unavailable"
     assert spoken["gen_ai.operation.name"] == "generate_content"
     assert spoken["gen_ai.provider.name"] == "gcp.gemini"
@@ -78,10 +87,11 @@ def test_calls_and_tasks_are_spans(gemini_emulator: Emulator) -> None:
     assert streamed["gen_ai.request.stream"]
     assert streamed["gen_ai.response.time_to_first_chunk"] > 0
     assert of_task["gen_ai.usage.audio.output_tokens"] > 0
-    (asks,) = [span for span in spans if span["name"] == "asks"]
-    (task,) = [span for span in spans if span["name"] == "audio_api task"]
-    assert (task["trace"], task["parent"]) == (asks["trace"], asks["id"])
-    assert (calls[3]["trace"], calls[3]["parent"]) == (asks["trace"], task["id"])
+    of_program = [span for span in spans if span["name"] in {"asks", "chooses", "repeats"}]
+    tasks = [span for span in spans if span["name"] == "audio_api task"]
+    # A task whose id was chosen is enqueued twice, and belongs to the first trace; a batch takes its trace along, too.
+    assert [(task["trace"], task["parent"]) for task in tasks] == [(one["trace"], one["id"]) for one in of_program]
+    assert [call["parent"] for call in calls[3:]] == [task["id"] for task in tasks]
     assert [span["events"] for span in spans] == [[]] * len(spans)
     for name in ("duration", "time_to_first_chunk", "usage.input_tokens", "usage.output_tokens"):
         assert f'"gen_ai.client.inference.{name}"' in second

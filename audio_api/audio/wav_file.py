@@ -205,6 +205,10 @@ class WavWriter:
         """
         return self._draft.draft_path
 
+    async def sound(self) -> bytes | None:
+        """The samples of all writes; ``None``: too many for memory, or unreadable."""
+        return await self._draft.in_thread(self._draft.sound)
+
     @property
     def unsaved(self) -> bytes | None:
         """What was written before the file was given up; ``None``: above ``MOST_UNSAVED_BYTES``, or unreadable."""
@@ -334,6 +338,9 @@ class _SoundDraft:
             os.fsync(file.fileno())
             self.content.data_bytes, self._prepared = data_bytes, True
             return os.fstat(file.fileno())
+
+    def sound(self) -> bytes | None:
+        return self.content.sound(self._opened().fileno())
 
     @contextmanager
     def _writing(self) -> Iterator[DurableFile]:

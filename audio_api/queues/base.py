@@ -258,8 +258,13 @@ class QueueBackend(ABC):
         """
 
     @abstractmethod
-    async def retry_dead(self, job_id: str) -> bool:
-        """Queue a dead job again, as if it had never been delivered; an entry that is not a job of ours is not."""
+    async def retry_dead(self, job_id: str, note: Mapping[str, Any] | None = None) -> bool:
+        """Queue a dead job again, as if it had never been delivered; an entry that is not a job of ours is not.
+
+        Args:
+            job_id: The job.
+            note: Replaces what its last holder noted with ``progress``; ``None``: that stays.
+        """
 
     @abstractmethod
     async def cleanup_expired(self) -> int:

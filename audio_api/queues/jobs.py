@@ -86,6 +86,8 @@ class Job:
         payload: Versioned JSON, opaque to the queue, at most ``MAX_PAYLOAD_BYTES``. Never in a repr: it holds text.
         priority: -100 to 100, higher first, 0 normal.
         not_before: Unix time in seconds before which no worker gets it; ``None``: at once.
+        trace: The trace that asked for it first, as ``telemetry.traceparent`` gives it; ``None``: none. It is no part
+            of what tells jobs apart.
 
     Raises:
         QueueServiceError: A value is outside these limits.
@@ -95,6 +97,7 @@ class Job:
     payload: bytes = field(repr=False)
     priority: int = 0
     not_before: float | None = None
+    trace: str | None = None
 
     def __post_init__(self) -> None:
         check_id(self.id)
@@ -119,6 +122,7 @@ class Lease:
             job with more than one may have killed its worker, or have been next to one that did.
         lease_s: Seconds the lease lasts from now, and from each renewal.
         progress: What the last holder noted with ``progress``; ``None``: nothing.
+        trace: As enqueued; a stranger may have written it.
     """
 
     job_id: str
@@ -129,6 +133,7 @@ class Lease:
     deliveries: int
     lease_s: float
     progress: Mapping[str, Any] | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

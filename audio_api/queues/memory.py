@@ -124,8 +124,8 @@ class MemoryBackend(QueueBackend):
     async def list_jobs(self, state: JobState, limit: int = 100, offset: int = 0) -> list[JobStatus]:
         return self._state.list_jobs(state)[offset : offset + limit]
 
-    async def retry_dead(self, job_id: str) -> bool:
-        return self._state.retry_dead(job_id)
+    async def retry_dead(self, job_id: str, note: Mapping[str, Any] | None = None) -> bool:
+        return self._state.retry_dead(job_id, None if note is None else encode_progress(note))
 
     async def cleanup_expired(self) -> int:
         return self._state.forget_expired()

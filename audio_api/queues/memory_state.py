@@ -220,7 +220,7 @@ class MemoryState:
         if batch := self._batches.get(entry.batch_id or ""):
             batch.started = True
         who = (entry.job.id, entry.job.payload, entry.job.priority, entry.batch_id)
-        return Lease(*who, entry.token, entry.deliveries, lease_s, entry.noted())
+        return Lease(*who, entry.token, entry.deliveries, lease_s, entry.noted(), entry.job.trace)
 
     def due_in_s(self) -> float:
         """Seconds until a job may appear by itself; infinity when none will."""
@@ -260,11 +260,11 @@ class MemoryState:
         self._end(entry, JobState.CANCELLED)
         return True
 
-    def retry_dead(self, job_id: str) -> bool:
+    def retry_dead(self, job_id: str, note: bytes | None) -> bool:
         entry = self._dead.get(job_id)
         if entry:
             self._exhume(entry)
-            entry.deliveries = 0
+            entry.deliveries, entry.progress = 0, entry.progress if note is None else note
             self._place(entry)
         return entry is not None
 

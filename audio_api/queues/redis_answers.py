@@ -72,9 +72,9 @@ def _note(value: bytes | None) -> Mapping[str, Any] | None:
 
 
 def _lease(values: Sequence[Any], lease_s: float) -> Lease:
-    job_id, payload, priority, batch_id, token, deliveries, progress = values
+    job_id, payload, priority, batch_id, token, deliveries, progress, trace = values
     who = (as_text(job_id), bytes(payload), int(priority), _text(batch_id))
-    return Lease(*who, int(token), int(deliveries), lease_s, _note(progress))
+    return Lease(*who, int(token), int(deliveries), lease_s, _note(progress), _text(trace))
 
 
 def statuses(answer: Any) -> list[JobStatus]:

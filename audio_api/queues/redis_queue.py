@@ -117,7 +117,8 @@ class RedisBackend(QueueBackend):
         for some in [jobs] if batch_id else _steps(jobs):
             fields: list[Any] = []
             for job in some:
-                fields += (job.id, job.payload, job.priority, "" if job.not_before is None else _ms(job.not_before))
+                due = "" if job.not_before is None else _ms(job.not_before)
+                fields += (job.id, job.payload, job.priority, due, job.trace or "")
             limit_s = answer_limit_s(len(some), sum(len(job.payload) for job in some))
             args = (batch_id or "", stage, before, len(jobs), most, *fields)
             answer, details = await self._run("enqueue", *args, limit_s=limit_s, read=answers.verdict)
@@ -286,8 +287,8 @@ class RedisBackend(QueueBackend):
     async def list_jobs(self, state: JobState, limit: int = 100, offset: int = 0) -> list[JobStatus]:
         return await self._run("list_jobs", state.value, offset, offset + limit - 1, read=answers.statuses)
 
-    async def retry_dead(self, job_id: str) -> bool:
-        return bool(await self._run("retry_dead", job_id, read=int))
+    async def retry_dead(self, job_id: str, note: Mapping[str, Any] | None = None) -> bool:
+        return bool(await self._run("retry_dead", job_id, *([] if note is None else [encode_progress(note)]), read=int))
 
     async def cleanup_expired(self) -> int:
         self._server.refuse_if_closed()

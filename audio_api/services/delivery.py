@@ -11,7 +11,6 @@ from typing import Any
 
 from audio_api.audio.durable import explained
 from audio_api.audio.file_threads import in_file_thread
-from audio_api.audio.wav_file import MOST_UNSAVED_BYTES
 from audio_api.errors import StoreError
 from audio_api.models.sound_formats import MEDIA_TYPES
 from audio_api.speech.assembly import Draft
@@ -97,7 +96,7 @@ class Delivery:
         Raises:
             TooLateError: That moment is over.
             TTSOutputError: Another sound has the name.
-            StoreError: The store does not take it. Its ``audio`` is the whole WAV, if it is one of at most 64 MiB.
+            StoreError: The store does not take it. Its ``audio`` is the whole WAV, as far as ``Draft.wav`` has it.
         """
         recording, overwrite = self._draft.recording, self._draft.overwrite
         name, file = recording.path.name, self._draft.path
@@ -110,8 +109,7 @@ class Delivery:
             for each, content in subtitles.items():
                 await self._store.put(each, content, _SUBTITLE_TYPES[Path(each).suffix])
         except StoreError as error:
-            if self._draft.output_format == "wav":
-                error.audio, error.model = await in_file_thread(_content, file), recording.model
+            error.audio, error.model = await self._draft.wav(), recording.model
             raise
         return _delivered(self._store, name, label.duration_s, label.model, subtitles)
 
@@ -177,7 +175,3 @@ def _subtitle_names(name: str, kinds: Iterable[str]) -> list[str]:
 def _sha256(path: Path) -> str:
     with explained(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.stat().st_size <= MOST_UNSAVED_BYTES else None

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from audio_api.errors import ErrorCode, QueueServiceError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, BatchAudioResponse, SpeechProgress
 from audio_api.queues.jobs import BatchStatus, Job, JobState, JobStatus
+from audio_api.telemetry import traceparent
 
 
 class _Versioned(BaseModel):
@@ -23,7 +24,6 @@ class _Versioned(BaseModel):
 
 class _Payload(_Versioned):
     request: AudioRequest
-    traceparent: str | None = None
 
 
 class _Result(_Versioned):
@@ -46,14 +46,6 @@ def decode_request(payload: bytes) -> AudioRequest:
         QueueServiceError: It is none of this version; the text names the place and the rule, never the content.
     """
     return _decode(_Payload, payload, "payload").request
-
-
-def trace_of(payload: bytes) -> str | None:
-    """The trace that a job belongs to, as ``telemetry.traceparent`` gave it; ``None``: none."""
-    try:
-        return _decode(_Payload, payload, "payload").traceparent
-    except QueueServiceError:
-        return None
 
 
 def encode_result(response: AudioResponse) -> bytes:
@@ -161,8 +153,8 @@ def batch_response(status: BatchStatus, tasks: Sequence[JobStatus]) -> BatchAudi
     )
 
 
-def job_of(task_id: str, request: AudioRequest, not_before: float | None = None, traceparent: str | None = None) -> Job:
-    """The job that asks for this. Enqueueing it again takes the same trace: a job is known by its whole payload.
+def job_of(task_id: str, request: AudioRequest, not_before: float | None = None) -> Job:
+    """The job that asks for this; it belongs to the current trace.
 
     Raises:
         QueueServiceError: The id is wrong or the request too large.
@@ -171,7 +163,7 @@ def job_of(task_id: str, request: AudioRequest, not_before: float | None = None,
     # The likeliest slip without a type checker: enqueue_single_task("Hello").
     if not isinstance(request, AudioRequest):
         raise TypeError(f"a task is an AudioRequest(text=…), not a {type(request).__name__}")
-    return Job(task_id, _encode(_Payload(v=1, request=request, traceparent=traceparent)), request.priority, not_before)
+    return Job(task_id, _encode(_Payload(v=1, request=request)), request.priority, not_before, traceparent())
 
 
 def id_in_batch(batch_id: str, index: int) -> str:

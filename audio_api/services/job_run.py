@@ -25,7 +25,7 @@ from audio_api.services.batch_tasks import step_of
 from audio_api.services.circuit_breaker import CircuitBreaker
 from audio_api.services.drafts import SpeechDraft
 from audio_api.services.earlier_sound import earlier_sound
-from audio_api.services.job_codec import decode_request, encode_result, trace_of
+from audio_api.services.job_codec import decode_request, encode_result
 from audio_api.services.neighbours import Neighbours
 from audio_api.services.output_place import OutputPlace
 from audio_api.services.pacing import lane_of
@@ -178,7 +178,7 @@ class JobRun:
         if earlier and earlier.success and len(earlier.subtitle_paths) < len(set(request.subtitles)):
             # The sound is the task's own; only its subtitles are not all there.
             request, earlier = request.model_copy(update={"overwrite": True}), None
-        with task_of(trace_of(self.lease.payload), self.lease.job_id):
+        with task_of(self.lease.trace, self.lease.job_id):
             if request.service_tier == "batch" and not earlier:
                 step = await step_of(self._tts, request, self._settings().queue_name, self.lease.job_id)
             else:

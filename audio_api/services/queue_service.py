@@ -35,9 +35,9 @@ from audio_api.services.job_codec import (
     job_of,
     task_result,
 )
+from audio_api.services.recovery import FAILURES
 from audio_api.services.sound_access import SoundAccess
 from audio_api.speech.assembly import tell
-from audio_api.telemetry import traceparent
 
 BatchProgressCallback = Callable[[int, int], Awaitable[None] | None]
 """Called with how many requests of a batch are finished, and how many there are."""
@@ -123,11 +123,9 @@ class QueueService:
             QueueUnavailableError: The queue does not answer. It may have the task all the same: enqueue it again with
                 the same ``task_id``.
         """
-        # A caller that names a task may enqueue it again, from another trace; that must be the same job.
-        trace = traceparent() if task_id is None else None
         if task_id is None:
             task_id = uuid.uuid4().hex
-        await self.backend.enqueue([job_of(task_id, request, not_before, trace)])
+        await self.backend.enqueue([job_of(task_id, request, not_before)])
         return task_id
 
     async def enqueue_many(self, requests: Sequence[AudioRequest]) -> list[str]:
@@ -139,7 +137,7 @@ class QueueService:
         Raises:
             QueueServiceError: As ``enqueue_single_task``; also when there are no requests.
         """
-        jobs = [job_of(uuid.uuid4().hex, request, traceparent=traceparent()) for request in requests]
+        jobs = [job_of(uuid.uuid4().hex, request) for request in requests]
         await self.backend.enqueue(jobs)
         return [job.id for job in jobs]
 
@@ -377,12 +375,15 @@ class QueueService:
         return await self.backend.list_dead(limit, offset)
 
     async def retry_dead_letter(self, task_id: str) -> bool:
-        """Queue a dead task again, as if it had never been taken up.
+        """Queue a dead task again, as if it had never been taken up: its failures so far do not count any more.
 
         Returns:
             Whether this call did it. ``False``: it is not among the dead letters, or is not a task of ours.
         """
-        return await self.backend.retry_dead(task_id)
+        status = await self.backend.status(check_id(task_id))
+        # What is not of its failures may tell of a sound that its last worker had published.
+        note = {name: value for name, value in ((status and status.progress) or {}).items() if name not in FAILURES}
+        return await self.backend.retry_dead(task_id, note)
 
     async def retry_all_dead_letters(self) -> int:
         """Queue every dead task again, once each, and return how many; entries that are no tasks of ours stay."""
@@ -391,7 +392,7 @@ class QueueService:
         while letters := await self.backend.list_dead(100, kept):
             for letter in letters:
                 # One that died again meanwhile comes first in the list.
-                again = letter.job_id not in seen and await self.backend.retry_dead(letter.job_id)
+                again = letter.job_id not in seen and await self.retry_dead_letter(letter.job_id)
                 seen.add(letter.job_id)
                 retried, kept = retried + again, kept + (not again)
         return retried

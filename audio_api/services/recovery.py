@@ -129,6 +129,10 @@ class History:
         return 0.0 if self.failing_since is None else now_s - self.failing_since
 
 
+FAILURES = frozenset(History.__slots__)
+"""The names in a job's note that tell of its failures."""
+
+
 @dataclass(frozen=True, slots=True)
 class PutBack:
     """How a job goes back to its queue.

@@ -131,6 +131,11 @@ class Draft:
         """Where the file is now."""
         return self._writer.draft_path
 
+    async def wav(self) -> bytes | None:
+        """Its sound as a whole WAV, whatever its format is; ``None``: that is too large for memory."""
+        sound = await self._writer.sound()
+        return None if sound is None else encode_wav(sound)
+
     async def publish(self, before: float = inf) -> Recording:
         """Give the file its name.
 

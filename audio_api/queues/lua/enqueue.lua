@@ -22,18 +22,18 @@ local function refuse(stage, why)
 end
 
 -- The arguments: the batch; the stage of this call, how many of its jobs came in earlier steps, and how many it has;
--- how many jobs may wait. Then four for each job: id, payload, priority, and when it is due.
-local FIRST = 6
+-- how many jobs may wait. Then five for each job: id, payload, priority, when it is due, and its trace.
+local FIRST, EACH = 6, 5
 
 function steps.enqueue(batch, stage, before, total, most)
   mend()
   before, total, most = tonumber(before), tonumber(total), tonumber(most)
-  local last, alone = before + (#ARGV - FIRST + 1) / 4 == total, before == 0 and FIRST + 4 * total - 1 == #ARGV
+  local last, alone = before + (#ARGV - FIRST + 1) / EACH == total, before == 0 and FIRST + EACH * total - 1 == #ARGV
   local staged = alone and 0 or read('LLEN', stage_key(stage))
   -- A step is repeated when its reply was lost.
   if staged > before then return {'ok'} end
   local fresh, ids = {}, {}
-  for i = FIRST, #ARGV, 4 do
+  for i = FIRST, #ARGV, EACH do
     local found = acquaintance(ARGV[i], ARGV[i + 1], batch)
     if found == 'other' then return refuse(stage, {'job', ARGV[i]}) end
     if found == 'new' then fresh[#fresh + 1] = i end
@@ -52,7 +52,8 @@ function steps.enqueue(batch, stage, before, total, most)
     local rival = call('HGET', key, 'stage')
     -- First, because a full Redis refuses a script at its first write, unless that is one that deletes.
     call('HSET', key, 'payload', ARGV[i + 1], 'priority', ARGV[i + 2], 'enqueued', now, 'batch', batch)
-    call('HDEL', key, 'deliveries', 'progress', 'reason', 'finished', 'result', 'digest', 'due', 'stage')
+    call('HDEL', key, 'deliveries', 'progress', 'reason', 'finished', 'result', 'digest', 'due', 'stage', 'trace')
+    if ARGV[i + 4] ~= '' then call('HSET', key, 'trace', ARGV[i + 4]) end
     -- A call that staged the same job and was not accepted is told that its stage is gone.
     if rival and rival ~= stage then call('DEL', stage_key(rival)) end
     if alone then

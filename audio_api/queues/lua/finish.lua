@@ -63,12 +63,13 @@ function steps.cancel(id, ttl)
   return 1
 end
 
-function steps.retry_dead(id)
+function steps.retry_dead(id, note)
   mend()
   local known = read('HMGET', job_key(id), 'state', 'priority', 'batch')
   if known[1] ~= 'dead' or not whole(known[2], -PRIORITIES, PRIORITIES) then return 0 end
   exhume(id, known[3])
   call('HSET', job_key(id), 'deliveries', 0)
+  if note then call('HSET', job_key(id), 'progress', note) end
   place(id, known[2])
   return 1
 end

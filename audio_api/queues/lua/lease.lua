@@ -17,8 +17,8 @@ local function next_in_line()
 end
 
 local function show(id)
-  local known = call('HMGET', job_key(id), 'payload', 'priority', 'batch', 'token', 'deliveries', 'progress')
-  return {id, known[1], known[2], known[3] or '', known[4], known[5], known[6] or ''}
+  local known = call('HMGET', job_key(id), 'payload', 'priority', 'batch', 'token', 'deliveries', 'progress', 'trace')
+  return {id, known[1], known[2], known[3] or '', known[4], known[5], known[6] or '', known[7] or ''}
 end
 
 local function grant(id, lease_ms)
