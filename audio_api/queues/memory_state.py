@@ -186,7 +186,12 @@ class MemoryState:
         taken: list[Lease] = []
         suspect = False
         while len(taken) < max_jobs and self._lines and not suspect:
-            entry = self._next()
+            first = max(self._lines)
+            if first != _RETURNED and len(self._lines) > 1:
+                self._turns += 1
+                if self._turns % FAIR_TURN == 0:
+                    first = min(self._lines, key=lambda line: next(iter(self._lines[line].values())).number)
+            entry = next(iter(self._lines[first].values()))
             suspect = entry.deliveries > 0 and not suspects
             if not suspect:
                 taken.append(self._grant(entry, now, lease_s))
@@ -202,15 +207,6 @@ class MemoryState:
         else:
             self._leave(entry)
             self._wait(entry, _RETURNED)
-
-    def _next(self) -> Entry:
-        """The job that comes next; there is one."""
-        first = max(self._lines)
-        if first != _RETURNED and len(self._lines) > 1:
-            self._turns += 1
-            if self._turns % FAIR_TURN == 0:
-                first = min(self._lines, key=lambda line: next(iter(self._lines[line].values())).number)
-        return next(iter(self._lines[first].values()))
 
     def _grant(self, entry: Entry, now: float, lease_s: float) -> Lease:
         self._leave(entry)

@@ -34,8 +34,12 @@ def taken(lease_s: float, answer: Any) -> tuple[list[Lease], float | None, bool]
         raise SuspectFirstError
     if answer[0] == b"expired":
         return [], None, True
-    _, leases, due_ms, fits = answer
-    return [_lease(each, lease_s) for each in leases], inf if due_ms < 0 else due_ms / 1000, bool(fits)
+    _, found, due_ms, fits = answer
+    leases = []
+    for job_id, payload, priority, batch_id, token, deliveries, progress, trace in found:
+        who = (as_text(job_id), bytes(payload), int(priority), _text(batch_id))
+        leases.append(Lease(*who, int(token), int(deliveries), lease_s, _note(progress), _text(trace)))
+    return leases, inf if due_ms < 0 else due_ms / 1000, bool(fits)
 
 
 def verdict(answer: Any) -> tuple[str, Sequence[Any]]:
@@ -71,22 +75,15 @@ def _note(value: bytes | None) -> Mapping[str, Any] | None:
     return note if isinstance(note, dict) else None
 
 
-def _lease(values: Sequence[Any], lease_s: float) -> Lease:
-    job_id, payload, priority, batch_id, token, deliveries, progress, trace = values
-    who = (as_text(job_id), bytes(payload), int(priority), _text(batch_id))
-    return Lease(*who, int(token), int(deliveries), lease_s, _note(progress), _text(trace))
-
-
 def statuses(answer: Any) -> list[JobStatus]:
     """The jobs that are known."""
-    return [_status(*each) for each in answer]
-
-
-def _status(job_id: bytes, values: Sequence[Any]) -> JobStatus:
-    state, priority, batch_id, deliveries, enqueued, started, finished, result, progress, reason = values
-    who = (as_text(job_id), JobState(as_text(state)), _whole(priority), _text(batch_id), _whole(deliveries))
-    times = (_whole(enqueued) / 1000, _seconds(started), _seconds(finished))
-    return JobStatus(*who, *times, result, _note(progress), _text(reason))
+    found = []
+    for job_id, values in answer:
+        state, priority, batch_id, deliveries, enqueued, started, finished, result, progress, reason = values
+        who = (as_text(job_id), JobState(as_text(state)), _whole(priority), _text(batch_id), _whole(deliveries))
+        times = (_whole(enqueued) / 1000, _seconds(started), _seconds(finished))
+        found.append(JobStatus(*who, *times, result, _note(progress), _text(reason)))
+    return found
 
 
 def batch_status(batch_id: str, answer: Any) -> BatchStatus | None:

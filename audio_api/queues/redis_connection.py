@@ -62,13 +62,6 @@ def answer_limit_s(jobs: int, size_bytes: int) -> float:
     return ANSWER_LIMIT_S + jobs * _LIMIT_PER_JOB_S + size_bytes * _LIMIT_PER_BYTE_S
 
 
-def _forget_frames(error: BaseException | None) -> None:
-    """Drop the frames of an error of redis-py, in which it logs in: their variables hold the password."""
-    while error:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
-
-
 def _ours(error: Exception, where: str) -> QueueServiceError | ConfigurationError:
     """The error of ours that says what this one of redis-py means."""
     from redis import exceptions
@@ -177,7 +170,11 @@ class RedisConnection:
                 ours = QueueUnavailableError(f"the Redis server at {self.address} refuses the user it took before")
             if isinstance(ours, QueueUnavailableError):
                 self.failed_at = clock()
-            _forget_frames(error)
+            # In the frames redis-py logs in: their variables hold the password.
+            told: BaseException | None = error
+            while told:
+                told.__traceback__ = None
+                told = told.__cause__ or told.__context__
             raise ours from None
 
     @asynccontextmanager

@@ -178,7 +178,10 @@ class RedisBackend(QueueBackend):
                 leases, due_s, fits = await ask("now")
             if not fits and clock() >= self._healed_at + _HEAL_EVERY_S:
                 self._healed_at = clock()
-                await self._heal()
+                _logger.warning("keys of the queue are missing, or are those of another program: it is put in order")
+                start = 0
+                while start >= 0:
+                    start = await self._run("heal", start, self._ttl_ms, read=int)
                 leases, due_s, _ = await ask("never")
         except BaseException:
             # Also when cancelled: the server may have given jobs to this call, and the next one asks for them.
@@ -191,13 +194,6 @@ class RedisBackend(QueueBackend):
     ) -> tuple[list[Lease], float | None, bool]:
         args = (max_jobs, _ms(lease_s), call, reclaims, self._ttl_ms, int(suspects))
         return await self._run("lease", *args, 0, if_unknown=(*args, 1), read=partial(answers.taken, lease_s))
-
-    async def _heal(self) -> None:
-        """Put jobs back in line whose line was lost."""
-        _logger.warning("keys of the queue are missing, or are those of another program: it is put in order")
-        start = 0
-        while start >= 0:
-            start = await self._run("heal", start, self._ttl_ms, read=int)
 
     async def renew(self, leases: Sequence[Lease]) -> list[Lease]:
         args = [arg for lease in leases for arg in (lease.job_id, lease.token, _ms(lease.lease_s))]

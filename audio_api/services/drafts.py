@@ -151,7 +151,19 @@ class SpeechDraft:
         if isinstance(self._draft, AudioAPIError):
             return self._report.failure(self._draft)
         if self._delivery:
-            return await self._deliver(self._delivery, before)
+            try:
+                done = await self._delivery.run(before)
+            except AudioAPIError as error:
+                return self._report.failure(error)
+            return self._report.success(
+                f"{done.duration_s:.2f} s of speech in {done.url}",
+                done.model,
+                done.duration_s,
+                file_path=done.file_path,
+                url=done.url,
+                output_format=format_of(done.url or ""),
+                subtitle_paths=done.subtitles or (),
+            )
         try:
             recording = await self._draft.publish(before)
             kinds = self._report.request.subtitles
@@ -165,21 +177,6 @@ class SpeechDraft:
             file_path=str(recording.path),
             output_format=self._draft.output_format,
             subtitle_paths=tuple(map(str, subtitles)),
-        )
-
-    async def _deliver(self, delivery: Delivery, before: float) -> AudioResponse:
-        try:
-            done = await delivery.run(before)
-        except AudioAPIError as error:
-            return self._report.failure(error)
-        return self._report.success(
-            f"{done.duration_s:.2f} s of speech in {done.url}",
-            done.model,
-            done.duration_s,
-            file_path=done.file_path,
-            url=done.url,
-            output_format=format_of(done.url or ""),
-            subtitle_paths=done.subtitles or (),
         )
 
 

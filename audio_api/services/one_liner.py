@@ -89,16 +89,9 @@ def say(text: str, path: str | Path | None = None, **options: Any) -> AudioRespo
     Inside a running event loop it blocks that loop until done; prefer ``await asay(…)`` there.
     """
     speech = partial(asay, text, path, **options)
-    if not _in_event_loop():
-        return asyncio.run(speech())
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(lambda: asyncio.run(speech())).result()
-
-
-def _in_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    else:
-        return True
+        return asyncio.run(speech())
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(speech())).result()

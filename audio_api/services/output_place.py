@@ -6,12 +6,11 @@ import asyncio
 import logging
 import time
 from math import inf
-from pathlib import Path
 
 from audio_api.audio.durable import check_folder
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.config import AudioConfig
-from audio_api.errors import StoreError, TTSOutputError
+from audio_api.errors import TTSOutputError
 from audio_api.models.audio_request import AudioResponse
 from audio_api.stores.base import Store
 from audio_api.stores.by_url import store_at
@@ -92,7 +91,7 @@ class OutputPlace:
             return self.problem
 
     async def _look(self, config: AudioConfig) -> None:
-        problem = await self._problem(config.output_dir) or await self._store_problem(config)
+        problem = await self._problem(config)
         if problem and self.problem is None:
             logger.warning("this process takes no tasks: it cannot write", extra={"problem": problem})
         if self.problem and problem is None:
@@ -100,26 +99,19 @@ class OutputPlace:
         self.problem = problem
         self.fresh_until_s = time.monotonic() + FRESH_S
 
-    async def _problem(self, folder: Path) -> str | None:
+    async def _problem(self, config: AudioConfig) -> str | None:
         try:
-            await in_file_thread(check_folder, folder, self._need_bytes)
+            await in_file_thread(check_folder, config.output_dir, self._need_bytes)
+            self._need_bytes = 0
+            store = self.store(config)
+            if store and self._doubts_store:
+                async with asyncio.timeout(_STORE_LOOK_S):
+                    await store.check()
+                self._doubts_store = False
         except TTSOutputError as error:
             return str(error)
-        self._need_bytes = 0
-        return None
-
-    async def _store_problem(self, config: AudioConfig) -> str | None:
-        store = self.store(config)
-        if store is None or not self._doubts_store:
-            return None
-        try:
-            async with asyncio.timeout(_STORE_LOOK_S):
-                await store.check()
-        except StoreError as error:
-            return str(error)
         except TimeoutError:
-            return f"{store.url} does not answer within {_STORE_LOOK_S:g} s"
-        self._doubts_store = False
+            return f"{config.output_url} does not answer within {_STORE_LOOK_S:g} s"
         return None
 
     def keep(self, task_id: str, response: AudioResponse) -> None:

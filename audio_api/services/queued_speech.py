@@ -46,20 +46,15 @@ class QueuedSpeech:
         """
         content = request.model_dump_json(exclude={"cache", "priority"})
         task_id = f"book-{hashlib.sha256(content.encode()).hexdigest()[:40]}"
-        if await self._must_be_new(task_id):
+        known = await self._queue.get_task_result(task_id)
+        if known and known.done and not (known.success and (known.url or await in_file_thread(_is_here, known))):
+            # It is finished without a file that can be had.
             task_id = f"{task_id}-{os.urandom(8).hex()}"
         await self._queue.enqueue_single_task(request, task_id=task_id)
         result = await self._queue.wait_for_result(task_id)
         if not result.success or await in_file_thread(_is_here, result):
             return result
         return result.model_copy(update={"file_path": str(await self._fetched(task_id))})
-
-    async def _must_be_new(self, task_id: str) -> bool:
-        """Whether the task is finished without a file that can be had."""
-        known = await self._queue.get_task_result(task_id)
-        if known is None or not known.done:
-            return False
-        return not (known.success and (known.url or await in_file_thread(_is_here, known)))
 
     async def _fetched(self, task_id: str) -> Path:
         folder = self._queue.config.output_dir

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -178,7 +177,11 @@ def put_back(
         case Fate.WAITS_FOR_THE_DISK:
             return None if can_write else PutBack(wait_s, history)
         case Fate.WAITS:
-            return _until_its_end(failure, history, wait_s, now_s)
+            if failure.error_code is not ErrorCode.QUOTA_EXHAUSTED:
+                return PutBack(wait_s if failure.retry_after_s is None else failure.retry_after_s, history)
+            if failure.reset_at is None:
+                return None
+            return PutBack(max(0.0, failure.reset_at.timestamp() - now_s), history)
         case Fate.TRIED_AGAIN_IF_RETRYABLE if not failure.retryable:
             return None
     if rule.billed:
@@ -194,13 +197,3 @@ def put_back(
     delay_s = min(delay_s, max_age_s - history.age_s(now_s))
     since_s = now_s if history.failing_since is None else history.failing_since
     return PutBack(delay_s, replace(history, tries=history.tries + 1, failing_since=since_s))
-
-
-def _until_its_end(failure: AudioResponse, history: History, wait_s: float, now_s: float) -> PutBack | None:
-    if failure.error_code is ErrorCode.QUOTA_EXHAUSTED:
-        if failure.reset_at is None:
-            return None
-        wait_s = max(0.0, (failure.reset_at - datetime.fromtimestamp(now_s, UTC)).total_seconds())
-    elif failure.retry_after_s is not None:
-        wait_s = failure.retry_after_s
-    return PutBack(wait_s, history)

@@ -66,7 +66,15 @@ class SpendingPause:
         Raises:
             TTSRateLimitError: With the code ``SPEND_LIMITED``: that is further away than a call waits.
         """
-        await self._wait()
+        while self._is_on and (wait_s := max(self._ends_s, self._next_probe_s) - self._clock.monotonic()) > 0:
+            if wait_s > self._longest_s:
+                raise TTSRateLimitError(
+                    f"the account has spent as much as it may; no model is called for {wait_s:,.0f} s",
+                    code=ErrorCode.SPEND_LIMITED,
+                    retry_after_s=wait_s,
+                )
+            await self._clock.sleep(wait_s)
+        self._next_probe_s = self._clock.monotonic() + _PROBE_S
         is_probe = self._is_on
         try:
             yield
@@ -78,17 +86,6 @@ class SpendingPause:
             raise
         if is_probe:
             self._is_on, self._length_s = False, 0.0
-
-    async def _wait(self) -> None:
-        while self._is_on and (wait_s := max(self._ends_s, self._next_probe_s) - self._clock.monotonic()) > 0:
-            if wait_s > self._longest_s:
-                raise TTSRateLimitError(
-                    f"the account has spent as much as it may; no model is called for {wait_s:,.0f} s",
-                    code=ErrorCode.SPEND_LIMITED,
-                    retry_after_s=wait_s,
-                )
-            await self._clock.sleep(wait_s)
-        self._next_probe_s = self._clock.monotonic() + _PROBE_S
 
     def _begin(self, least_s: float) -> None:
         now_s = self._clock.monotonic()
@@ -267,7 +264,15 @@ class Attempts:
         is_certain = verdict.outcome == "accept"
         is_same = any(audio.pcm == earlier.pcm for earlier, _ in self._doubtful)
         if verdict.outcome == "suspect":
-            is_certain = not is_same and self._is_confirmed(verdict)
+            # Confirmed by an earlier doubtful take of about its length, if a voice may speak that fast or slowly.
+            is_certain = (
+                not is_same
+                and verdict.plausible
+                and any(
+                    other.plausible and abs(other.speech_s / verdict.speech_s - 1) <= AGREEMENT
+                    for _, other in self._doubtful
+                )
+            )
             self._doubtful.append((audio, verdict))
         if is_certain:
             await desk.paces.learn(key, verdict.pace)
@@ -279,12 +284,6 @@ class Attempts:
         # The output limit is met again by every further take, and so is any fault of a voice that costs nothing.
         retryable = audio.finish_reason != "MAX_TOKENS" and desk.engine.is_billed and not is_same
         raise TTSAudioError(verdict.detail, code=verdict.code, retryable=retryable)
-
-    def _is_confirmed(self, verdict: Verdict) -> bool:
-        """Whether an earlier doubtful take is about as long, and a voice may speak that fast or slowly."""
-        return verdict.plausible and any(
-            other.plausible and abs(other.speech_s / verdict.speech_s - 1) <= AGREEMENT for _, other in self._doubtful
-        )
 
     def _best_doubtful(self) -> SpeechAudio:
         """The take whose length is nearest to what its text usually takes."""

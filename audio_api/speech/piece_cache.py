@@ -115,7 +115,13 @@ class PieceCache:
             await in_file_thread(self._real_folder)
         try:
             status = await aiofiles.os.stat(path, follow_symlinks=False, executor=file_threads())
-            content = await self._content(path, status, permit)
+            content = b""
+            # What cannot be a piece is not loaded.
+            if stat.S_ISREG(status.st_mode) and status.st_size <= self._max_bytes:
+                if permit:
+                    await permit.take()
+                async with aiofiles.open(path, "rb", opener=_open_piece, executor=file_threads()) as file:
+                    content = bytes(await file.read())
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -129,15 +135,6 @@ class PieceCache:
             with suppress(OSError):
                 self._real = real_folder(self._folder)
         return self._real
-
-    async def _content(self, path: Path, status: os.stat_result, permit: Permit | None) -> bytes:
-        """What the file holds; nothing if it cannot be a piece."""
-        if not (stat.S_ISREG(status.st_mode) and status.st_size <= self._max_bytes):
-            return b""
-        if permit:
-            await permit.take()
-        async with aiofiles.open(path, "rb", opener=_open_piece, executor=file_threads()) as file:
-            return bytes(await file.read())
 
     async def put(self, key: str, piece: CachedPiece) -> SavedWav | None:
         """Keep a piece, replacing an older one. Cancelled, the piece, being paid for, is kept nevertheless.
@@ -195,18 +192,16 @@ class PieceCache:
     def _make_room(self, stored_bytes: int) -> None:
         with self._listing:
             self._unlisted_bytes += stored_bytes
-            if self._unlisted_bytes >= self._max_bytes * _LISTED_EVERY:
-                self._unlisted_bytes = 0
-                self._evict()
-
-    def _evict(self) -> None:
-        pieces = pieces_in(self._folder)
-        excess_bytes = sum(status.st_size for _, status in pieces) - self._max_bytes * _FILL
-        for path, status in sorted(pieces, key=lambda piece: piece[1].st_atime_ns):
-            if excess_bytes <= 0:
-                break
-            if not _was_used_since(path, status) and remove_piece(path, status):
-                excess_bytes -= status.st_size
+            if self._unlisted_bytes < self._max_bytes * _LISTED_EVERY:
+                return
+            self._unlisted_bytes = 0
+            pieces = pieces_in(self._folder)
+            excess_bytes = sum(status.st_size for _, status in pieces) - self._max_bytes * _FILL
+            for path, status in sorted(pieces, key=lambda piece: piece[1].st_atime_ns):
+                if excess_bytes <= 0:
+                    break
+                if not _was_used_since(path, status) and remove_piece(path, status):
+                    excess_bytes -= status.st_size
 
     def _complain(self, reason: str) -> None:
         if not self._complained:
@@ -269,21 +264,17 @@ def _recognised(key: str, content: bytes, path: Path, status: os.stat_result) ->
     piece = decode_piece(key, content)
     if piece is None:
         remove_piece(path, status)
-    else:
-        _mark_as_used(path, status)
-    return piece
-
-
-def _mark_as_used(path: Path, seen: os.stat_result) -> None:
-    """Set the time of the last access alone: an output that shares the file keeps the time at which it was made."""
+        return None
     with suppress(OSError):
         fd = _open_piece(str(path), os.O_RDONLY)
         try:
             now = os.fstat(fd)
-            if os.path.samestat(now, seen):
+            if os.path.samestat(now, status):
+                # The last access alone: an output that shares the file keeps the time at which it was made.
                 os.utime(fd, ns=(time.time_ns(), now.st_mtime_ns))
         finally:
             os.close(fd)
+    return piece
 
 
 def _was_used_since(path: Path, seen: os.stat_result) -> bool:

@@ -229,30 +229,22 @@ def _first_sentence_first(text: str, first_chars: int, max_chars: int, max_s: fl
     if len(text) <= first_chars:
         yield from split_text(text, first_chars, max_s=max_s)
         return
-    opening = _opening(text[: _WINDOW * first_chars])
-    piece = next(split_text(opening, first_chars, max_s=max_s))
+    # The first sentence, and so many more that it is not a short text.
+    opening_chars = 0
+    for sentence in split_sentences(text[: _WINDOW * first_chars]):
+        opening_chars += len(sentence)
+        if opening_chars > _SHORT_CHARS:
+            break
+    piece = next(split_text(text[:opening_chars], first_chars, max_s=max_s))
     at, size = len(piece.text), 2 * first_chars
-    yield Piece(piece.text, _end_of(piece.text)) if piece.break_after == "end" else piece
+    blank = piece.text[len(piece.text.rstrip()) :]
+    end: Break = "paragraph" if blank.count("\n") > 1 else "sentence"
+    yield Piece(piece.text, end) if piece.break_after == "end" else piece
     while at < len(text) and size < max_chars:
         piece = next(split_text(text[at : at + _WINDOW * size], size, max_s=max_s))
         yield piece
         at, size = at + len(piece.text), 2 * size
     yield from split_text(text[at:], max_chars, max_s=max_s)
-
-
-def _opening(text: str) -> str:
-    """The first sentence, and so many more that it is not a short text."""
-    chars = 0
-    for sentence in split_sentences(text):
-        chars += len(sentence)
-        if chars > _SHORT_CHARS:
-            break
-    return text[:chars]
-
-
-def _end_of(sentence: str) -> Break:
-    blank = sentence[len(sentence.rstrip()) :]
-    return "paragraph" if blank.count("\n") > 1 else "sentence"
 
 
 def _growing(first: _Limits, call: _Limits) -> Iterator[_Limits]:

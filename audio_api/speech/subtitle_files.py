@@ -101,7 +101,10 @@ def _with_line_end(line: Line) -> Iterator[Spoken]:
 def _spoken(line: Line) -> Iterator[Spoken]:
     """The turns of a piece, when their words are heard, or else shared out over its time."""
     turns = line.piece.utterance.turns
-    words = [_words(line, number) for number in range(len(turns))]
+    words = [
+        [SpokenWord(word.text, word.start_s, word.end_s) for word in line.words if word.turn == number]
+        for number in range(len(turns))
+    ]
     if not all(words):
         yield from _shared_out(line)
         return
@@ -109,10 +112,6 @@ def _spoken(line: Line) -> Iterator[Spoken]:
     words[-1][-1] = replace(words[-1][-1], end_s=line.end_s)
     for turn, of_turn in zip(turns, words, strict=True):
         yield Spoken(turn.text, of_turn[0].start_s, of_turn[-1].end_s, turn.speaker, tuple(of_turn))
-
-
-def _words(line: Line, turn: int) -> list[SpokenWord]:
-    return [SpokenWord(word.text, word.start_s, word.end_s) for word in line.words if word.turn == turn]
 
 
 def _shared_out(line: Line) -> Iterator[Spoken]:
