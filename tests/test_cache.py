@@ -336,7 +336,7 @@ async def test_a_piece_used_while_room_is_made_stays(tmp_path: Path, monkeypatch
     await PieceCache(tmp_path, PLENTY_BYTES).get(KEY)
     file_of(tmp_path, key_of(7)).mkdir()
     monkeypatch.setattr(cache_module, "pieces_in", lambda _: listed)
-    PieceCache(tmp_path, 12_500)._evict()
+    PieceCache(tmp_path, 12_500)._make_room(0)
     assert file_of(tmp_path).exists()
     assert not file_of(tmp_path, OTHER_KEY).exists()
 

@@ -19,13 +19,13 @@ TREES = {file: ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rgl
 MOST_LINES = 400
 # Modules that are longer still, and how long they may be: none may grow.
 LONGER = {
-    "services/queue_service.py": 495,
-    "services/tts_service.py": 580,
+    "services/queue_service.py": 493,
+    "services/tts_service.py": 548,
     "services/worker_service.py": 406,
 }
 MOST_COMPLEX_SHARE = 0.02
 # Of all functions. httpx, uvicorn and Starlette have 2 to 5 %.
-MOST_SINGLE_USE_SHARE = 0.122
+MOST_SINGLE_USE_SHARE = 0.115
 MOST_PARTIALS = 4
 MOST_CONTEXT_VARIABLES = 1
 

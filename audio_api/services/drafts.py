@@ -1,107 +1,36 @@
-"""What a request comes to: a finished draft of a file, and the response that reports it."""
+"""From a request to a finished draft: with the engine of the settings in force, and no file that another one writes."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
+import asyncio
 import os
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from math import inf
+from pathlib import Path
+from typing import get_args
 
+from audio_api.audio.durable import check_target
 from audio_api.audio.wav import SAMPLE_RATE, decode_wav
 from audio_api.config import AudioConfig
-from audio_api.engines.base import SpeechAudio
-from audio_api.errors import AudioAPIError, TTSOutputError, TTSQuotaError
+from audio_api.engines.base import SpeechAudio, SpeechEngine
+from audio_api.errors import AudioAPIError, ErrorCode, TTSOutputError, TTSValidationError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
-from audio_api.models.sound_formats import format_of
+from audio_api.models.sound_formats import OutputFormat, format_of
 from audio_api.retry import Clock
-from audio_api.services.delivery import Delivery
+from audio_api.services.delivery import Delivery, check_names
+from audio_api.services.report import Report
 from audio_api.speech.assembly import Draft, Joint, SpeechCallback, Target, joined_blocks, tell, write_blocks, write_one
-from audio_api.speech.cost import Call, Outcome, add_up
+from audio_api.speech.cost import Outcome, calls_of
+from audio_api.speech.formats import artist_of, filename_of, require_format
 from audio_api.speech.ordered_pieces import OrderedPieces
-from audio_api.speech.planning import PlannedPiece, SpokenPiece
-from audio_api.speech.speaker import PieceSpeaker, SpeakOptions
-from audio_api.speech.streaming import SpeechStream
-from audio_api.speech.subtitle_files import write_subtitles
+from audio_api.speech.planning import PlannedPiece, SpokenPiece, check_length
+from audio_api.speech.speaker import PieceSpeaker, SpeakOptions, content_key
+from audio_api.speech.streaming import FIRST_CHARS, SpeechStream
+from audio_api.speech.subtitle_files import check_subtitles, write_subtitles
 
 IDENTITY = ("st_ino", "st_size", "st_mtime_ns")
 """The fields of a file's status that a rename does not change."""
-
-# The event is one of the service, wherever its report is written.
-logger = logging.getLogger("audio_api.services.tts_service")
-
-
-@dataclass(slots=True)
-class Report:
-    """Writes the response to one request.
-
-    Attributes:
-        request: What was asked for.
-        clock: Tells how long it took, and the day whose prices hold.
-        config: The settings; ``None``: they are wrong.
-        calls: The calls so far, and what is to be known besides.
-        earlier: The response to the same request whose file could not be written; what it used counts as well.
-        task: The queued task that asked for it; empty: none did.
-    """
-
-    request: AudioRequest
-    clock: Clock
-    config: AudioConfig | None = None
-    calls: list[Call] = field(default_factory=list)
-    earlier: AudioResponse | None = None
-    task: str = ""
-    started_s: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.started_s = self.clock.monotonic()
-
-    def success(self, message: str, model: str | None, seconds: float, **files: object) -> AudioResponse:
-        """The response to a request that was fulfilled.
-
-        Args:
-            message: One sentence for people.
-            model: The model that spoke.
-            seconds: The length of the sound.
-            **files: The fields of ``AudioResponse`` that name files.
-        """
-        return self._written(success=True, message=message, duration=seconds, model=model, **files)
-
-    def failure(self, error: AudioAPIError) -> AudioResponse:
-        """The response to a request that failed."""
-        return self._written(
-            success=False,
-            message=f"no speech: {error}",
-            error=str(error),
-            error_code=error.code,
-            retryable=error.retryable,
-            retry_after_s=error.retry_after_s,
-            reset_at=error.reset_at if isinstance(error, TTSQuotaError) else None,
-            model=error.model if isinstance(error, TTSOutputError) else None,
-            unsaved_audio=error.audio if isinstance(error, TTSOutputError) else None,
-            doubtful=(),
-        )
-
-    def left(self, seconds: float) -> AudioResponse:
-        """The response to a request whose listener left, which is no error."""
-        text = f"the listener left after {seconds:.1f} s of sound"
-        return self._written(success=False, message=f"no speech: {text}", error=text, doubtful=())
-
-    def _written(self, **fields: object) -> AudioResponse:
-        cost = add_up(self.calls, self.config.model_prices if self.config else {}, self.clock.now().date())
-        used = {name: getattr(cost, name) for name in cost.__slots__}
-        if self.earlier:
-            used |= {
-                "attempts": cost.attempts + self.earlier.attempts,
-                "cached_pieces": cost.cached_pieces + self.earlier.cached_pieces,
-                "usage": cost.usage + self.earlier.usage,
-                "cost_usd": self.earlier.cost_usd,
-                "warnings": tuple(dict.fromkeys((*cost.warnings, *self.earlier.warnings))),
-            }
-        response = AudioResponse(**{**used, "processing_time": self.clock.monotonic() - self.started_s, **fields})
-        _log(self.request, response)
-        return response
 
 
 class SpeechDraft:
@@ -185,29 +114,6 @@ def identity_of(file: os.stat_result) -> dict[str, int]:
     return {name: getattr(file, name) for name in IDENTITY}
 
 
-def _log(request: AudioRequest, response: AudioResponse) -> None:
-    """Log one event. The text itself is private: its length and a short hash are enough to recognise it."""
-    # A listener may leave at any time: that has no code, and warns of nothing.
-    level = logging.WARNING if response.error_code or response.doubtful else logging.INFO
-    if not logger.isEnabledFor(level):
-        return
-    ended = "no speech made" if response.error_code else "listener left"
-    logger.log(
-        level,
-        "speech made" if response.success else ended,
-        extra={
-            "text_length": len(request.text),
-            "text_sha256": hashlib.sha256(request.text.encode()).hexdigest()[:8],
-            "model": response.model or request.model,
-            "attempts": response.attempts,
-            "processing_s": response.processing_time,
-            "audio_s": response.duration,
-            "error_code": response.error_code,
-            "doubtful": [code.value for code in response.doubtful],
-        },
-    )
-
-
 async def write_short(
     piece: PlannedPiece,
     speaker: PieceSpeaker,
@@ -268,3 +174,190 @@ async def write_stream(
         raise
     report.calls += stream.calls
     return draft
+
+
+class Drafting:
+    """What a ``TTSService`` shares among its requests.
+
+    Args:
+        settings: The settings now.
+        make: Makes the source of speech from settings; it is closed here.
+        engine: The source of speech, never closed here; ``None``: what ``make`` makes.
+        clock: Time and chance.
+
+    Attributes:
+        make: As given.
+        speakers: Of each configuration that is in use, and of the one in force, the last: how many requests use it.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], AudioConfig],
+        make: Callable[[AudioConfig], SpeechEngine],
+        engine: SpeechEngine | None,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self.make = make
+        self._engine = engine
+        self._clock = clock
+        self.speakers: dict[PieceSpeaker, int] = {}
+        self._is_closed = False
+        self._being_written: set[Path] = set()
+
+    async def close(self) -> None:
+        """End the connections and processes that were opened here. May be called twice."""
+        self._is_closed = True
+        while self.speakers:
+            await self._end(next(iter(self.speakers)))
+
+    @asynccontextmanager
+    async def draft(
+        self,
+        request: AudioRequest,
+        options: SpeakOptions,
+        on_progress: SpeechCallback | None,
+        unsaved: AudioResponse | None = None,
+        *,
+        growing: bool = False,
+        task: str = "",
+    ) -> AsyncIterator[SpeechDraft]:
+        """A draft, or the failure that stands in its place; the arguments are those of ``TTSService.prepare``.
+
+        Args:
+            request: What to speak.
+            options: How its pieces are spoken.
+            on_progress: Told after each piece.
+            unsaved: The response whose sound is only to be written.
+            growing: Whether the file is heard while it grows.
+            task: The queued task that asks for it.
+        """
+        report = Report(request, self._clock, task=task)
+        draft: Draft | AudioAPIError
+        delivery: Delivery | None = None
+        async with AsyncExitStack() as opened:
+            try:
+                report.config = self._settings()
+                speaker = await opened.enter_async_context(self.speaking(report.config))
+                pieces, target = await self.plan(speaker, report, opened, growing=growing)
+                if growing:
+                    draft = await write_stream(
+                        SpeechStream(pieces, speaker, options), report, target, opened, on_progress
+                    )
+                elif len(pieces) == 1:
+                    draft = await write_short(pieces[0], speaker, options, report, target, opened, on_progress, unsaved)
+                else:
+                    draft = await write_long(pieces, speaker, options, report, target, opened, on_progress)
+                if speaker.store:
+                    delivery = await Delivery.of(speaker.store, draft, request.subtitles, task)
+            except AudioAPIError as error:
+                report.calls += calls_of(error)
+                draft = error
+            yield SpeechDraft(draft, report, delivery)
+
+    async def plan(
+        self, speaker: PieceSpeaker, report: Report, opened: AsyncExitStack, *, growing: bool
+    ) -> tuple[list[PlannedPiece], Target]:
+        """Refuse what can be refused before a call; the pieces, and where the file goes.
+
+        Args:
+            speaker: Speaks them.
+            report: Of the request; gets what is to be known of its text.
+            opened: Keeps the file's name until it ends.
+            growing: Whether the file is heard while it grows.
+
+        Raises:
+            AudioAPIError: The request cannot be fulfilled.
+        """
+        request, folder = report.request, speaker.config.output_dir
+        output_format = request.format_or(speaker.config.output_format)
+        if output_format != "wav":
+            await asyncio.to_thread(require_format, output_format, get_args(OutputFormat))
+        utterance, notes = await speaker.read(request)
+        report.calls += notes
+        key = content_key(utterance, speaker.engine.name)
+        name = filename_of(request, output_format) or f"{key}.{output_format}"
+        # A name that is made from the content names the same sound again.
+        overwrite = request.overwrite or request.output_filename is None
+        if speaker.store and not overwrite:
+            await check_names(speaker.store, name, request.subtitles, report.task, key)
+        if request.subtitles and not speaker.store:
+            await check_subtitles(folder / name, request.subtitles, overwrite)
+        opened.enter_context(self._claim(folder / name, overwrite))
+        pieces, notes = await speaker.plan(utterance, FIRST_CHARS if growing else None)
+        speaker.check(pieces)
+        report.calls += notes
+        if len(pieces) > 1 and output_format == "wav":
+            check_length(pieces)
+        # In the store's case the folder only holds the draft: a file of that name is of no concern.
+        real = await check_target(folder, name, overwrite=overwrite or speaker.store is not None)
+        return pieces, Target(folder / name, overwrite, real, key, output_format, artist_of(utterance))
+
+    async def missing(self, requests: Sequence[AudioRequest], config: AudioConfig) -> list[list[PlannedPiece]]:
+        """Of each request the pieces that are not kept.
+
+        Args:
+            requests: What to speak.
+            config: The settings.
+
+        Raises:
+            AudioAPIError: A request cannot be fulfilled.
+        """
+        missing = []
+        async with self.speaking(config) as speaker, AsyncExitStack() as opened:
+            for number, request in enumerate(requests, 1):
+                try:
+                    pieces, _ = await self.plan(speaker, Report(request, self._clock), opened, growing=False)
+                except (TTSValidationError, TTSOutputError) as error:
+                    raise type(error)(f"request {number}: {error}", code=error.code) from None
+                kept = [request.cache and await speaker.recall(piece) for piece in pieces]
+                missing.append([piece for piece, is_kept in zip(pieces, kept, strict=True) if not is_kept])
+        return missing
+
+    @asynccontextmanager
+    async def speaking(self, config: AudioConfig) -> AsyncIterator[PieceSpeaker]:
+        """The speaker of these settings, which are in force from now on; the last request of others ends theirs.
+
+        Raises:
+            RuntimeError: The service is closed, or another event loop that still runs uses it.
+            AudioAPIError: The engine cannot be made.
+        """
+        if self._is_closed:
+            raise RuntimeError("this TTSService is closed")
+        speaker = next(reversed(self.speakers), None)
+        if speaker is None or speaker.config is not config:
+            speaker = PieceSpeaker(config, self._engine or self.make(config), self._clock)
+            self.speakers[speaker] = 0
+        speaker.enter_loop()
+        self.speakers[speaker] += 1
+        try:
+            yield speaker
+        finally:
+            # All were ended when the service was closed meanwhile.
+            if speaker in self.speakers:
+                self.speakers[speaker] -= 1
+                *replaced, _ = self.speakers.items()
+                for other, users in replaced:
+                    if not users:
+                        await self._end(other)
+
+    async def _end(self, speaker: PieceSpeaker) -> None:
+        del self.speakers[speaker]
+        # Calls in progress fail when the engine is closed, and are not paid for twice.
+        speaker.desk.is_closed = True
+        if self._engine is None:
+            await speaker.engine.close()
+
+    @contextmanager
+    def _claim(self, path: Path, overwrite: bool) -> Iterator[None]:
+        """Keep a second request of this service from paying for a file that a first one is about to write."""
+        if path in self._being_written and not overwrite:
+            raise TTSOutputError(
+                f"{path.name} is being written by another request; choose another name, or set overwrite=True",
+                code=ErrorCode.OUTPUT_EXISTS,
+            )
+        self._being_written.add(path)
+        try:
+            yield
+        finally:
+            self._being_written.discard(path)

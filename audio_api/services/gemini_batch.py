@@ -38,8 +38,7 @@ from audio_api.services.batch_journal import (
 )
 from audio_api.services.batch_plan import inputs, name_for, planned
 from audio_api.services.batch_results import BatchResults
-from audio_api.services.drafting import Drafting
-from audio_api.services.drafts import identity_of
+from audio_api.services.drafts import Drafting, identity_of
 from audio_api.speech.assembly import tell
 from audio_api.speech.cost import Call, Outcome, add_up
 from audio_api.speech.planning import PlannedPiece

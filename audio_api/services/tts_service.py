@@ -44,9 +44,9 @@ from audio_api.models.user_text import has_words
 from audio_api.models.voice_library import VoiceInfo, VoiceQuery
 from audio_api.models.voices import VoiceName, is_custom, parse_voice
 from audio_api.retry import Clock, call_with_retry
-from audio_api.services.drafting import Drafting
-from audio_api.services.drafts import Report, SpeechDraft
+from audio_api.services.drafts import Drafting, SpeechDraft
 from audio_api.services.health import ServiceHealth
+from audio_api.services.report import Report
 from audio_api.services.sound_access import SoundAccess
 from audio_api.speech.assembly import SpeechCallback, tell
 from audio_api.speech.attempts import policy_of
