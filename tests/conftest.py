@@ -50,6 +50,16 @@ def _no_settings_of_the_developer(
 
 
 @pytest.fixture(autouse=True)
+def _unmeasured_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start programs without coverage, which nearly doubles the time until they are ready, but for ``measured`` tests.
+
+    Nearly all of the library's code also runs in the process of the tests, which is always measured.
+    """
+    if not request.node.get_closest_marker("measured"):
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     """Undo what ``setup_logging`` did to the library's logger, which would hide the events of later tests."""
     logger = logging.getLogger("audio_api")

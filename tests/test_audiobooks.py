@@ -38,6 +38,8 @@ from audio_api.errors import (
 )
 from audio_api.services.tts_service import TTSService
 
+pytestmark = pytest.mark.measured
+
 RATE = 24_000
 
 

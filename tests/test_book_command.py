@@ -26,6 +26,8 @@ from audio_api.cli.audiobook import chosen
 from audio_api.emulator import Emulator, Fault
 from audio_api.errors import TTSValidationError
 
+pytestmark = pytest.mark.measured
+
 Captured = pytest.CaptureFixture[str]
 TEXT = (
     "# The River\n\n## One\n\nIt rained on Hermione.\n\n## Two\n\nIt stopped. [pause 2s] Then it rained.\n\n|a|\n|-|\n"

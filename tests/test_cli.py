@@ -23,6 +23,8 @@ from audio_api.models.speech_models import VoiceModel
 from audio_api.models.voices import VoiceName
 from audio_api.retry import Clock
 
+pytestmark = pytest.mark.measured
+
 KEY = "canary-key-never-shown"
 Captured = pytest.CaptureFixture[str]
 

@@ -23,6 +23,8 @@ from audio_api.cli import main
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator, Fault
 
+pytestmark = pytest.mark.measured
+
 AUDIO_API = f"{shlex.quote(sys.executable)} -m audio_api"
 OFFLINE = AudioConfig(tts_engine="offline", _env_file=None)
 

@@ -37,6 +37,8 @@ from audio_api.emulator.protocol import FAMILIES, transcript
 from audio_api.emulator.quota import Quota
 from audio_api.emulator.speech import synthesize
 
+pytestmark = pytest.mark.measured
+
 
 def audio_config(voice: str = "Kore", **more: Any) -> types.GenerateContentConfig:
     """What a speech call needs."""

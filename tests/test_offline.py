@@ -37,6 +37,8 @@ from audio_api.models.audio_request import VoiceConfig
 from audio_api.models.usage import TokenUsage
 from audio_api.models.voices import VoiceName
 
+pytestmark = pytest.mark.measured
+
 TEXT = "The quick brown fox jumps over the lazy dog, and then it rests in the shade of an old tree."
 LONG_TEXT = "The quick brown fox jumps over the lazy dog. " * 2_000
 FEMALE_NAMES = """

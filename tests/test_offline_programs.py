@@ -221,23 +221,9 @@ def test_a_program_of_pyinstaller_is_told_at_once(tmp_path: Path) -> None:
     paths = "--paths", str(ROOT), "--paths", site_packages
     environment = variables_without("COVERAGE_")
     # Offline speech needs none of these, and to follow their imports takes most of the time.
-    unused = (
-        *(
-            "av",
-            "fastapi",
-            "google",
-            "httpx2",
-            "obstore",
-            "redis",
-            "rich",
-            "soundfile",
-            "starlette",
-            "typer",
-            "uvicorn",
-        ),
-    )
-    left_out = [f"--exclude-module={name}" for name in (*unused, "markdown_it", "cryptography", "anyio", "pytest")]
-    command = [python, "-m", "PyInstaller", "--noupx", "frozen.py", *left_out, *paths]
+    unused = "anyio av cryptography fastapi google httpx2 markdown_it obstore pytest redis rich soundfile typer uvicorn"
+    left_out = [f"--exclude-module={name}" for name in unused.split()]
+    command = [python, "-m", "PyInstaller", "frozen.py", *left_out, *paths]
     subprocess.run(command, check=True, capture_output=True, env=environment)
     done = subprocess.run(
         ["dist/frozen/frozen"],

@@ -24,6 +24,8 @@ from audio_api.audio.wav import encode_wav
 from audio_api.audio.wav_file import write_wav
 from audio_api.errors import TTSOutputError
 
+pytestmark = pytest.mark.measured
+
 OLD = encode_wav(b"\1\0" * 2_000)
 PIECE_BYTES = 20_000
 
