@@ -83,6 +83,23 @@ def test_a_job_is_queued_watched_and_fetched(served: Served, gemini_emulator: Em
         assert_whole(decoded(other, sound_format), spoken)
 
 
+@pytest.mark.parametrize("sound_format", ["mp3", "opus", "flac"])
+def test_a_job_is_kept_in_the_format_asked_for(sound_format: str, served: Served, gemini_emulator: Emulator) -> None:
+    """Its file is of that format and type, ranges included; no other format is sent under its name."""
+    text = new_text()
+    job = finished(served, ask(served, "POST", JOBS, {"input": text, "response_format": sound_format})[1]["id"])
+    assert (job["status"], job["response_format"]) == ("succeeded", sound_format)
+    answer, content = served.ask("GET", job["audio"])
+    types = {"mp3": "audio/mpeg", "opus": "audio/ogg", "flac": "audio/flac"}
+    assert answer.headers["content-type"] == types[sound_format]
+    assert_whole(decoded(content, sound_format), pcm_samples(synthesize(text, "kore", "en-US")))
+    answer, part = served.ask("GET", f"{job['audio']}?response_format={sound_format}", headers={"Range": "bytes=0-9"})
+    assert (answer.status, part) == (206, content[:10])
+    status, error = ask(served, "GET", f"{job['audio']}?response_format=wav")
+    assert (status, error["error"]["param"]) == (400, "response_format")
+    assert sound_format in error["error"]["message"]
+
+
 def test_an_idempotency_key_queues_once(served: Served, gemini_emulator: Emulator) -> None:
     """The same key with the same body is the same job; with another body it is a conflict."""
     body = {"input": new_text()}

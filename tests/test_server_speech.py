@@ -283,6 +283,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], int, str | None, str, str]] = {
     "no speed": ({"input": "Hi.", "speed": 0}, 400, "speed", "invalid_request", "greater than 0"),
     "long instructions": ({"input": "Hi.", "instructions": "x " * 600}, 400, "instructions", "invalid_request", "500"),
     "no language": ({"input": "Hi.", "language": "German"}, 400, "language", "invalid_request", "de-DE"),
+    "subtitles": ({"input": "Hi.", "subtitles": ["srt"]}, 400, "subtitles", "unsupported_field", "/v1/audio/jobs"),
     "long text": ({"input": "word " * 20_001}, 400, "input", "text_too_long", "100,000"),
     "unknown speaker": (
         {"input": "Carl: Hello there.", "cast": {"Alice": "kore"}},

@@ -38,12 +38,11 @@ class JobBody(SpeechBody):
     """What to speak later.
 
     Attributes:
-        subtitles: Files to make beside the sound.
+        response_format: What the file of the sound is; ``None``: OUTPUT_FORMAT.
         priority: -100 to 100, higher first.
     """
 
-    response_format: Literal["wav"] | None = None
-    subtitles: tuple[Literal["srt", "vtt"], ...] = ()
+    response_format: Literal["wav", "mp3", "opus", "flac"] | None = None
     priority: int = Field(default=0, ge=-100, le=100)
 
 
@@ -66,8 +65,17 @@ async def enqueue(
 ) -> dict[str, Any]:
     """Queue a text, or a batch of them. The same idempotency key queues the same body once."""
     bodies = body.requests if isinstance(body, BatchBody) else [body]
+    for each in bodies:
+        refuse_unknown_format(each.response_format or "wav")
     requests = [
-        each.request(server, subtitles=each.subtitles, priority=each.priority, overwrite=False) for each in bodies
+        each.request(
+            server,
+            subtitles=each.subtitles,
+            priority=each.priority,
+            output_format=each.response_format,
+            overwrite=False,
+        )
+        for each in bodies
     ]
     name = f"{key.name if key else ''}:{idempotency_key}"
     chosen = hashlib.sha256(name.encode()).hexdigest()[:32] if idempotency_key else None
@@ -119,15 +127,23 @@ async def follow_job(job_id: str, server: State, _: ShownKey) -> StreamingRespon
 
 
 @router.get("/audio/jobs/{job_id}/audio", response_class=Response)
-async def fetch_audio(job_id: str, server: State, _: ShownKey, response_format: StreamFormat = "wav") -> Response:
+async def fetch_audio(job_id: str, server: State, _: ShownKey, response_format: StreamFormat | None = None) -> Response:
     """The sound of a finished job: its file, of which parts may be asked for; a link to a store; or another format."""
     task = (await _task(server, job_id)).raise_for_error()
-    if response_format != "wav":
+    kept = task.output_format or "wav"
+    if response_format and response_format != kept:
+        if kept != "wav":
+            raise AnswerError(
+                400,
+                f"the sound of job {job_id} is kept as {kept}, and only WAV is made into other formats",
+                "response_format",
+                "unsupported_format",
+            )
         refuse_unknown_format(response_format)
         return SoundResponse(_pcm(server, job_id), response_format, whole=response_format == "flac")
     if task.url:
         return RedirectResponse(await server.queue.audio_url(job_id, _LINK_S), 302)
-    return FileResponse(await _file(server, task.file_path), media_type=MEDIA_TYPES["wav"])
+    return FileResponse(await _file(server, task.file_path), media_type=MEDIA_TYPES[kept])
 
 
 @router.get("/audio/jobs/{job_id}/subtitles.{kind}", response_class=Response)
@@ -273,6 +289,7 @@ def _shown(task: TaskResult) -> dict[str, Any]:
         "warnings": list(task.warnings),
         "doubtful": [code.value for code in task.doubtful],
         "error": error,
+        "response_format": task.output_format,
         "audio": f"/v1/audio/jobs/{task.task_id}/audio" if task.success else None,
         "subtitles": [
             f"/v1/audio/jobs/{task.task_id}/subtitles.{path.rpartition('.')[2]}" for path in task.subtitle_paths

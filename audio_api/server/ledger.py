@@ -39,6 +39,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._is_prepared = False
 
     async def add(self, name: str, amount: float, most: float | None = None) -> bool:
         """Add to today's counter, unless it would exceed its limit.
@@ -122,12 +123,16 @@ class Ledger:
 
     def _in_transaction(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            is_prepared = self._is_prepared and self._path.exists()
+            if not is_prepared:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with closing(sqlite3.connect(self._path, timeout=_PATIENCE_S, isolation_level=None)) as database:
-                self._path.chmod(0o600)
                 # A power failure may cost the counts of a moment, and a commit is not to delay the end of a speech.
                 database.execute("PRAGMA synchronous = OFF")
-                database.executescript(_TABLES)
+                if not is_prepared:
+                    self._path.chmod(0o600)
+                    database.executescript(_TABLES)
+                    self._is_prepared = True
                 database.execute("BEGIN IMMEDIATE")
                 result = work(database)
                 database.execute("COMMIT")

@@ -57,6 +57,7 @@ class SpeechBody(BaseModel):
         language: A BCP-47 code; ``None``: SERVER_LANGUAGE.
         cast: The voice of each speaker of a script, by name: ``{"Alice": "kore", "Bob": {"voice": "puck"}}``.
         markup: What the marks in the text mean; ``None``: MARKUP.
+        subtitles: Files to make beside the sound of a job; an answer that is sound has no place for them.
     """
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
@@ -71,6 +72,7 @@ class SpeechBody(BaseModel):
     language: Annotated[str | None, AfterValidator(_none_if_blank)] = None
     cast: dict[str, str | CastMember] | None = None
     markup: Markup | None = None
+    subtitles: tuple[Literal["srt", "vtt"], ...] = ()
 
     def request(self, server: ServerState, **fields: Any) -> AudioRequest:
         """What is spoken.
@@ -163,6 +165,13 @@ def sound_response(
         AnswerError: A field is wrong.
         ValidationError: A field is wrong.
     """
+    if body.subtitles:
+        raise AnswerError(
+            400,
+            "an answer of this route is sound alone; POST the body to /v1/audio/jobs, whose job names its subtitles",
+            "subtitles",
+            "unsupported_field",
+        )
     request = body.request(server)
     check_length(server, request)
     sound_format = body.response_format or "mp3"

@@ -188,7 +188,7 @@ async function speakAsJob() {
   report(job.status === "succeeded", job.error?.message, job);
   if (job.status !== "succeeded") return;
   play($("player"), job.audio);
-  offer([["wav", job.audio], ...job.subtitles.map((url) => [url.split(".").pop(), url])]);
+  offer([[job.response_format, job.audio], ...job.subtitles.map((url) => [url.split(".").pop(), url])]);
 }
 
 function play(player, url) {
