@@ -20,7 +20,7 @@ ROWS = re.findall(r"^\| (.+?) \| (yes|no) \| (.*?) \| (.*?) ?\|$", PAGE, re.MULT
 TOPICS = (
     "One voice", "Two speakers", "Style", "<laugh>", "Back-channels", "streamGenerateContent", "flex", "priority",
     "thirty prebuilt", "library", "Designed voices", "Replicated voices", "language", "gemini-3.8-flash-tts",
-    "countTokens", "safetySettings", "store: false", "project", "Express mode", "AUDIO_WAV", "AUDIO_MULAW",
+    "Batches", "countTokens", "safetySettings", "store: false", "project", "Express mode", "AUDIO_WAV", "AUDIO_MULAW",
     "cachedContent", "Interactions",
 )  # fmt: skip
 LEAST_SHARE = 0.95

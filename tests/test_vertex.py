@@ -241,6 +241,15 @@ async def test_what_vertex_lacks_is_left_out_or_refused(gemini_emulator: Emulato
     assert gemini_emulator.calls == []
 
 
+@pytest.mark.usefixtures("google_credentials")
+async def test_a_batch_is_refused_before_any_call(gemini_emulator: Emulator, tmp_path: Path) -> None:
+    """Vertex AI's batches are another API: the text names the setting of the one that is meant."""
+    async with TTSService(settings(gemini_emulator, tmp_path)) as tts:
+        with pytest.raises(ConfigurationError, match="GEMINI_BACKEND=developer"):
+            await tts.submit_batch([AudioRequest(text=TEXT)])
+    assert gemini_emulator.calls == []
+
+
 async def test_the_key_alone_is_enough_in_express_mode(gemini_emulator: Emulator, tmp_path: Path) -> None:
     """A service with a key and no project speaks by Vertex AI."""
     config = settings(gemini_emulator, tmp_path, google_cloud_project=None, gemini_api_key=KEY)
