@@ -6,11 +6,8 @@ packages, such as uvloop, that would change what the other tests test.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,30 +24,13 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 import pytest
-from project import ROOT, program
+from environments import environment
 from redis_server import free_port
 
 ACCESS_KEY, SECRET_KEY = "CANARYSTOREACCESS", "CANARY-store-secret"
 BUCKET = "sounds"
-_LOCK = Path(__file__).with_name("store-servers.lock")
 _START_S = 30.0
 _HEAD_END = b"\r\n\r\n"
-
-
-def environment() -> Path:
-    """The folder of the servers' programs; installs them at first, while the other processes of the tests wait."""
-    folder = ROOT / ".venv" / "store-servers"
-    folder.parent.mkdir(exist_ok=True)
-    stamp, wanted = folder / "installed", hashlib.sha256(_LOCK.read_bytes()).hexdigest()
-    with (folder.parent / "store-servers.making").open("w") as making:
-        fcntl.flock(making, fcntl.LOCK_EX)
-        if not (stamp.exists() and stamp.read_text() == wanted):
-            shutil.rmtree(folder, ignore_errors=True)
-            setup = program("setup")
-            python = setup.make_environment(folder)
-            setup.install(python, "--require-hashes", "--only-binary", ":all:", "-r", str(_LOCK))
-            stamp.write_text(wanted)
-    return folder / "bin"
 
 
 class StoreServer:
@@ -84,7 +64,7 @@ class StoreServer:
 
     def start(self) -> None:
         """Start it, and wait until it takes requests; it begins without any object."""
-        programs = environment()
+        programs = environment("store-servers")
         paths = {"PATH": os.environ["PATH"], "HOME": str(self._folder), "TMPDIR": str(self._folder)}
         if self.kind == "ministack":
             command = [programs / "ministack"]
