@@ -1,4 +1,4 @@
-// The AI SDK's OpenAI voice: node foreign_client.mjs URL TEXT FILE writes the mp3 that it hears into the file.
+// The AI SDK's OpenAI voice: node server_client.mjs URL TEXT FILE writes the mp3 that it hears into the file.
 import { writeFileSync } from "node:fs";
 import { createOpenAI } from "@ai-sdk/openai";
 import { experimental_generateSpeech as generateSpeech } from "ai";

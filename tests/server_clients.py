@@ -1,6 +1,6 @@
 """Programs of other people that speak OpenAI's speech API, each in the environment that its packages need.
 
-    python foreign_clients.py litellm|pipecat|livekit URL TEXT FILE
+    python server_clients.py litellm|pipecat|livekit URL TEXT FILE
 
 writes what the program hears into the file: mp3 of LiteLLM, samples (24 kHz, 16-bit, mono) of the two others.
 """
