@@ -86,6 +86,7 @@ class AudioConfig(Settings):
         "gemini_safety_threshold",
         "tts_engine",
         "audio_checks",
+        "listen",
         "markup",
         "output_format",
         "service_tier",

@@ -75,6 +75,7 @@ class ErrorCode(StrEnum):
     AUDIO_CUT_OFF = "audio_cut_off"
     AUDIO_FORMAT = "audio_format"
     AUDIO_TOO_LARGE = "audio_too_large"
+    WORDS_MISSING = "words_missing"
     OUTPUT_FAILED = "output_failed"
     OUTPUT_EXISTS = "output_exists"
     STORE_UNAVAILABLE = "store_unavailable"
@@ -342,5 +343,5 @@ class TooLateError(Exception):
 
 
 def error_class(code: ErrorCode) -> type[AudioAPIError]:
-    """The class that carries this code; every ``audio_…`` code belongs to ``TTSAudioError``."""
+    """The class that carries this code; every ``audio_…`` code and ``words_missing`` belong to ``TTSAudioError``."""
     return _CLASS_OF_CODE.get(code, TTSAudioError)

@@ -251,6 +251,17 @@ class Settings(BaseSettings):
         description="strict: doubtful audio fails. standard: it is asked for again, then marked in `doubtful`. "
         "off: only completeness is checked.",
     )
+    listen: Literal["off", "doubtful", "always"] = Field(
+        default="off",
+        description="off: takes are not listened to. doubtful: a speech recogniser decides those that the other checks "
+        "cannot. always: it checks every take.",
+    )
+    listen_model: str = Field(
+        default="tiny.en",
+        min_length=1,
+        description="Model of the recogniser (extra `listen`): tiny.en, base, small or any other of faster-whisper, "
+        "downloaded at first, or a folder.",
+    )
     model_fallback: bool = Field(
         default=True,
         description="Let a model's successor speak when the model is shut down or unknown to the API.",

@@ -31,9 +31,9 @@ def program(name: str) -> ModuleType:
     return module
 
 
-def lock_blocks() -> list[str]:
-    """The lock, one string for each pin with its hashes."""
-    return re.split(r"^(?=[^\s#])", LOCK, flags=re.MULTILINE)[1:]
+def lock_blocks(lock: str = LOCK) -> list[str]:
+    """A lock, one string for each pin with its hashes."""
+    return re.split(r"^(?=[^\s#])", lock, flags=re.MULTILINE)[1:]
 
 
 def pin(block: str) -> Requirement:

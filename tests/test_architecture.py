@@ -71,6 +71,7 @@ ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "tenacity": "retry",
     "dotenv": "env_file",
     "av": "audio.aac",
+    "faster_whisper": "speech.listening",
     "soundfile": "audio.soundfile_encoder",
     "aiofiles": ("speech.piece_cache", "services.sound_access", "stores.folder"),
     "obstore": ("stores.object_store", "stores.object_client"),

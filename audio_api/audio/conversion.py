@@ -96,6 +96,19 @@ class Converter:
         return _samples(resampler.resample_chunk(_floats(b"", STANDARD), last=True))
 
 
+def resampled(pcm: bytes, sample_rate: int) -> NDArray[np.float32]:
+    """Sound in the standard format as numbers from -1 to 1, at another rate; for recognisers, which take 16 kHz.
+
+    Args:
+        pcm: Signed 16-bit little-endian samples of one channel, 24,000 a second.
+        sample_rate: Samples per second of what is returned.
+    """
+    import soxr
+
+    floats: NDArray[np.float32] = soxr.resample(_floats(pcm, STANDARD), SAMPLE_RATE, sample_rate)
+    return floats
+
+
 def _floats(sound: bytes, sound_format: SoundFormat) -> NDArray[np.float32]:
     """Whole frames as numbers from -1 to 1, a number each."""
     import numpy as np

@@ -111,6 +111,7 @@ class SpeechAudio:
         warnings: What the engine noticed, such as a byte trimmed.
         words: Every word of the utterance, in order; empty when the engine does not know their times.
         doubtful: Why this may not be the whole text, as the checks found; engines leave it empty.
+        heard: The share of the text's words that a recogniser heard, from 0 to 1; ``None``: none listened.
         tier: The tier that served; ``None``: the reply named none, and it is taken for the one asked for.
     """
 
@@ -122,6 +123,7 @@ class SpeechAudio:
     warnings: tuple[str, ...] = ()
     words: tuple[WordTime, ...] = ()
     doubtful: tuple[ErrorCode, ...] = ()
+    heard: float | None = None
     tier: ServedTier | None = None
 
     @property

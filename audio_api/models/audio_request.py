@@ -318,11 +318,10 @@ class AudioResponse(FrozenModel):
         cached_pieces: Pieces of the text that had been made before, and cost nothing.
         usage: Tokens billed, summed over every attempt.
         service_tier: What served the sound; of several, the dearest; ``None``: no call was billed.
-        cost_usd: Their price in US dollars; ``None`` when the model's price is unknown, or the API did not say what it
-            billed for sound.
+        cost_usd: Their price in US dollars; ``None`` when the model's price, or what was billed for sound, is unknown.
         warnings: What a careful listener should know, though it is no error.
-        doubtful: Why the sound may not be the whole text, though the checks could not tell: ``audio_too_short``,
-            ``audio_too_long`` or ``audio_cut_off``; empty: certain.
+        doubtful: Why the sound may not be the whole text, though the checks could not tell; empty: certain.
+        heard: The share of the words that a recogniser heard, 0 to 1; of pieces the least; ``None``: none listened.
         unsaved_audio: The complete verified WAV when only writing the file failed. Never serialised.
     """
 
@@ -347,6 +346,7 @@ class AudioResponse(FrozenModel):
     cost_usd: float | None = None
     warnings: tuple[str, ...] = ()
     doubtful: tuple[ErrorCode, ...] = ()
+    heard: float | None = None
     unsaved_audio: bytes | None = Field(default=None, exclude=True, repr=False)
 
     def raise_for_error(self) -> Self:

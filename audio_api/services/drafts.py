@@ -23,6 +23,7 @@ from audio_api.services.report import Report
 from audio_api.speech.assembly import Draft, Joint, SpeechCallback, Target, joined_blocks, tell, write_blocks, write_one
 from audio_api.speech.cost import Outcome, calls_of
 from audio_api.speech.formats import artist_of, filename_of, require_format
+from audio_api.speech.listening import Listener, Recogniser
 from audio_api.speech.ordered_pieces import OrderedPieces
 from audio_api.speech.planning import PlannedPiece, SpokenPiece, check_length
 from audio_api.speech.speaker import PieceSpeaker, SpeakOptions, content_key
@@ -184,6 +185,7 @@ class Drafting:
         make: Makes the source of speech from settings; it is closed here.
         engine: The source of speech, never closed here; ``None``: what ``make`` makes.
         clock: Time and chance.
+        recogniser: Listens to takes; ``None``: the model of the settings does.
 
     Attributes:
         make: As given.
@@ -196,11 +198,13 @@ class Drafting:
         make: Callable[[AudioConfig], SpeechEngine],
         engine: SpeechEngine | None,
         clock: Clock,
+        recogniser: Recogniser | None = None,
     ) -> None:
         self._settings = settings
         self.make = make
         self._engine = engine
         self._clock = clock
+        self._recogniser = recogniser
         self.speakers: dict[PieceSpeaker, int] = {}
         self._is_closed = False
         self._being_written: set[Path] = set()
@@ -326,7 +330,8 @@ class Drafting:
             raise RuntimeError("this TTSService is closed")
         speaker = next(reversed(self.speakers), None)
         if speaker is None or speaker.config is not config:
-            speaker = PieceSpeaker(config, self._engine or self.make(config), self._clock)
+            listener = Listener.of(config, self._recogniser)
+            speaker = PieceSpeaker(config, self._engine or self.make(config), self._clock, listener)
             self.speakers[speaker] = 0
         speaker.enter_loop()
         self.speakers[speaker] += 1

@@ -53,6 +53,7 @@ from audio_api.speech.attempts import policy_of
 from audio_api.speech.cost import calls_of
 from audio_api.speech.estimate import estimate_request
 from audio_api.speech.formats import require_format
+from audio_api.speech.listening import Recogniser
 from audio_api.speech.speaker import SpeakOptions
 from audio_api.speech.streaming import FIRST_CHARS, SpeechStream
 
@@ -107,6 +108,9 @@ class TTSService:
         engine_factory: Makes the source of speech from settings, once for each that take effect; it is closed here when
             others have taken effect and its last request has ended, or with the service. ``None``: ``make_engine`` with
             the client. Not asked when there is an ``engine``.
+        recogniser: Listens to takes when the setting ``listen`` says so: anything with a ``listen(pcm, language)``, as
+            ``audio_api.speech.listening.Recogniser`` says. ``None``: the Whisper model of the setting
+            ``listen_model``.
         clock: Time and chance; ``None``: the real ones.
     """
 
@@ -117,15 +121,17 @@ class TTSService:
         engine: SpeechEngine | None = None,
         *,
         engine_factory: Callable[[AudioConfig], SpeechEngine] | None = None,
+        recogniser: Recogniser | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._config = config
         self._gemini_client = gemini_client
         self._engine = engine
         self._engine_factory = engine_factory
+        self._recogniser = recogniser
         self._clock = clock or Clock()
         make = engine_factory or (lambda config: make_engine(config, gemini_client))
-        self._drafting = Drafting(lambda: self.config, make, engine, self._clock)
+        self._drafting = Drafting(lambda: self.config, make, engine, self._clock, recogniser)
 
     async def __aenter__(self) -> Self:
         return self
@@ -488,7 +494,9 @@ class TTSService:
             book, config, path, book_format=book_format, overwrite=overwrite, rss_base_url=rss_base_url
         )
         parts = self._gemini_client, self._engine
-        async with TTSService(config, *parts, engine_factory=self._engine_factory, clock=self._clock) as speaker:
+        async with TTSService(
+            config, *parts, engine_factory=self._engine_factory, recogniser=self._recogniser, clock=self._clock
+        ) as speaker:
             return await narration.narrate(
                 book, speaker, config, narrator or Narrator(), target, chapters=chapters, on_progress=on_progress
             )

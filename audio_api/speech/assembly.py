@@ -252,6 +252,7 @@ async def joined(parts: Sequence[SpokenPiece]) -> SpeechAudio:
     joint = Joint()
     pcm = b"".join([await joint.add(part) for part in parts] + [joint.finish()])
     first, *others = (part.audio for part in parts)
+    heard = min((part.audio.heard for part in parts if part.audio.heard is not None), default=None)
     for other in others:
         first = replace(
             first,
@@ -259,7 +260,7 @@ async def joined(parts: Sequence[SpokenPiece]) -> SpeechAudio:
             warnings=first.warnings + other.warnings,
             doubtful=first.doubtful + other.doubtful,
         )
-    return replace(first, pcm=pcm, words=())
+    return replace(first, pcm=pcm, words=(), heard=heard)
 
 
 class Joint:

@@ -25,6 +25,7 @@ from audio_api.models.usage import TokenUsage
 from audio_api.retry import Clock, RetryPolicy, T, call_with_retry
 from audio_api.speech.conversion import standard_audio, standard_blocks
 from audio_api.speech.cost import Call, Outcome, failed_call, note
+from audio_api.speech.listening import Ear, Listener
 from audio_api.speech.voice_paces import VoicePaces, judge_audio, voice_key
 from audio_api.telemetry import CallReport, api_call
 
@@ -106,6 +107,7 @@ class Desk:
         clock: Time and chance.
         paces: How each voice has spoken so far.
         spending: Holds calls back while the account may spend nothing.
+        listener: Listens to takes; ``None``: they are not listened to.
         is_closed: Whether no further call may begin.
     """
 
@@ -114,6 +116,7 @@ class Desk:
     clock: Clock
     paces: VoicePaces
     spending: SpendingPause
+    listener: Listener | None = None
     is_closed: bool = False
 
     def check_open(self) -> None:
@@ -156,6 +159,7 @@ class Attempts:
         self._utterance = utterance
         self._calls = calls
         self._bounds = bounds
+        self._ear = desk.listener and Ear(desk.listener, utterance, repeatable=desk.engine.is_billed)
         self._doubtful: list[tuple[SpeechAudio, Verdict]] = []
 
     async def run(self) -> SpeechAudio:
@@ -261,6 +265,8 @@ class Attempts:
         key = voice_key(self._utterance, desk.engine.name)
         own_pace = await desk.paces.of(key)
         verdict = await judge_audio(self._utterance, audio, desk.config, own_pace, repeatable=desk.engine.is_billed)
+        if self._ear:
+            audio, verdict = await self._ear.judge(audio, verdict)
         is_certain = verdict.outcome == "accept"
         is_same = any(audio.pcm == earlier.pcm for earlier, _ in self._doubtful)
         if verdict.outcome == "suspect":
@@ -286,8 +292,13 @@ class Attempts:
         raise TTSAudioError(verdict.detail, code=verdict.code, retryable=retryable)
 
     def _best_doubtful(self) -> SpeechAudio:
-        """The take whose length is nearest to what its text usually takes."""
-        audio, verdict = min(self._doubtful, key=lambda take: (abs(math.log(take[1].pace or 1)), -take[1].speech_s))
+        """The take of which most was heard; else the one whose length is nearest to what its text usually takes."""
+
+        def rank(take: tuple[SpeechAudio, Verdict]) -> tuple[float, float, float]:
+            audio, verdict = take
+            return -(audio.heard or 0.0), abs(math.log(verdict.pace or 1)), -verdict.speech_s
+
+        audio, verdict = min(self._doubtful, key=rank)
         takes = len(self._doubtful)
         warning = f"{'a doubtful take' if takes == 1 else f'the best of {takes} doubtful takes'}: {verdict.detail}"
         codes = (verdict.code,) if verdict.code else ()

@@ -54,6 +54,7 @@ class Call:
         warnings: What a careful listener should know of its sound.
         doubtful: Why its sound may not be the whole text.
         tier: What served it, or was asked to; ``None``: nothing that is billed.
+        heard: The share of its words that a recogniser heard; ``None``: none listened.
     """
 
     model: str
@@ -62,6 +63,7 @@ class Call:
     warnings: tuple[str, ...] = ()
     doubtful: tuple[ErrorCode, ...] = ()
     tier: ServedTier | None = None
+    heard: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,12 @@ class Cost:
     cost_usd: float | None = 0.0
     warnings: tuple[str, ...] = ()
     doubtful: tuple[ErrorCode, ...] = ()
+    heard: float | None = None
 
 
-def note(*warnings: str, doubtful: tuple[ErrorCode, ...] = ()) -> Call:
+def note(*warnings: str, doubtful: tuple[ErrorCode, ...] = (), heard: float | None = None) -> Call:
     """A record of something to be known that belongs to no call."""
-    return Call("", Outcome.NOTED, warnings=warnings, doubtful=doubtful)
+    return Call("", Outcome.NOTED, warnings=warnings, doubtful=doubtful, heard=heard)
 
 
 def failed_call(model: str, error: AudioAPIError, tier: ServedTier | None = None) -> Call:
@@ -99,7 +102,12 @@ def as_kept(calls: Iterable[Call], *, finished: bool) -> tuple[Call, ...]:
     calls = tuple(calls)
     warnings = tuple(warning for call in calls for warning in call.warnings)
     doubtful = tuple(code for call in calls for code in call.doubtful)
-    return (Call("", Outcome.KEPT if finished else Outcome.NOTED, warnings=warnings, doubtful=doubtful),)
+    outcome = Outcome.KEPT if finished else Outcome.NOTED
+    return (Call("", outcome, warnings=warnings, doubtful=doubtful, heard=_least_heard(calls)),)
+
+
+def _least_heard(calls: Iterable[Call]) -> float | None:
+    return min((call.heard for call in calls if call.heard is not None), default=None)
 
 
 def calls_of(error: BaseException) -> tuple[Call, ...]:
@@ -160,4 +168,5 @@ def add_up(calls: Sequence[Call], own_prices: Mapping[str, tuple[float, float]],
         cost_usd=cost_usd if is_known else None,
         warnings=tuple(dict.fromkeys(warnings)),
         doubtful=tuple(dict.fromkeys(code for call in calls for code in call.doubtful)),
+        heard=_least_heard(calls),
     )

@@ -59,6 +59,7 @@ class CachedPiece(BaseModel):
         usage: Tokens billed when the piece was made.
         warnings: What was noticed then.
         doubtful: Why it may not be the whole text; ``None`` when it was kept by a version that did not say so.
+        heard: As ``SpeechAudio.heard``.
         made_at: When it was made.
     """
 
@@ -70,6 +71,7 @@ class CachedPiece(BaseModel):
     usage: TokenUsage
     warnings: tuple[str, ...] = ()
     doubtful: tuple[ErrorCode, ...] | None = None
+    heard: float | None = None
     made_at: AwareDatetime
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -24,6 +24,7 @@ from audio_api.retry import Clock
 from audio_api.speech.assembly import Line, joined
 from audio_api.speech.attempts import Attempts, Desk, SpendingPause
 from audio_api.speech.cost import Call, Outcome, calls_of, note
+from audio_api.speech.listening import Listener
 from audio_api.speech.piece_cache import CachedPiece, PieceCache
 from audio_api.speech.planning import LEAST_PIECE_CHARS, PlannedPiece, SpokenPiece, halve, most_chars, plan_pieces
 from audio_api.speech.shared_pieces import SharedPieces
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 # Part of every content key: raise it when the same request starts to sound different.
 _PROTOCOL_VERSION = 1
 # What a smaller piece may mend: the model stopped early, or left words out.
-_TOO_MUCH_AT_ONCE = {ErrorCode.AUDIO_INCOMPLETE, ErrorCode.AUDIO_TOO_SHORT}
+_TOO_MUCH_AT_ONCE = {ErrorCode.AUDIO_INCOMPLETE, ErrorCode.AUDIO_TOO_SHORT, ErrorCode.WORDS_MISSING}
 # A quarter of a piece is a few sentences; what cannot speak those will not speak a single one.
 _MOST_HALVINGS = 2
 # Planning a text of this length takes about 10 ms.
@@ -72,6 +73,7 @@ class PieceSpeaker:
         config: The settings.
         engine: The source of speech.
         clock: Time and chance.
+        listener: Listens to takes; ``None``: they are not listened to.
 
     Attributes:
         config: As given.
@@ -84,7 +86,7 @@ class PieceSpeaker:
         ConfigurationError: The stores of the settings cannot be used.
     """
 
-    def __init__(self, config: AudioConfig, engine: SpeechEngine, clock: Clock) -> None:
+    def __init__(self, config: AudioConfig, engine: SpeechEngine, clock: Clock, listener: Listener | None) -> None:
         self.config = config
         self.engine = engine
         folder = config.cache_dir or config.output_dir / ".cache"
@@ -105,6 +107,7 @@ class PieceSpeaker:
             VoicePaces(folder / "paces.json" if is_cached else None),
             # Of the call that is refused as of those that follow: a longer delay ends the request.
             SpendingPause(clock, config.rate_limit_retry_max_wait),
+            listener,
         )
         self._lost_models: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -167,12 +170,14 @@ class PieceSpeaker:
         Raises:
             TTSModelNotFoundError: Its model is gone, and no successor may speak.
         """
-        notes: tuple[Call, ...] = ()
         pieces = await self._cut(utterance, first_chars)
-        if self._is_gone(utterance.model) and not await self._has_any(pieces):
-            model, said = self._successor(utterance.model)
-            pieces, notes = await self._cut(replace(utterance, model=model), first_chars), (said,)
-        return pieces, notes
+        if not self._is_gone(utterance.model):
+            return pieces, ()
+        for piece in pieces:
+            if await self._find(piece):
+                return pieces, ()
+        model, said = self._successor(utterance.model)
+        return await self._cut(replace(utterance, model=model), first_chars), (said,)
 
     def check(self, pieces: Sequence[PlannedPiece]) -> None:
         """Make sure that the engine could speak each piece: none is paid for if another is refused.
@@ -228,8 +233,8 @@ class PieceSpeaker:
                 raise
             alone = replace(options, turn=None)
             audio = await joined([await self._part(self.keyed(half), alone, halvings - 1, calls) for half in halves])
-        if audio.warnings or audio.doubtful:
-            calls.append(note(*audio.warnings, doubtful=audio.doubtful))
+        if audio.warnings or audio.doubtful or audio.heard is not None:
+            calls.append(note(*audio.warnings, doubtful=audio.doubtful, heard=audio.heard))
         if options.turn:
             options.turn.close()
         return SpokenPiece(piece, audio, file=await self.keep(piece, audio))
@@ -263,16 +268,15 @@ class PieceSpeaker:
         kept = await self._find(piece, permit)
         if kept is None:
             return None
-        audio = SpeechAudio(
-            kept.pcm, SAMPLE_RATE, kept.model, kept.finish_reason, warnings=kept.warnings, doubtful=kept.doubtful or ()
-        )
+        audio = SpeechAudio(kept.pcm, SAMPLE_RATE, kept.model, kept.finish_reason, warnings=kept.warnings)
+        audio = replace(audio, doubtful=kept.doubtful or (), heard=kept.heard)
         own_pace = await self.desk.paces.of(voice_key(piece.utterance, self.engine.name))
         verdict = await judge_audio(piece.utterance, audio, self.config, own_pace, repeatable=False)
         if kept.doubtful is None and verdict.code:
             audio = replace(audio, doubtful=(verdict.code,), warnings=(*audio.warnings, f"doubtful: {verdict.detail}"))
         if verdict.outcome == "reject" or (audio.doubtful and self.config.audio_checks == "strict"):
             return None
-        call = Call(audio.model, Outcome.KEPT, warnings=audio.warnings, doubtful=audio.doubtful)
+        call = Call(audio.model, Outcome.KEPT, warnings=audio.warnings, doubtful=audio.doubtful, heard=audio.heard)
         return SpokenPiece(piece, audio, (call,))
 
     async def keep(self, piece: PlannedPiece, audio: SpeechAudio) -> SavedWav | None:
@@ -286,6 +290,7 @@ class PieceSpeaker:
             usage=audio.usage,
             warnings=audio.warnings,
             doubtful=audio.doubtful,
+            heard=audio.heard,
             made_at=self._clock.now(),
         )
         file = await self._cache.put(piece.key, kept)
@@ -352,12 +357,6 @@ class PieceSpeaker:
 
     def _is_gone(self, model: str) -> bool:
         return model in self._lost_models or model_spec(model).is_shut_down(self._clock.now().date())
-
-    async def _has_any(self, pieces: Iterable[PlannedPiece]) -> bool:
-        for piece in pieces if self._cache else ():
-            if await self._find(piece):
-                return True
-        return False
 
     async def _find(self, piece: PlannedPiece, permit: Permit | None = None) -> CachedPiece | None:
         if self._cache is None:

@@ -13,6 +13,7 @@ from audio_api.errors import AudioAPIError, TTSAudioError, TTSModelNotFoundError
 from audio_api.speech.assembly import Joint
 from audio_api.speech.attempts import Attempts
 from audio_api.speech.cost import Call, note
+from audio_api.speech.listening import Ear
 from audio_api.speech.ordered_pieces import OrderedPieces
 from audio_api.speech.planning import PlannedPiece, SpokenPiece
 from audio_api.speech.speaker import PieceSpeaker, SpeakOptions
@@ -146,7 +147,9 @@ class SpeechStream:
         speaker = self._speaker
         own_pace = await speaker.desk.paces.of(voice_key(piece.utterance, speaker.engine.name))
         verdict = await judge_audio(piece.utterance, audio, speaker.config, own_pace, repeatable=False)
-        self._calls.append(note(*audio.warnings))
+        if speaker.desk.listener:
+            audio, verdict = await Ear(speaker.desk.listener, piece.utterance, repeatable=False).judge(audio, verdict)
+        self._calls.append(note(*audio.warnings, heard=audio.heard))
         if verdict.outcome == "reject" or (verdict.outcome == "suspect" and speaker.config.audio_checks == "strict"):
             raise TTSAudioError(verdict.detail, code=verdict.code)
         if verdict.code:

@@ -1,0 +1,159 @@
+"""Words that a recogniser heard, held against those of the text.
+
+A recogniser writes 1963 or "nineteen sixty-three", "color" or "colour", "any one" or "anyone". Both sides are brought
+to one spelling first; what is left over counts as heard when it is written with about the same letters.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import groupby
+
+# As ``text/pace.py`` counts them: instructions, which are not spoken.
+_TAG = re.compile(r"<[^\W\d][^<>]{0,60}>|\[[^\[\]]{1,60}\]|\|[^|\n]{1,20}\|")
+_SIGNS = {"&": " and ", "@": " at ", "%": " percent ", "$": " dollars ", "€": " euros ", "£": " pounds ", "’": "'"}
+_WORD = re.compile(r"\d+|[^\W\d_]+(?:'[^\W\d_]+)*")
+_ENDINGS = {"n't": " not", "'re": " are", "'ll": " will", "'ve": " have", "'m": " am", "'d": " would", "'s": " is"}
+_SAME = {"mr": "mister", "mrs": "missis", "dr": "doctor", "cannot": "can not", "ok": "okay"} | {
+    "grey": "gray", "wo not": "will not", "ca not": "can not", "gonna": "going to", "wanna": "want to",
+}  # fmt: skip
+# British and American spellings; what else they change, they change on both sides.
+_SPELLINGS = (
+    ("our", "or"), ("is(?=e|i|a)", "iz"), ("yse", "yze"), ("tre$", "ter"), ("ogue$", "og"), ("ae|oe", "e"),
+    (r"([^\W\d_])\1", r"\1"),
+)  # fmt: skip
+_NUMBER_WORDS = re.compile(
+    r"\d+|zero|oh|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(thir|four|fif|six|seven|eigh|nine)teen"
+    r"|(twen|thir|for|fif|six|seven|eigh|nine)ty|hundreds?|thousands?|(m|b)illions?|half|first|second|third|fifth|ninth"
+    r"|(four|six|seven|eigh|ten|eleven|(thir|four|fif|six|seven|eigh|nine)teen|hundred|thousand)th|twelfth"
+    r"|(twen|thir|for|fif|six|seven|eigh|nine)tieth"
+)
+# Spoken with a number, and often written as a sign, or not at all.
+_BESIDE_NUMBERS = re.compile("point|and|percent|dollars?|cents?|euros?|pounds?|st|nd|rd|th|am|pm")
+_NUMBER = "#"
+# Said for signs, or not: voices differ.
+_SIGN_WORDS = set("slash dot underscore dash hyphen colon plus minus equals quote http https www".split())  # noqa: SIM905
+# Of a word: so "internationalisation" is as much speech as four short words.
+_LETTERS = 4.5
+# Of the letters of a run; words that sound alike share more, other words of English about 0.4.
+_SAME_LETTERS = 0.65
+# Nor is the shorter side much shorter: then words are missing between those that are alike.
+_SAME_LENGTH = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A run of words that do not match.
+
+    Attributes:
+        place: Which words of the text.
+        said: How many these are; long words count as several.
+        heard: How many were heard in their place; long words count as several.
+    """
+
+    place: range
+    said: float
+    heard: float
+
+    @property
+    def length(self) -> float:
+        """Words of the longer side."""
+        return max(self.said, self.heard)
+
+    @property
+    def missing(self) -> float:
+        """Words of the text in whose place nothing else was heard; below 0: words that were added."""
+        return self.said - self.heard
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How the words that were heard differ from the text.
+
+    Attributes:
+        said: How many words the text has; long words count as several.
+        last: Index of its last word; -1 when there is none.
+        runs: Every run of words that do not match, in order.
+    """
+
+    said: float
+    last: int
+    runs: tuple[Mismatch, ...]
+
+    @property
+    def longest(self) -> Mismatch:
+        """The longest run; one of no words when all match."""
+        return max(self.runs, key=lambda run: run.length, default=Mismatch(range(0), 0, 0))
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether the last word of the text was not heard."""
+        return bool(self.runs) and self.last in self.runs[-1].place
+
+    @property
+    def score(self) -> float:
+        """The share of the text's words that were heard, less those that were added: from 0 to 1."""
+        return max(0.0, 1 - sum(run.length for run in self.runs) / max(self.said, 1))
+
+
+def compare(text: str, heard: str) -> Comparison:
+    """Hold what was heard against a text.
+
+    Args:
+        text: What should be heard; tags such as ``[laughs]`` are not.
+        heard: What a recogniser wrote.
+    """
+    said, there = plain_words(_TAG.sub(" ", text)), plain_words(heard)
+    joined: list[tuple[int, int, int, int]] = []
+    for kind, start, end, there_start, there_end in SequenceMatcher(None, said, there, autojunk=False).get_opcodes():
+        if kind == "equal":
+            continue
+        run = start, end, there_start, there_end
+        # Between two longer runs a word is equal by chance.
+        if joined and start - joined[-1][1] <= 1 and min(joined[-1][1] - joined[-1][0], end - start) > 1:
+            first = joined.pop()
+            run = first[0], end, first[2], there_end
+        joined.append(run)
+    runs = []
+    for start, end, there_start, there_end in joined:
+        one, other = "".join(said[start:end]), "".join(there[there_start:there_end])
+        alike = SequenceMatcher(None, one, other, autojunk=False).ratio() >= _SAME_LETTERS
+        if not (alike and min(len(one), len(other)) >= _SAME_LENGTH * max(len(one), len(other))):
+            sides = said[start:end], there[there_start:there_end]
+            runs.append(Mismatch(range(start, end), *(max(len(side), len("".join(side)) / _LETTERS) for side in sides)))
+    return Comparison(max(len(said), len("".join(said)) / _LETTERS), len(said) - 1, tuple(runs))
+
+
+def plain_words(text: str) -> list[str]:
+    """The words of a text in one spelling, without case, accents and punctuation; a number of any length is one."""
+    for sign, word in _SIGNS.items():
+        text = text.replace(sign, word)
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    plain = "".join(char for char in letters if not unicodedata.combining(char))
+    words = []
+    for found in _WORD.findall(plain):
+        word = found
+        for ending, full in _ENDINGS.items():
+            if found.endswith(ending) and found != ending:
+                word = found.removesuffix(ending) + full
+        words += _SAME.get(word, word).split()
+    spelt = []
+    spoken = (word for word in words if word not in _SIGN_WORDS)
+    for _, group in groupby(
+        spoken, lambda word: bool(_NUMBER_WORDS.fullmatch(word) or _BESIDE_NUMBERS.fullmatch(word))
+    ):
+        run = list(group)
+        if run in (["1"], ["one"]):
+            spelt.append("one")  # most often a pronoun, and a part of "anyone"
+            continue
+        if any(map(_NUMBER_WORDS.fullmatch, run)):
+            spelt.append(_NUMBER)
+            continue
+        for word in run:
+            for pattern, other in _SPELLINGS:
+                word = re.sub(pattern, other, word)
+            spelt.append(word)
+    return spelt

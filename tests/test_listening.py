@@ -1,0 +1,323 @@
+"""Listening to takes: which words count as heard, what a recogniser decides, and that it never harms a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+from books import CLOCK, MODEL, settings
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import ScriptedEngine, speech
+from sound import read_wav
+
+from audio_api.audio.wav import SAMPLE_RATE
+from audio_api.config import AudioConfig
+from audio_api.engines.base import SpeechAudio, Utterance
+from audio_api.errors import ConfigurationError, ErrorCode
+from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.usage import TokenUsage
+from audio_api.services.tts_service import TTSService
+from audio_api.speech.listening import Listener
+from audio_api.text.heard_words import compare, plain_words
+
+TEXT = (
+    "All human beings are born free and equal in dignity and rights, and they are endowed with reason and conscience, "
+    "and should act towards one another in a spirit of brotherhood."
+)
+WORDS = TEXT.split()
+ODD = count(1)
+NAMED = AudioRequest(text=TEXT, output_filename="speech")
+
+
+class Scripted:
+    """A recogniser that understands what a test says, then everything.
+
+    Args:
+        understood: What it understands of each sound.
+    """
+
+    def __init__(self, understood: Iterable[str | Exception | None] = ()) -> None:
+        self._understood = list(understood)
+        self.heard: list[tuple[int, str]] = []
+        self.threads: set[str] = set()
+
+    def listen(self, pcm: bytes, language: str) -> str | None:
+        """The next of them."""
+        self.heard.append((len(pcm), language))
+        self.threads.add(threading.current_thread().name)
+        answer = self._understood.pop(0) if self._understood else TEXT
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def without(first: int, last: int, instead: str = "") -> str:
+    """The text without some of its words."""
+    return " ".join([*WORDS[:first], instead, *WORDS[last:]])
+
+
+def short(utterance: Utterance) -> SpeechAudio:
+    """A take so short that the other checks doubt it, and that fades."""
+    audio = whole(utterance)
+    return replace(audio, pcm=audio.pcm[: int(len(audio.pcm) / 2 * 0.7) * 2] + bytes(SAMPLE_RATE // 2 + 2 * next(ODD)))
+
+
+def whole(utterance: Utterance) -> SpeechAudio:
+    """A take that the other checks accept, and that differs from every other."""
+    audio = speech(utterance, usage=TokenUsage(input_tokens=10, output_tokens=10, audio_tokens=10))
+    return replace(audio, pcm=audio.pcm + bytes(2 * next(ODD)))
+
+
+def config(folder: Path, **changes: object) -> AudioConfig:
+    """The default settings and model, in a folder, with every take listened to."""
+    return settings("http://127.0.0.1:1", folder, **{"default_tts_model": MODEL, "listen": "always", **changes})
+
+
+async def spoken(
+    recogniser: Scripted, takes: Iterable[Callable[[Utterance], SpeechAudio]], folder: Path, **changes: object
+) -> AudioResponse:
+    """What becomes of one request."""
+    engine = ScriptedEngine(takes)
+    async with TTSService(config(folder, **changes), engine=engine, recogniser=recogniser, clock=CLOCK) as tts:
+        return await tts.generate_audio(NAMED)
+
+
+@pytest.mark.parametrize(
+    ("text", "heard"),
+    [
+        ("He paid £5.20 in 1963.", "he paid five pounds and twenty pence in nineteen sixty-three"),
+        ("The colour of the grey theatre", "the color of the gray theater"),
+        ("They organise and analyse travelling", "They organize and analyze traveling."),
+        ("It's fine, isn't it? We'll see.", "it is fine is not it we will see"),
+        ("“Café” cannot close", "cafe can not close"),
+        ("Anyone may visit the web site", "any one may visit the website"),
+        ("[laughs] Hello there <break time='1s'/> you", "Hello there, you!"),
+        (
+            "On the 21st of May at 10:30 we met Mr. Smith",
+            "on the twenty first of may at ten thirty we met mister smith",
+        ),
+        ("Pericles spoke", "Perikles spoke"),
+        ("50 % of them & more", "fifty percent of them and more"),
+    ],
+)
+def test_spellings_of_the_same_words_match(text: str, heard: str) -> None:
+    """Numbers, signs, case, accents, British and American spellings, compounds and tags are no difference of words."""
+    assert compare(text, heard).longest.length < 2
+
+
+@given(st.text(), st.text())
+def test_the_score_is_a_share(text: str, heard: str) -> None:
+    """Whatever is heard of whatever text, the score is from 0 to 1."""
+    assert 0 <= compare(text, heard).score <= 1
+
+
+@given(st.text(st.characters(exclude_characters="[]<>|")))
+def test_a_text_matches_itself(text: str) -> None:
+    """What is heard word for word has the score 1, and no run that differs."""
+    assert (compare(text, text).score, compare(text, text).runs) == (1, ())
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=40), st.integers(0, 40), st.integers(0, 40))
+def test_what_is_cut_is_missed(words: list[str], start: int, size: int) -> None:
+    """Of a text from which a part is cut, so many words more are said than heard as were in the part."""
+    cut = words[:start] + words[start + size :]
+    said, heard = plain_words(" ".join(words)), plain_words(" ".join(cut))
+    comparison = compare(" ".join(words), " ".join(cut))
+    assert bool(comparison.runs) == (len(said) > len(heard))
+
+
+async def test_off_listens_to_nothing(tmp_path: Path) -> None:
+    """By default no recogniser is asked, and the response has no score."""
+    recogniser = Scripted()
+    response = await spoken(recogniser, [short, short], tmp_path, listen="off")
+    assert AudioConfig(_env_file=None).listen == "off"
+    assert (response.success, response.heard, recogniser.heard) == (True, None, [])
+
+
+async def test_always_listens_to_every_take_in_a_thread_of_its_own(tmp_path: Path) -> None:
+    """A take that is understood is a success with its score; the recogniser gets the sound and the language."""
+    recogniser = Scripted()
+    response = await spoken(recogniser, [whole], tmp_path)
+    assert (response.success, response.attempts, response.doubtful, response.heard) == (True, 1, (), 1.0)
+    assert recogniser.heard == [(2 * read_wav(response.file_path).size, "en-US")]
+    assert all(name.startswith("audio-api-listening") for name in recogniser.threads)
+
+
+async def test_missing_words_are_asked_for_again(tmp_path: Path) -> None:
+    """A take that sounds right but lacks ten words is rejected, and the next one is the success."""
+    response = await spoken(Scripted([without(6, 16)]), [whole, whole], tmp_path)
+    assert (response.success, response.attempts, response.doubtful, response.heard) == (True, 2, (), 1.0)
+
+
+async def test_words_said_twice_are_asked_for_again(tmp_path: Path) -> None:
+    """Ten words that are not in the text are rejected as well."""
+    twice = " ".join(WORDS[:16] + WORDS[6:])
+    response = await spoken(Scripted([twice]), [whole, whole], tmp_path)
+    assert (response.attempts, response.doubtful) == (2, ())
+
+
+async def test_a_few_missing_words_are_a_doubt(tmp_path: Path) -> None:
+    """Five words that are not heard in any of three takes leave the best take, marked, with its score."""
+    understood = [without(6, 11), without(2, 6), without(12, 17)]
+    response = await spoken(Scripted(understood), [whole] * 3, tmp_path)
+    assert (response.success, response.attempts, response.doubtful) == (True, 3, (ErrorCode.WORDS_MISSING,))
+    assert response.heard == max(compare(TEXT, each).score for each in understood)
+    assert "words in a row were not heard" in response.warnings[0]
+    assert not any(word in response.warnings[0] for word in ("dignity", "conscience"))
+
+
+async def test_strict_fails_on_that_doubt(tmp_path: Path) -> None:
+    """With AUDIO_CHECKS=strict the request fails with the code ``words_missing``, which another try may mend."""
+    answers = [without(at, at + 5) for at in range(1, 25)] * 4
+    response = await spoken(Scripted(answers), [whole] * 99, tmp_path, audio_checks="strict")
+    assert (response.success, response.error_code, response.retryable) == (False, ErrorCode.WORDS_MISSING, True)
+
+
+async def test_words_that_no_take_has_are_read_otherwise(tmp_path: Path) -> None:
+    """What every take lacks at the same place, such as a formula, is a doubt in the end, and no failure."""
+    response = await spoken(Scripted([without(6, 16)] * 9), [whole] * 9, tmp_path)
+    assert (response.success, response.doubtful) == (True, (ErrorCode.WORDS_MISSING,))
+
+
+async def test_a_voice_that_is_not_understood_is_a_doubt(tmp_path: Path) -> None:
+    """A recogniser that understands hardly anything rejects nothing: it cannot tell."""
+    answers = [" ".join(("noise" if at % 3 else word) for at, word in enumerate(WORDS))] * 9
+    response = await spoken(Scripted(answers), [whole] * 9, tmp_path)
+    assert (response.success, response.doubtful) == (True, (ErrorCode.WORDS_MISSING,))
+
+
+async def test_doubtful_listens_to_no_other_take(tmp_path: Path) -> None:
+    """With LISTEN=doubtful a take that the other checks accept is not listened to."""
+    recogniser = Scripted([""])
+    response = await spoken(recogniser, [whole], tmp_path, listen="doubtful")
+    assert (response.success, response.attempts, response.heard, recogniser.heard) == (True, 1, None, [])
+
+
+async def test_a_short_take_is_believed_when_all_is_heard(tmp_path: Path) -> None:
+    """With LISTEN=doubtful a fast voice costs no second call."""
+    response = await spoken(Scripted(), [short], tmp_path, listen="doubtful")
+    assert (response.success, response.attempts, response.doubtful, response.heard) == (True, 1, (), 1.0)
+
+
+@pytest.mark.parametrize("lost", [3, 12])
+async def test_a_short_take_that_lacks_its_end_is_not_believed(lost: int, tmp_path: Path) -> None:
+    """A take whose last words are not heard is asked for again, even if they are few."""
+    understood = " ".join(WORDS[:-lost])
+    response = await spoken(Scripted([understood]), [short, whole], tmp_path, listen="doubtful")
+    assert (response.success, response.attempts, response.doubtful, response.heard) == (True, 2, (), None)
+
+
+async def test_cut_takes_alone_are_no_success(tmp_path: Path) -> None:
+    """With LISTEN=doubtful takes that are short and lack six words are a failure when there are no others."""
+    engine, recogniser = ScriptedEngine([short] * 99), Scripted(["We all sat by the fire and"] * 99)
+    # So short that it is not halved.
+    request = NAMED.model_copy(update={"text": "We all sat by the fire and told old tales of the sea."})
+    async with TTSService(
+        config(tmp_path, listen="doubtful"), engine=engine, recogniser=recogniser, clock=CLOCK
+    ) as tts:
+        response = await tts.generate_audio(request)
+    assert (response.success, response.error_code) == (False, ErrorCode.WORDS_MISSING)
+    assert list(tmp_path.rglob("speech.wav")) == []
+
+
+async def test_the_score_is_kept_with_the_piece(tmp_path: Path) -> None:
+    """A request that is served from the cache has the score of the take, and listens to nothing."""
+    recogniser, again = Scripted(), NAMED.model_copy(update={"output_filename": "again"})
+    engine = ScriptedEngine([whole])
+    async with TTSService(config(tmp_path), engine=engine, recogniser=recogniser, clock=CLOCK) as tts:
+        await tts.generate_audio(NAMED)
+        response = await tts.generate_audio(again)
+    assert (response.cached_pieces, response.heard, len(recogniser.heard)) == (1, 1.0, 1)
+
+
+async def test_a_stream_is_listened_to_afterwards(tmp_path: Path) -> None:
+    """What was heard already is marked when words are missing, and not kept for others."""
+    told: list[AudioResponse] = []
+    engine = ScriptedEngine()
+    recogniser = Scripted([without(6, 16)])
+    async with TTSService(config(tmp_path), engine=engine, recogniser=recogniser, clock=CLOCK) as tts:
+        async for _ in tts.stream_audio(NAMED, told.append):
+            pass
+        response = await tts.generate_audio(NAMED)
+    assert told[0].success
+    assert told[0].doubtful == (ErrorCode.WORDS_MISSING,)
+    assert told[0].heard == compare(TEXT, without(6, 16)).score
+    assert (response.cached_pieces, response.heard) == (0, 1.0)
+
+
+@pytest.mark.parametrize("request_", [AudioRequest(text="Six words are not enough here."), AudioRequest(
+    text="これはとても長い文章ですが、単語の間に空白がありません。", language="ja-JP")])  # fmt: skip
+async def test_what_has_no_words_to_count_is_not_listened_to(request_: AudioRequest, tmp_path: Path) -> None:
+    """Texts of fewer than eight words, and languages that are written without spaces, are judged as before."""
+    recogniser = Scripted([""])
+    async with TTSService(config(tmp_path), engine=ScriptedEngine(), recogniser=recogniser, clock=CLOCK) as tts:
+        response = await tts.generate_audio(request_)
+    assert (response.success, response.attempts, response.heard, recogniser.heard) == (True, 1, None, [])
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ([None] * 2, "the recogniser does not know the language en-US"),
+        ([ZeroDivisionError("of the user")] * 2, "the recogniser failed: ZeroDivisionError('of the user')"),
+    ],
+)
+async def test_a_recogniser_that_cannot_tell_is_one_warning(
+    answers: list[str | Exception | None], reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A language that it does not know, or an error of it, changes no verdict; the log says it once."""
+    other = NAMED.model_copy(update={"text": f"{TEXT} Always.", "output_filename": "other"})
+    async with TTSService(config(tmp_path), engine=ScriptedEngine(), recogniser=Scripted(answers), clock=CLOCK) as tts:
+        responses = [await tts.generate_audio(each) for each in (NAMED, other)]
+    assert [(each.success, each.attempts, each.heard) for each in responses] == [(True, 1, None)] * 2
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [(each.getMessage(), vars(each)["reason"]) for each in warnings] == [("speech is not listened to", reason)]
+
+
+async def test_a_model_that_cannot_be_loaded_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Checks go on without it, and the log names the model, and the extra if that is what is missing."""
+    other = NAMED.model_copy(update={"text": f"{TEXT} Always.", "output_filename": "other"})
+    async with TTSService(
+        config(tmp_path, listen_model=str(tmp_path / "none")), engine=ScriptedEngine(), clock=CLOCK
+    ) as tts:
+        responses = [await tts.generate_audio(each) for each in (NAMED, other)]
+    assert [(each.success, each.attempts, each.heard) for each in responses] == [(True, 1, None)] * 2
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert f"LISTEN_MODEL={str(tmp_path / 'none')!r} cannot be loaded" in vars(warning)["reason"]
+
+
+async def test_listening_never_holds_up_the_event_loop() -> None:
+    """While a recogniser works, everything else goes on; sounds wait for each other, in order."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Scripted):
+        def listen(self, pcm: bytes, language: str) -> str | None:
+            begun.set()
+            assert go_on.wait(60)
+            return super().listen(pcm, language)
+
+    recogniser = Slow()
+    listener = Listener("", recogniser, all_takes=True)
+    hearing = [asyncio.create_task(listener.hear(bytes(2 * size), "en-US")) for size in (1, 2, 3)]
+    await asyncio.to_thread(begun.wait, 60)
+    assert not any(task.done() for task in hearing)
+    go_on.set()
+    assert await asyncio.gather(*hearing) == [TEXT] * 3
+    assert [size for size, _ in recogniser.heard] == [2, 4, 6]
+    assert len(recogniser.threads) == 1
+
+
+@pytest.mark.parametrize("value", ["OFF", "Doubtful", "always"])
+def test_the_setting_is_read_in_any_case(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LISTEN takes its three values as they are written; another value is named beside them."""
+    monkeypatch.setenv("LISTEN", value)
+    assert AudioConfig(_env_file=None).listen == value.lower()
+    with pytest.raises(ConfigurationError, match=r"LISTEN='sometimes'.*'off', 'doubtful' or 'always'"):
+        AudioConfig(_env_file=None, listen="sometimes")
