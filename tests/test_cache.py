@@ -99,7 +99,7 @@ async def test_the_file_holds_nothing_but_sound_and_known_notes(tmp_path: Path) 
     """The text, its speakers and its style have no place in it."""
     await PieceCache(tmp_path, PLENTY_BYTES).put(KEY, made())
     notes = json.loads(file_of(tmp_path).read_bytes()[44 + 10_000 + 8 : -32])
-    assert set(notes) == {"model", "finish_reason", "usage", "warnings", "doubtful", "heard", "made_at"}
+    assert set(notes) == {"model", "finish_reason", "usage", "warnings", "doubtful", "made_at"}
     with pytest.raises(ValidationError):
         CachedPiece.model_validate({**made().model_dump(), "pcm": b"", "text": "secret"})
 

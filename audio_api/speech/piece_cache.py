@@ -213,7 +213,8 @@ class PieceCache:
 
 def _trailer(key: str, piece: CachedPiece) -> bytes:
     """The chunk behind the sound: notes, and the digest of everything before it."""
-    notes = piece.model_dump_json().encode()
+    # An earlier version reads what was not listened to.
+    notes = piece.model_dump_json(exclude={"heard"} if piece.heard is None else None).encode()
     notes += b" " * (len(notes) % 2)
     chunk = struct.pack("<4sI", _CHUNK_ID, len(notes) + _DIGEST_BYTES) + notes
     header = wav_header(len(piece.pcm), trailer_bytes=len(chunk) + _DIGEST_BYTES)
