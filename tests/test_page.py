@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from served import Served
 
 from audio_api.config import AudioConfig
@@ -78,9 +79,10 @@ def opened(browser: Any, server: Served, **context: Any) -> Iterator[Any]:
 
 
 def is_mistake(message: Any) -> bool:
-    """Whether the console shows a mistake; a browser tells there, too, that a speech was refused."""
-    is_refusal = "/page/speech/" in message.location.get("url", "") and "status of 4" in message.text
-    return message.type == "error" and not is_refusal
+    """Whether the console shows a mistake; a browser tells there, too, that a speech was refused or cut."""
+    is_speech = "/page/speech/" in message.location.get("url", "")
+    is_told = "status of 4" in message.text or "ERR_INCOMPLETE_CHUNKED_ENCODING" in message.text
+    return message.type == "error" and not (is_speech and is_told)
 
 
 def picture(page: Any, name: str) -> None:
@@ -155,6 +157,18 @@ def test_a_failure_of_the_api_is_told(page: Any, served: tuple[Served, Emulator]
     assert not page.is_visible("#result")
 
 
+def test_a_speech_that_breaks_off_is_told(page: Any, served: tuple[Served, Emulator]) -> None:
+    """When the API dies after the first sound, the browser sees a broken body, and the page says so below the text."""
+    served[1].fail_next(Fault.STREAM_CUT)
+    page.fill("#text", "The quick brown fox jumps over the lazy dog, and then the line to the API is cut. " * 3)
+    with page.expect_event("requestfailed", lambda request: "/page/speech/" in request.url) as failed:
+        page.click("#speak")
+    assert failed.value.failure == "net::ERR_INCOMPLETE_CHUNKED_ENCODING"
+    page.wait_for_function("() => document.querySelector('#text-error').textContent !== ''")
+    assert not page.is_visible("#result")
+    assert page.get_attribute("#player", "src") is None
+
+
 def test_the_keyboard_reaches_everything_in_order(page: Any) -> None:
     """Tab goes from the link that skips to the button that speaks, and a text is spoken without a mouse."""
     order = []
@@ -218,6 +232,25 @@ def test_the_dashboard_shows_the_queue_and_retries_what_is_dead(page: Any, serve
     picture(page, "page-dashboard")
     page.click(f"#dead button[aria-label='Retry {dead}']")
     page.wait_for_function(f"() => document.querySelector('#finished').textContent.includes('{dead}')", timeout=30_000)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Any, served: tuple[Served, Emulator], scheme: str) -> None:
+    """A studio with a speech and an error, and the dashboard, have names, contrast and landmarks that axe asks for."""
+    server, _ = served
+    for page in opened(browser, server, color_scheme=scheme):
+        page.fill("#text", "A speech to look at.")
+        page.click("#speak")
+        heard(page)
+        found = Axe().run(page).response["violations"]
+        page.fill("#text", "")
+        page.click("#speak")
+        found += Axe().run(page).response["violations"]
+        page.goto(f"{server.url}/#dashboard")
+        page.wait_for_function("() => document.querySelector('#models').textContent !== ''")
+        found += Axe().run(page).response["violations"]
+        serious = [one for one in found if one["impact"] in {"serious", "critical"}]
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious] == []
 
 
 def test_nothing_foreign_may_run_in_the_page(served: tuple[Served, Emulator]) -> None:
