@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import urllib.request
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ import aiohttp
 import pytest
 from decoded import assert_whole, decoded, pcm_samples
 from served import Served
+from store_servers import BUCKET, StoreServer, enter
 from test_server_access import FIRST, bearer
-from test_server_speech import new_text, settings
+from test_server_speech import assert_spoken, new_text, settings
 
 from audio_api import WorkerManager
 from audio_api.emulator import Emulator, Fault
@@ -181,6 +183,27 @@ async def test_events_tell_how_far_a_job_is(served: Served, gemini_emulator: Emu
             first = json.loads((await answer.content.readline()).removeprefix(b"data: "))
     assert first["object"] == "audio.queue"
     assert first["succeeded"] >= 1
+
+
+def test_a_sound_in_a_store_is_fetched_there(
+    gemini_emulator: Emulator, ministack: StoreServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server answers with a signed link of a few minutes; the store gives the whole sound, and ranges of it."""
+    enter(ministack, monkeypatch)
+    text = new_text()
+    config = settings(gemini_emulator, tmp_path, output_url=f"s3://{BUCKET}/{os.urandom(6).hex()}")
+    with Served(config) as served:
+        job = finished(served, ask(served, "POST", JOBS, {"input": text, "response_format": "mp3"})[1]["id"])
+        answer, _ = served.ask("GET", job["audio"])
+    assert answer.status == 302
+    link = answer.headers["location"]
+    assert link.startswith(f"http://127.0.0.1:{ministack.port}/{BUCKET}/")
+    with urllib.request.urlopen(link) as whole:
+        assert whole.headers["content-type"] == "audio/mpeg"
+        content = whole.read()
+    assert_spoken(content, "mp3", text)
+    with urllib.request.urlopen(urllib.request.Request(link, headers={"range": "bytes=0-99"})) as part:
+        assert part.read() == content[:100]
 
 
 def test_jobs_on_redis_are_done_by_workers(gemini_emulator: Emulator, redis_url: str, tmp_path: Path) -> None:
