@@ -84,6 +84,8 @@ SETTINGS: list[tuple[str, object, str, object]] = [
     ("ENABLE_STRUCTURED_LOGGING", False, "yes", True),
     ("MIN_AUDIO_SIZE", 1_000, "0", 0),
     ("AUDIO_CHECKS", "standard", "STRICT", "strict"),
+    ("LISTEN", "off", "Always", "always"),
+    ("LISTEN_MODEL", "tiny.en", "base", "base"),
     ("MODEL_FALLBACK", True, "off", False),
     ("MODEL_PRICES", {}, '{"gemini-9-tts": [1, 20.5]}', {"gemini-9-tts": (1.0, 20.5)}),
 ]

@@ -61,6 +61,7 @@ ROWS: dict[ErrorCode, tuple[str, float]] = {
     ErrorCode.TASK_TIMEOUT: (BACK, 5),
     ErrorCode.MODEL_CONFUSED: (BACK, 5),
     ErrorCode.NO_AUDIO: (BACK, 5),
+    ErrorCode.WORDS_MISSING: (BACK, 5),
     **{code: (BACK, 5.0) for code in ErrorCode if code.startswith("audio_")},
     ErrorCode.OUTPUT_FAILED: (FAILS, 0),
     ErrorCode.OUTPUT_EXISTS: (FAILS, 0),

@@ -85,6 +85,7 @@ RULES: Mapping[ErrorCode, Rule] = {
     ErrorCode.MODEL_CONFUSED: Rule(Fate.TRIED_AGAIN_IF_RETRYABLE),
     **{code: _NO_SPEECH for code in ErrorCode if code.startswith("audio_")},
     ErrorCode.NO_AUDIO: _NO_SPEECH,
+    ErrorCode.WORDS_MISSING: _NO_SPEECH,
     # The speech is there, but not its file.
     ErrorCode.OUTPUT_FAILED: Rule(Fate.WAITS_FOR_THE_DISK),
     ErrorCode.OUTPUT_EXISTS: _FAILS,
