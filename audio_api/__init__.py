@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from audio_api.services.tts_service import TTSService
     from audio_api.services.worker_service import WorkerManager, WorkerService, WorkerStatus
 
-__version__ = "2.0.0"
+__version__ = "2.1.0"
 
 _HOME = {
     "audio_api.config": ("AudioConfig", "get_config", "reload_config"),

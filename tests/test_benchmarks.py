@@ -110,9 +110,10 @@ def test_unknown_part_is_refused() -> None:
 
 
 def test_format_benchmark_prints_every_format(tmp_path: Path) -> None:
-    """Files, with and without their check, and streams, beside the bare encoder; then the memory of a longer sound."""
+    """Files, with and without their check, and streams, beside the bare encoder; then memory and the event loop."""
     done = run(f"--folder={tmp_path}", "--seconds=3", "--rounds=1", "--hour=1", program="formats.py")
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r" \d+\.\d\d  \d+\.\d\d–\d+\.\d\d ", done.stdout)) == 12, done.stdout
     assert len(re.findall(r"^\w+ +-?\d+\.\d MB  ≤ 40 met$", done.stdout, re.MULTILINE)) == 4, done.stdout
+    assert len(re.findall(r"^\w+ +[\d.]+(?:, [\d.]+)? ms  ≤ 5 (?:met|MISSED)$", done.stdout, re.MULTILINE)) == 5
     assert list(tmp_path.iterdir()) == []
