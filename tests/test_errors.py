@@ -90,6 +90,7 @@ def test_an_error_knows_nothing_unless_told() -> None:
         "usage": None,
         "piece": None,
         "heard_s": None,
+        "tier": None,
         "calls": (),
     }
     assert error.reset_at is None
@@ -98,8 +99,8 @@ def test_an_error_knows_nothing_unless_told() -> None:
 
 @pytest.mark.parametrize("code", ErrorCode)
 def test_every_code_has_its_class(code: ErrorCode) -> None:
-    """The codes of audio belong to ``TTSAudioError`` by rule; a code of another kind must be entered in the table."""
-    about_audio = code.startswith("audio_") or code is ErrorCode.NO_AUDIO
+    """The codes of sound belong to ``TTSAudioError`` by rule; a code of another kind must be entered in the table."""
+    about_audio = code.startswith("audio_") or code in (ErrorCode.NO_AUDIO, ErrorCode.WORDS_MISSING)
     assert (error_class(code) is errors.TTSAudioError) is about_audio
 
 

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from audio_api.errors import QueueServiceError
+from audio_api.errors import ErrorCode, QueueServiceError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
 from audio_api.queues.jobs import QueueStats
 from audio_api.server.access import ShownKey
@@ -63,9 +63,10 @@ class Metrics:
         count["characters"].inc(len(request.text))
         count["cost_usd"].labels(model).inc(response.cost_usd or 0.0)
         count["cached_pieces"].inc(response.cached_pieces)
-        failed = [response.error_code] if response.error_code and response.error_code.startswith("audio_") else []
-        for code in (*failed, *response.doubtful):
-            count["checks_failed"].labels(code).inc()
+        code = response.error_code
+        failed = [code] if code and (code is ErrorCode.WORDS_MISSING or code.startswith("audio_")) else []
+        for fault in (*failed, *response.doubtful):
+            count["checks_failed"].labels(fault).inc()
 
     def text(self, in_progress: int, stats: QueueStats | None) -> bytes:
         """Everything in Prometheus' text format.

@@ -90,8 +90,11 @@ def say(text: str, path: str | Path | None = None, **options: Any) -> AudioRespo
     """
     speech = partial(asay, text, path, **options)
     try:
-        asyncio.get_running_loop()
+        is_in_loop = asyncio.get_running_loop() is not None
     except RuntimeError:
+        is_in_loop = False
+    # Not in the handler above, whose RuntimeError every failure would carry as its context.
+    if not is_in_loop:
         return asyncio.run(speech())
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(lambda: asyncio.run(speech())).result()
