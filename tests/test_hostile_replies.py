@@ -352,7 +352,7 @@ async def test_thousands_of_parts_are_one_sound() -> None:
     """Blocks of 70 ms, gathered into one reply by a gateway."""
     parts = [part(SOUND[at : at + 3_282]) for at in range(0, len(SOUND), 3_282)] * 200
     async with raw_server(answering(reply(parts))) as server:
-        engine = engine_for(server.url)
+        engine = engine_for(server.url, timeout_s=120)
         audio = await outcome(engine)
         await engine.close()
     assert isinstance(audio, SpeechAudio)

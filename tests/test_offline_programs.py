@@ -11,6 +11,7 @@ import sys
 import textwrap
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -129,8 +130,12 @@ async def test_the_process_of_the_library_knows_no_secret(monkeypatch: pytest.Mo
 
 def children_of_this_process() -> list[str]:
     """The numbers of the processes that this one started."""
-    tasks = Path("/proc/self/task").iterdir()
-    return [pid for task in tasks for pid in (task / "children").read_text().split()]
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        # A thread may end while they are listed.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += (task / "children").read_text().split()
+    return found
 
 
 def executable(path: Path, script: str) -> str:
