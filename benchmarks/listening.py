@@ -1,11 +1,11 @@
 """What listening finds, what it flags of clean sound, and what it costs.
 
-    python benchmarks/listening.py MODEL [--voices neural offline] [--takes 1000] [--damaged 100] [--calls 100]
+    python benchmarks/listening.py MODEL [--voices neural offline] [--takes 1000] [--damaged 100] [--requests 50]
 
 MODEL is what ``LISTEN_MODEL`` takes. Texts are paragraphs of English that no limit was fitted on. The neural voice is
 hibari-tts, if it is installed; the offline voices are those of eSpeak NG. Every verdict is that of ``LISTEN=always``:
-of a take that the other checks accept. The last part makes calls to the emulator, 40 % of which fail in some way, with
-``LISTEN=doubtful``, and listens to every file that came out.
+of a take that the other checks accept. The last part makes requests of an engine of which 40 % of the calls fail, most
+often by a take that ends early, with ``LISTEN=off`` and ``doubtful``, and measures every file that came out.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ import re
 import resource
 import sys
 import time
+import wave
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import soxr
 from measuring import machine
 from numpy.typing import NDArray
 
-from audio_api import VoiceName
+from audio_api import AudioConfig, AudioRequest, TokenUsage, TTSService, TTSUnavailableError, VoiceName
 from audio_api.audio.checks import Verdict
-from audio_api.engines.base import SpeechAudio, Turn, Utterance
+from audio_api.engines.base import SpeechAudio, SpeechEngine, Turn, Utterance
 from audio_api.engines.offline import OfflineEngine
 from audio_api.models.audio_request import VoiceConfig
 from audio_api.speech.listening import Ear, Listener, Whisper
@@ -81,12 +84,9 @@ def cut(sound: Samples, start: int, size: int, _: Random) -> Samples:
     return np.concatenate([sound[:start], sound[start + size :]])
 
 
-def garbled(sound: Samples, start: int, size: int, rng: Random) -> Samples:
-    """With a part in which pieces of 80 ms are in disorder, so that it is speech of no words."""
-    step = RATE * 80 // 1_000
-    pieces = [sound[at : at + step] for at in range(start, start + size, step)]
-    rng.shuffle(pieces)
-    return np.concatenate([sound[:start], *pieces, sound[start + size :]])
+def garbled(sound: Samples, start: int, size: int, _: Random) -> Samples:
+    """With a part that runs backwards: it sounds like speech, and has no words."""
+    return np.concatenate([sound[:start], sound[start : start + size][::-1], sound[start + size :]])
 
 
 def repeated(sound: Samples, start: int, size: int, _: Random) -> Samples:
@@ -138,6 +138,74 @@ def detection(listener: Listener, name: str, speak: Callable[[str], Samples], ta
         print(f"{kind:<16}{len(told):>6}{share:>9.1%}{told.count('reject') / len(told):>10.1%}  {verdict}", flush=True)
 
 
+class Faulty(SpeechEngine):
+    """Speaks with a voice; of its calls 40 % fail: a take that ends early, silence, or a 503.
+
+    Args:
+        speak: The voice.
+        seed: Decides which calls fail, and how.
+    """
+
+    name = "faulty"
+
+    def __init__(self, speak: Callable[[str], Samples], seed: int) -> None:
+        self._speak = speak
+        self._rng = Random(seed)
+        self.whole: dict[str, int] = {}
+        self.ended_early = 0
+
+    def preflight(self, utterance: Utterance) -> None:
+        """Every text can be spoken."""
+
+    async def synthesize(self, utterance: Utterance) -> SpeechAudio:
+        """The next take."""
+        sound = await asyncio.to_thread(self._speak, utterance.text)
+        self.whole[utterance.text] = sound.size
+        fault = self._rng.random()
+        if fault < 0.1:
+            raise TTSUnavailableError("503")
+        if fault < 0.15:
+            sound = np.zeros_like(sound)
+        elif fault < 0.4:
+            self.ended_early += 1
+            end = round(sound.size * self._rng.uniform(0.4, 0.8))
+            fade = np.linspace(1, 0, RATE // 50)
+            sound = np.concatenate([sound[:end], (sound[end : end + fade.size] * fade).astype("<i2")])
+        usage = TokenUsage(input_tokens=10, output_tokens=10, audio_tokens=10)
+        return SpeechAudio(sound.tobytes(), RATE, utterance.model, usage=usage)
+
+    async def health_check(self, model: str) -> None:
+        """It is there."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def load(model: str, listen: str, speak: Callable[[str], Samples], requests: int) -> None:
+    """Print what becomes of requests while two calls of five fail."""
+    engine, shorter, marked, failed, calls = Faulty(speak, 11), 0, 0, 0, 0
+    with TemporaryDirectory() as folder:
+        settings: dict[str, Any] = {"listen": listen, "retry_min_wait": 0, "retry_max_wait": 0, "_env_file": None}
+        config = AudioConfig(output_dir=Path(folder), listen_model=model, max_concurrency=2, **settings)
+        async with TTSService(config, engine=engine) as tts:
+            asked = list(islice(texts(5), requests))
+            batch = await tts.generate_batch([AudioRequest(text=text, cache=False) for text in asked])
+        for text, response in zip(asked, batch.results, strict=True):
+            calls += response.attempts
+            if response.file_path is None:
+                failed += 1
+                continue
+            with wave.open(response.file_path) as file:
+                is_short = file.getnframes() < 0.85 * engine.whole.get(text, 0)
+            shorter += is_short and not response.doubtful
+            marked += is_short and bool(response.doubtful)
+    print(
+        f"LISTEN={listen}: {requests} requests, {calls} calls, {engine.ended_early} takes ended early; of the files "
+        f"{shorter} are cut and unmarked, {marked} cut and marked; {failed} requests failed",
+        flush=True,
+    )
+
+
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,13 +213,15 @@ def main() -> None:
     parser.add_argument("--voices", nargs="*", default=["neural", "offline"], choices=["neural", "offline"])
     parser.add_argument("--takes", type=int, default=1_000)
     parser.add_argument("--damaged", type=int, default=100)
-    parser.add_argument("--calls", type=int, default=100)
+    parser.add_argument("--requests", type=int, default=50)
     options = parser.parse_args()
     print(machine())
     listener = Listener("", Whisper(options.model), all_takes=True)
     for name in options.voices:
         speak = neural_voice() if name == "neural" else offline_voice()
         detection(listener, name, speak, options.takes, options.damaged)
+        for listen in ("off", "doubtful") if options.requests else ():
+            asyncio.run(load(options.model, listen, speak, options.requests))
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 

