@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Words in a row that do not match: of clean sound one, of a cut of 1.5 s four or more.
+# Words in a row that do not match: of clean neural speech up to three, of a cut of 1.5 s mostly four or more.
 _DOUBTFUL_RUN = 4
 _WRONG_RUN = 8
 # A take that the other checks doubt is believed when it is understood but for so many in a row.
-_SURE_RUN = 1
+_SURE_RUN = 2
 # Of fewer words a slip of the recogniser is too large a part.
 _LEAST_WORDS = 8
 # Of the words beside the longest run: below, the recogniser does not understand the voice, and cannot tell.

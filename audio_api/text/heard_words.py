@@ -38,6 +38,8 @@ _NUMBER = "#"
 _SIGN_WORDS = set("slash dot underscore dash hyphen colon plus minus equals quote http https www".split())  # noqa: SIM905
 # Of a word: so "internationalisation" is as much speech as four short words.
 _LETTERS = 4.5
+# A slip of the recogniser puts other words in the place of those that were said; a cut leaves nothing there.
+_NOTHING_HEARD = 1.5
 # Of the letters of a run; words that sound alike share more, other words of English about 0.4.
 _SAME_LETTERS = 0.65
 # Nor is the shorter side much shorter: then words are missing between those that are alike.
@@ -60,8 +62,8 @@ class Mismatch:
 
     @property
     def length(self) -> float:
-        """Words of the longer side."""
-        return max(self.said, self.heard)
+        """Words of the longer side; those in whose place nothing was heard count half as much again."""
+        return max(self.said, self.heard, _NOTHING_HEARD * self.missing)
 
     @property
     def missing(self) -> float:
@@ -112,10 +114,13 @@ def compare(text: str, heard: str) -> Comparison:
         if kind == "equal":
             continue
         run = start, end, there_start, there_end
-        # Between two longer runs a word is equal by chance.
-        if joined and start - joined[-1][1] <= 1 and min(joined[-1][1] - joined[-1][0], end - start) > 1:
-            first = joined.pop()
-            run = first[0], end, first[2], there_end
+        if joined and start - joined[-1][1] <= 1:
+            first = joined[-1]
+            sizes = max(first[1] - first[0], first[3] - first[2]), max(end - start, there_end - there_start)
+            # Between two longer runs a word is equal by chance.
+            if min(sizes) > 1:
+                run = first[0], end, first[2], there_end
+                joined.pop()
         joined.append(run)
     runs = []
     for start, end, there_start, there_end in joined:
