@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from batch_kills import STEPS, Life, live
-from chaos_stage import Figure, Stage, new_folder, sound_of
+from chaos_stage import Figure, Stage, new_folder
 
 from audio_api.emulator import Emulator
 
@@ -18,7 +18,7 @@ async def batch(stage: Stage) -> list[Figure]:
     killed: Counter[bool] = Counter()
     steps = list(STEPS)
     for number in range(stage.limits.times(LIVES)):
-        with Emulator(sound_of) as emulator:
+        with Emulator() as emulator:
             folder = new_folder(stage.site.folder, f"life-{number}")
             lives.append(live(emulator, folder, steps[number % len(steps)], chance=stage.chance))
         killed[lives[-1].killed] += 1
