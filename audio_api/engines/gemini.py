@@ -24,6 +24,7 @@ from audio_api.engines.gemini_habits import Habits
 from audio_api.engines.gemini_preflight import check_length, check_voices, voice_ids
 from audio_api.engines.gemini_reply import IncomingReply, Wire, current_wire, read_reply
 from audio_api.engines.gemini_request import Manner, build_request
+from audio_api.engines.gemini_rest import RestCalls
 from audio_api.engines.gemini_voices import VoiceCalls
 from audio_api.errors import (
     AudioAPIError,
@@ -86,7 +87,6 @@ class GeminiEngine(SpeechEngine):
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api_key = SecretStr((api_key or "").strip())
-        self._base_url = base_url
         self._timeout_s = timeout_s
         self._stall_timeout_s = timeout_s if stall_timeout_s is None else stall_timeout_s
         self._max_input_tokens = max_input_tokens
@@ -95,6 +95,7 @@ class GeminiEngine(SpeechEngine):
         self._habits = Habits(store if self._backend.takes_store else None, flex_timeout_s, safety)
         self._now = now
         self._connections = Connections(self._api_key, base_url, backend, timeout_s, max_connections)
+        self._rest = RestCalls(self._connections, key=self._api_key, base_url=base_url, timeout_s=timeout_s, now=now)
         self._rehearsed = False
 
     def preflight(self, utterance: Utterance) -> None:
@@ -239,14 +240,7 @@ class GeminiEngine(SpeechEngine):
         self._check_key()
         if self._injected is not None:
             raise ConfigurationError("an injected client lists no voices: leave gemini_client out")
-        return VoiceCalls(
-            self._connections,
-            self._backend,
-            key=self._api_key,
-            base_url=self._base_url,
-            timeout_s=self._timeout_s,
-            now=self._now,
-        )
+        return VoiceCalls(self._rest, self._backend)
 
     def batches(self) -> BatchCalls:
         """The calls of Gemini's Batch API, through the same connections.
@@ -257,8 +251,7 @@ class GeminiEngine(SpeechEngine):
         self._check_key()
         if self._injected is not None or self._backend.is_vertex:
             raise ConfigurationError("batches need the Developer API: GEMINI_BACKEND=developer, and no client of yours")
-        key, timeout_s = self._api_key.get_secret_value(), self._timeout_s
-        return BatchCalls(self._connections, self._habits, key, self._base_url, timeout_s, self._now)
+        return BatchCalls(self._rest, self._habits)
 
     async def health_check(self, model: str) -> None:
         """Ask for the model's description; where there is none, for speech of nothing. Both are free.

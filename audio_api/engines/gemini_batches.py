@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.engines.base import SpeechAudio, Utterance
 from audio_api.engines.gemini_answers import ErrorAnswer
 from audio_api.engines.gemini_body import unpacked
-from audio_api.engines.gemini_connections import Connections
-from audio_api.engines.gemini_errors import classify, error_of, unreadable
+from audio_api.engines.gemini_errors import error_of, unreadable
 from audio_api.engines.gemini_habits import Habits
 from audio_api.engines.gemini_json import reduce_reply
-from audio_api.engines.gemini_reply import Wire, current_wire, read_reply
+from audio_api.engines.gemini_reply import Wire, read_reply
 from audio_api.engines.gemini_request import build_request
+from audio_api.engines.gemini_rest import RestCalls, understood
 from audio_api.errors import AudioAPIError, ConfigurationError, TTSUnavailableError
-
-if TYPE_CHECKING:
-    import httpx2
-
-_T = TypeVar("_T")
 
 # The size of a step of an upload; those of Google's SDK are as large.
 _STEP_BYTES = 8 * 2**20
@@ -114,29 +107,13 @@ class BatchCalls:
     Every call raises ``AudioAPIError`` of the class that says whether another attempt makes sense.
 
     Args:
-        connections: The HTTP clients.
+        rest: Makes them; of a download, its time limit bounds the seconds without a byte.
         habits: How requests are put.
-        key: The API key.
-        base_url: Where the API is.
-        timeout_s: Seconds one call may take; of a download, seconds without a byte.
-        now: The time in UTC.
     """
 
-    def __init__(
-        self,
-        connections: Connections,
-        habits: Habits,
-        key: str,
-        base_url: str,
-        timeout_s: float,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._connections = connections
+    def __init__(self, rest: RestCalls, habits: Habits) -> None:
+        self._rest = rest
         self._habits = habits
-        self._key = key
-        self._base_url = base_url
-        self._timeout_s = timeout_s
-        self._now = now
 
     def line(self, key: str, utterance: Utterance) -> bytes:
         """A line of a job's input.
@@ -164,9 +141,11 @@ class BatchCalls:
             "X-Goog-Upload-Header-Content-Length": str(size),
             "X-Goog-Upload-Header-Content-Type": "application/jsonl",
         }
-        begun = await self._call("POST", "upload/v1beta/files", {"file": {"displayName": display_name}}, headers=start)
+        begun = await self._rest.call(
+            "POST", "upload/v1beta/files", {"file": {"displayName": display_name}}, headers=start
+        )
         url = begun.headers.get("X-Goog-Upload-URL", "")
-        if urlsplit(url)[:2] != urlsplit(self._base_url)[:2]:
+        if urlsplit(url)[:2] != urlsplit(self._rest.base_url)[:2]:
             raise ConfigurationError(
                 "the API wants the upload elsewhere; the key is not sent there: see GEMINI_BASE_URL"
             )
@@ -177,17 +156,17 @@ class BatchCalls:
             command = "upload, finalize" if is_last else "upload"
             headers = {"X-Goog-Upload-Command": command, "X-Goog-Upload-Offset": str(offset)}
             try:
-                done = await self._call("POST", url, step, headers=headers)
+                done = await self._rest.call("POST", url, step, headers=headers)
             except TTSUnavailableError:
                 failures += 1
                 if is_last or failures > 3:
                     raise
-                asked = await self._call("POST", url, b"", headers={"X-Goog-Upload-Command": "query"})
+                asked = await self._rest.call("POST", url, b"", headers={"X-Goog-Upload-Command": "query"})
                 offset = int(asked.headers.get("X-Goog-Upload-Size-Received", offset))
                 continue
             offset += len(step)
             if is_last:
-                return self._read(done.json, _file_name)
+                return understood(done.json, _file_name)
 
     async def create(self, model: str, display_name: str, file: str) -> RemoteJob:
         """Begin a job. Never repeat it before ``find`` has looked for the name: twice is two jobs and two bills.
@@ -198,17 +177,17 @@ class BatchCalls:
             file: The name of its input.
         """
         batch = {"displayName": display_name, "inputConfig": {"fileName": file}}
-        answer = await self._call("POST", f"v1beta/models/{model}:batchGenerateContent", {"batch": batch})
-        return self._read(answer.json, RemoteJob.from_json)
+        answer = await self._rest.call("POST", f"v1beta/models/{model}:batchGenerateContent", {"batch": batch})
+        return understood(answer.json, RemoteJob.from_json)
 
     async def jobs(self) -> AsyncGenerator[RemoteJob, None]:
         """The account's jobs, the newest first."""
         token = ""
         for _ in range(_MOST_PAGES):
-            page = await self._call("GET", f"v1beta/batches?pageSize={_PAGE}&pageToken={token}")
-            told: dict[str, Any] = self._read(page.json, dict)
+            page = await self._rest.call("GET", f"v1beta/batches?pageSize={_PAGE}&pageToken={token}")
+            told: dict[str, Any] = understood(page.json, dict)
             for operation in told.get("operations") or ():
-                yield self._read(lambda: operation, RemoteJob.from_json)  # noqa: B023 - called at once
+                yield understood(lambda: operation, RemoteJob.from_json)  # noqa: B023 - called at once
             token = str(told.get("nextPageToken") or "")
             if not token:
                 return
@@ -223,22 +202,22 @@ class BatchCalls:
 
     async def get(self, name: str) -> RemoteJob:
         """A job by the API's name."""
-        answer = await self._call("GET", f"v1beta/{name}")
-        return self._read(answer.json, RemoteJob.from_json)
+        answer = await self._rest.call("GET", f"v1beta/{name}")
+        return understood(answer.json, RemoteJob.from_json)
 
     async def cancel(self, name: str) -> None:
         """Ask for the end of a job; only ``get`` tells whether that has come."""
-        await self._call("POST", f"v1beta/{name}:cancel", {})
+        await self._rest.call("POST", f"v1beta/{name}:cancel", {})
 
     async def download(self, file: str, target: Path) -> None:
         """Write a file of results to disk as it comes in, and sync it. The target appears when it is whole."""
         wire = Wire()
         draft = target.with_suffix(".part")
         async with wire.call:
-            answer = await self._call("GET", f"download/v1beta/{file}:download?alt=media", wire=wire)
+            answer = await self._rest.call("GET", f"download/v1beta/{file}:download?alt=media", wire=wire)
             with draft.open("wb") as out:
                 chunks = answer.aiter_bytes()
-                while chunk := await self._named(anext(chunks, b"")):
+                while chunk := await self._rest.in_time(anext(chunks, b"")):
                     await in_file_thread(out.write, chunk)
                 await in_file_thread(out.flush)
                 await in_file_thread(os.fsync, out.fileno())
@@ -270,59 +249,14 @@ class BatchCalls:
         if not isinstance(told.get("response"), dict):
             error: dict[str, Any] = told.get("error") if isinstance(told.get("error"), dict) else {}
             code: int = error["code"] if isinstance(error.get("code"), int) else 13
-            answer = ErrorAnswer(_HTTP_CODES.get(code, code), "", str(error.get("message")), [], True, {}, self._key)
-            raise error_of(answer, self._now())
+            answer = ErrorAnswer(
+                _HTTP_CODES.get(code, code), "", str(error.get("message")), [], True, {}, self._rest.key
+            )
+            raise error_of(answer, self._rest.now())
         reduced = reduce_reply(json.dumps(told["response"]).encode(), body.sounds)
         wire = Wire(sounds=dict(reduced.sounds), finish_message=reduced.finish_message)
         reply = json.loads(reduced.json or b"{}", object_hook=_as_object)
         return replace(read_reply(reply, asked_model=model, wire=wire), tier="batch")
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        content: dict[str, Any] | bytes | None = None,
-        *,
-        headers: dict[str, str] | None = None,
-        wire: Wire | None = None,
-    ) -> httpx2.Response:
-        http = await self._connections.http()
-        current_wire.set(wire or Wire())
-        url = path if path.startswith("http") else f"{self._base_url.rstrip('/')}/{path}"
-        sent = {"content": content} if isinstance(content, bytes) else {"json": content}
-        request = http.build_request(
-            method, url, headers={"x-goog-api-key": self._key, **(headers or {})}, timeout=self._timeout_s, **sent
-        )
-        answer: httpx2.Response = await self._named(http.send(request, stream=True))
-        if not answer.is_success:
-            await self._named(answer.aread())
-            await self._named(_raise_for(answer))
-        if wire is None:
-            await self._named(answer.aread())
-        return answer
-
-    async def _named(self, step: Awaitable[_T]) -> _T:
-        """Await a step, and give its failure a name of ours."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await step
-        # A vendor's border, as in ``GeminiEngine``.
-        except Exception as error:
-            failure = classify(error, now=self._now(), key=self._key)
-            if failure is None:
-                raise
-        raise failure.with_traceback(None)
-
-    def _read(self, load: Callable[[], Any], understand: Callable[[Any], _T]) -> _T:
-        try:
-            return understand(load())
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            failure = unreadable(error)
-        raise failure
-
-
-async def _raise_for(answer: httpx2.Response) -> None:
-    answer.raise_for_status()
 
 
 def _file_name(told: Any) -> str:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-from pydantic import SecretStr
-
 from audio_api.engines.base import EngineVoices
 from audio_api.engines.gemini_backend import Backend
-from audio_api.engines.gemini_connections import Connections
-from audio_api.engines.gemini_errors import classify, unreadable
-from audio_api.engines.gemini_reply import Wire, current_wire
+from audio_api.engines.gemini_rest import RestCalls, understood
 from audio_api.errors import (
     ConfigurationError,
     ErrorCode,
@@ -39,37 +34,21 @@ class VoiceCalls(EngineVoices):
     """Lists, makes and deletes voices, one attempt each.
 
     Args:
-        connections: The calls go through them.
+        rest: Makes the calls.
         backend: Whose API that is, and by what it filters.
-        key: Taken out of texts should the server repeat it.
-        base_url: Where the API is.
-        timeout_s: Seconds one call may take.
-        now: The time in UTC.
 
     Raises:
         ConfigurationError: The backend has no voices for its caller.
     """
 
-    def __init__(
-        self,
-        connections: Connections,
-        backend: Backend,
-        *,
-        key: SecretStr,
-        base_url: str,
-        timeout_s: float,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._connections = connections
+    def __init__(self, rest: RestCalls, backend: Backend) -> None:
         if backend.is_vertex and not backend.project:
             raise ConfigurationError("Vertex AI tells a key of express mode no voices: set GOOGLE_CLOUD_PROJECT")
+        self._rest = rest
         self._backend = backend
-        self._key = key
-        self._timeout_s = timeout_s
-        self._now = now
         # Vertex AI keeps them in one place only.
         parent = f"projects/{backend.project}/locations/global/" if backend.project else ""
-        self._url = f"{base_url}/{backend.version}/{parent}voices"
+        self._path = f"{backend.version}/{parent}voices"
 
     async def find(self, query: VoiceQuery) -> list[VoiceInfo]:
         """Ask page by page, free of charge; the account's own voices come first."""
@@ -80,7 +59,7 @@ class VoiceCalls(EngineVoices):
                 asked[_NAMES[name]] = value
         found: list[VoiceInfo] = []
         for _ in range(_MOST_PAGES):
-            page = await self._call("GET", self._url, params=asked)
+            page = await self._call("GET", self._path, params=asked)
             listed = page.get("voices")
             found += [_voice(each) for each in listed if isinstance(each, Mapping)] if isinstance(listed, list) else []
             if not page.get("next_page_token"):
@@ -95,7 +74,7 @@ class VoiceCalls(EngineVoices):
         voice = {"type": "prompted", "prompted": prompted, "description": description}
         voice |= {"display_name": name} if name else {}
         try:
-            made = _voice(await self._call("POST", self._url, json={"voice": voice, "store": True}))
+            made = _voice(await self._call("POST", self._path, {"voice": voice, "store": True}))
             if not made.id:
                 raise TTSUnavailableError("the answer names no voice", code=ErrorCode.UNREADABLE_REPLY)  # noqa: TRY301
         except TTSUnavailableError as error:
@@ -107,26 +86,16 @@ class VoiceCalls(EngineVoices):
 
     async def delete(self, voice: str) -> None:
         """Delete a voice of the account."""
-        await self._call("DELETE", f"{self._url}/{voice}")
+        await self._call("DELETE", f"{self._path}/{voice}")
 
-    async def _call(self, method: str, url: str, **sent: Any) -> dict[str, Any]:
+    async def _call(
+        self, method: str, path: str, content: Mapping[str, Any] | None = None, params: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                http = await self._connections.http()
-                headers = await self._connections.headers()
-                current_wire.set(Wire())
-                answer = await http.request(method, url, headers=headers, timeout=self._timeout_s, **sent)
-                answer.raise_for_status()
-                document: dict[str, Any] = answer.json()
-                return dict(document)
-        # A vendor's border, as in ``GeminiEngine``.
-        except Exception as error:
-            failure = classify(error, now=self._now(), key=self._key.get_secret_value())
-            if failure is None:
-                failure = unreadable(error)
-        if isinstance(failure, TTSModelNotFoundError):
-            failure = TTSVoiceNotFoundError(f"the API knows no such voice, or none for this caller ({failure})")
-        raise failure.with_traceback(None)
+            answer = await self._rest.call(method, path, content, params=params)
+            return understood(answer.json, dict)
+        except TTSModelNotFoundError as error:
+            raise TTSVoiceNotFoundError(f"the API knows no such voice, or none for this caller ({error})") from None
 
 
 def _voice(document: Mapping[str, Any]) -> VoiceInfo:
