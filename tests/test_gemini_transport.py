@@ -14,13 +14,13 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gemini_faults
 import pytest
 from gemini_faults import EXPECTED, KEY, TEXT, UTTERANCE, Failed, engine_for, outcome
+from own_time import pass_time, until
 from raw_server import answering, raw_server
 
 from audio_api.emulator import Emulator, Fault
@@ -36,13 +36,6 @@ GOOD = json.dumps(
         ]
     }
 ).encode()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that another thread brings about."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - another thread has no event of this loop to set
-            await asyncio.sleep(0.001)
 
 
 def code_of(result: SpeechAudio | AudioAPIError) -> ErrorCode:
@@ -155,9 +148,12 @@ async def test_cancelling_ends_the_call(fault: Fault, gemini_emulator: Emulator)
 
 async def test_a_timeout_ends_the_call(gemini_emulator: Emulator) -> None:
     """A reply that trickles in for ever is cut off by the total time limit, and the server sees it."""
-    engine = engine_for(gemini_emulator, timeout_s=1)
+    engine = engine_for(gemini_emulator, timeout_s=60)
     gemini_emulator.fail_next(Fault.SLOW_LORIS)
-    assert code_of(await outcome(engine)) is ErrorCode.TIMEOUT
+    call = asyncio.create_task(outcome(engine))
+    await until(lambda: gemini_emulator.calls and gemini_emulator.calls[0].status == 200)
+    pass_time(60)
+    assert code_of(await call) is ErrorCode.TIMEOUT
     await until(lambda: gemini_emulator.calls[0].disconnected)
     await engine.close()
 
@@ -211,6 +207,7 @@ async def test_further_calls_wait_for_a_free_connection() -> None:
 
 async def test_connections_are_used_again_the_latest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls after a burst take a connection of the burst; of those that idle too long, each call closes one."""
+    monkeypatch.setattr(gemini_transport, "_KEEP_ALIVE_S", 600.0)
     meeting = asyncio.Barrier(5)
     answer = answering(GOOD)
 
@@ -342,7 +339,7 @@ def test_the_environment_changes_nothing(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, str(script)], env=env, stdout=subprocess.PIPE, text=True)
         for env in (plain, hostile)
     ]
-    without, with_all = (json.loads(run.communicate(timeout=120)[0]) for run in runs)
+    without, with_all = (json.loads(run.communicate(timeout=600)[0]) for run in runs)
     assert with_all["aiohttp"]
     assert without["found"] == with_all["found"]
     assert {name for name, (heard, _) in without["found"].items() if heard[0] != "heard"} == {
