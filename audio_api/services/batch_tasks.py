@@ -7,6 +7,7 @@ import time
 
 from audio_api.errors import AudioAPIError, TTSOutputError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.services.report import failure_of
 from audio_api.services.tts_service import TTSService
 
 # Until a task's next look at its job: a quarter of its age, within these.
@@ -39,15 +40,3 @@ async def step_of(tts: TTSService, request: AudioRequest, queue_name: str, task_
         if isinstance(error, TTSOutputError) and error.retryable:
             return _LEAST_WAIT_S
         return failure_of(error)
-
-
-def failure_of(error: AudioAPIError) -> AudioResponse:
-    """The response to a task that failed before anything was spoken for it."""
-    return AudioResponse(
-        success=False,
-        message=f"no speech: {error}",
-        error=str(error),
-        error_code=error.code,
-        retryable=error.retryable,
-        retry_after_s=error.retry_after_s,
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -13,30 +13,12 @@ from audio_api.audio.durable import explained
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.errors import StoreError
 from audio_api.models.sound_formats import MEDIA_TYPES
+from audio_api.services.report import Delivered
 from audio_api.speech.assembly import Draft
 from audio_api.speech.subtitle_files import subtitles_of
 from audio_api.stores.base import SoundLabel, Store, taken
 
 _SUBTITLE_TYPES = {".srt": "application/x-subrip", ".vtt": "text/vtt"}
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """A sound that is where its request wanted it, with its subtitles.
-
-    Attributes:
-        url: Where it is; ``None``: it is a file in the output folder.
-        file_path: Its file; ``None``: it is in a bucket.
-        duration_s: Its length in seconds.
-        model: The model that spoke; ``None``: it is not known.
-        subtitles: The URLs of its subtitles, or their paths if the store is a folder; ``None``: they are not all there.
-    """
-
-    url: str | None
-    file_path: str | None
-    duration_s: float
-    model: str | None
-    subtitles: tuple[str, ...] | None
 
 
 class Delivery:
@@ -159,13 +141,8 @@ async def delivered_before(store: Store, name: str, note: Mapping[str, Any], kin
 
 def _delivered(store: Store, name: str, duration_s: float, model: str, subtitles: Iterable[str]) -> Delivered:
     path = store.path_of(name)
-    return Delivered(
-        url=store.url.of(name),
-        file_path=None if path is None else str(path),
-        duration_s=duration_s,
-        model=model,
-        subtitles=tuple(str(store.path_of(each) or store.url.of(each)) for each in subtitles),
-    )
+    paths = tuple(str(store.path_of(each) or store.url.of(each)) for each in subtitles)
+    return Delivered(duration_s, model, None if path is None else str(path), store.url.of(name), paths)
 
 
 def _subtitle_names(name: str, kinds: Iterable[str]) -> list[str]:

@@ -16,10 +16,10 @@ from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, SpeechEngine
 from audio_api.errors import AudioAPIError, ErrorCode, TTSOutputError, TTSValidationError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
-from audio_api.models.sound_formats import OutputFormat, format_of
+from audio_api.models.sound_formats import OutputFormat
 from audio_api.retry import Clock
 from audio_api.services.delivery import Delivery, check_names
-from audio_api.services.report import Report
+from audio_api.services.report import Delivered, Report
 from audio_api.speech.assembly import Draft, Joint, SpeechCallback, Target, joined_blocks, tell, write_blocks, write_one
 from audio_api.speech.cost import Outcome, calls_of
 from audio_api.speech.formats import artist_of, filename_of, require_format
@@ -80,33 +80,17 @@ class SpeechDraft:
         """
         if isinstance(self._draft, AudioAPIError):
             return self._report.failure(self._draft)
-        if self._delivery:
-            try:
-                done = await self._delivery.run(before)
-            except AudioAPIError as error:
-                return self._report.failure(error)
-            return self._report.success(
-                f"{done.duration_s:.2f} s of speech in {done.url}",
-                done.model,
-                done.duration_s,
-                file_path=done.file_path,
-                url=done.url,
-                output_format=format_of(done.url or ""),
-                subtitle_paths=done.subtitles or (),
-            )
         try:
+            if self._delivery:
+                return self._report.success(await self._delivery.run(before))
             recording = await self._draft.publish(before)
             kinds = self._report.request.subtitles
             subtitles = await write_subtitles(self._draft, recording, kinds) if kinds else ()
         except AudioAPIError as error:
             return self._report.failure(error)
+        paths = tuple(map(str, subtitles))
         return self._report.success(
-            f"{recording.duration_s:.2f} s of speech in {recording.path.name}",
-            recording.model,
-            recording.duration_s,
-            file_path=str(recording.path),
-            output_format=self._draft.output_format,
-            subtitle_paths=tuple(map(str, subtitles)),
+            Delivered(recording.duration_s, recording.model, str(recording.path), subtitles=paths)
         )
 
 

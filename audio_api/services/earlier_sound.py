@@ -12,9 +12,9 @@ from audio_api.config import AudioConfig
 from audio_api.errors import ConfigurationError, StoreError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
 from audio_api.models.filenames import safe_filename
-from audio_api.models.sound_formats import format_of
-from audio_api.services.delivery import Delivered, delivered_before
+from audio_api.services.delivery import delivered_before
 from audio_api.services.drafts import IDENTITY, identity_of
+from audio_api.services.report import Delivered, failure_of
 from audio_api.stores.base import Store
 
 
@@ -43,29 +43,14 @@ async def earlier_sound(
         try:
             found = await delivered_before(store, name, note, request.subtitles)
         except StoreError as error:
-            return AudioResponse(
-                success=False,
-                message=f"no speech: {error}",
-                error=str(error),
-                error_code=error.code,
-                retryable=error.retryable,
-            )
+            return failure_of(error)
     else:
         identity = {key: note.get(key) for key in IDENTITY}
         found = await in_file_thread(_find, config.output_dir.absolute() / name, identity, request.subtitles)
     if found is None:
         return None
-    return AudioResponse(
-        success=True,
-        message=f"{found.duration_s:.2f} s of speech in {found.url or name}",
-        file_path=found.file_path,
-        url=found.url,
-        output_format=format_of(found.url or name),
-        duration=found.duration_s,
-        model=found.model,
-        subtitle_paths=found.subtitles or (),
-        warnings=("an earlier worker wrote the file, and ended before it could tell; its cost is unknown",),
-    )
+    warning = "an earlier worker wrote the file, and ended before it could tell; its cost is unknown"
+    return AudioResponse(**found.fields, warnings=(warning,))
 
 
 def _find(path: Path, identity: dict[str, object], kinds: tuple[str, ...]) -> Delivered | None:
@@ -83,4 +68,4 @@ def _find(path: Path, identity: dict[str, object], kinds: tuple[str, ...]) -> De
         complete = all(each.lstat().st_mtime_ns >= status.st_mtime_ns for each in paths)
     except OSError:
         complete = False
-    return Delivered(None, str(path), duration_s, None, tuple(map(str, paths)) if complete else None)
+    return Delivered(duration_s, None, str(path), None, tuple(map(str, paths)) if complete else None)

@@ -5,15 +5,71 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from audio_api.config import AudioConfig
 from audio_api.errors import AudioAPIError, TTSOutputError, TTSQuotaError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.sound_formats import format_of
 from audio_api.retry import Clock
 from audio_api.speech.cost import Call, add_up
 
 # The event is one of the service, wherever its report is written.
 logger = logging.getLogger("audio_api.services.tts_service")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A sound that is where its request wanted it, with its subtitles.
+
+    Attributes:
+        duration_s: Its length in seconds.
+        model: The model that spoke; ``None``: it is not known.
+        file_path: Its file; ``None``: it is in a bucket, or was only heard.
+        url: Where it is in a store; ``None``: it is in none.
+        subtitles: The URLs of its subtitles, or their paths if the store is a folder; ``None``: they are not all there.
+    """
+
+    duration_s: float
+    model: str | None
+    file_path: str | None = None
+    url: str | None = None
+    subtitles: tuple[str, ...] | None = ()
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What ``AudioResponse`` says of it."""
+        name = self.url or Path(self.file_path or "").name
+        return {
+            "success": True,
+            "message": f"{self.duration_s:.2f} s of speech{f' in {name}' if name else ''}",
+            "duration": self.duration_s,
+            "model": self.model,
+            "file_path": self.file_path,
+            "url": self.url,
+            "output_format": format_of(name) if name else None,
+            "subtitle_paths": self.subtitles or (),
+        }
+
+
+def failure_of(error: AudioAPIError) -> AudioResponse:
+    """The response to a request that failed before anything was spoken for it."""
+    return AudioResponse(**_fields_of(error))
+
+
+def _fields_of(error: AudioAPIError) -> dict[str, Any]:
+    return {
+        "success": False,
+        "message": f"no speech: {error}",
+        "error": str(error),
+        "error_code": error.code,
+        "retryable": error.retryable,
+        "retry_after_s": error.retry_after_s,
+        "reset_at": error.reset_at if isinstance(error, TTSQuotaError) else None,
+        "model": error.model if isinstance(error, TTSOutputError) else None,
+        "unsaved_audio": error.audio if isinstance(error, TTSOutputError) else None,
+    }
 
 
 @dataclass(slots=True)
@@ -40,31 +96,13 @@ class Report:
     def __post_init__(self) -> None:
         self.started_s = self.clock.monotonic()
 
-    def success(self, message: str, model: str | None, seconds: float, **files: object) -> AudioResponse:
-        """The response to a request that was fulfilled.
-
-        Args:
-            message: One sentence for people.
-            model: The model that spoke.
-            seconds: The length of the sound.
-            **files: The fields of ``AudioResponse`` that name files.
-        """
-        return self._written(success=True, message=message, duration=seconds, model=model, **files)
+    def success(self, sound: Delivered) -> AudioResponse:
+        """The response to a request that was fulfilled."""
+        return self._written(**sound.fields)
 
     def failure(self, error: AudioAPIError) -> AudioResponse:
         """The response to a request that failed."""
-        return self._written(
-            success=False,
-            message=f"no speech: {error}",
-            error=str(error),
-            error_code=error.code,
-            retryable=error.retryable,
-            retry_after_s=error.retry_after_s,
-            reset_at=error.reset_at if isinstance(error, TTSQuotaError) else None,
-            model=error.model if isinstance(error, TTSOutputError) else None,
-            unsaved_audio=error.audio if isinstance(error, TTSOutputError) else None,
-            doubtful=(),
-        )
+        return self._written(**_fields_of(error), doubtful=())
 
     def left(self, seconds: float) -> AudioResponse:
         """The response to a request whose listener left, which is no error."""
@@ -83,28 +121,20 @@ class Report:
                 "warnings": tuple(dict.fromkeys((*cost.warnings, *self.earlier.warnings))),
             }
         response = AudioResponse(**{**used, "processing_time": self.clock.monotonic() - self.started_s, **fields})
-        _log(self.request, response)
+        # A listener may leave at any time: that has no code, and warns of nothing.
+        level = logging.WARNING if response.error_code or response.doubtful else logging.INFO
+        ended = "no speech made" if response.error_code else "listener left"
+        if logger.isEnabledFor(level):
+            # The text itself is private: its length and a short hash are enough to recognise it.
+            told = {
+                "text_length": len(self.request.text),
+                "text_sha256": hashlib.sha256(self.request.text.encode()).hexdigest()[:8],
+                "model": response.model or self.request.model,
+                "attempts": response.attempts,
+                "processing_s": response.processing_time,
+                "audio_s": response.duration,
+                "error_code": response.error_code,
+                "doubtful": [code.value for code in response.doubtful],
+            }
+            logger.log(level, "speech made" if response.success else ended, extra=told)
         return response
-
-
-def _log(request: AudioRequest, response: AudioResponse) -> None:
-    """Log one event. The text itself is private: its length and a short hash are enough to recognise it."""
-    # A listener may leave at any time: that has no code, and warns of nothing.
-    level = logging.WARNING if response.error_code or response.doubtful else logging.INFO
-    if not logger.isEnabledFor(level):
-        return
-    ended = "no speech made" if response.error_code else "listener left"
-    logger.log(
-        level,
-        "speech made" if response.success else ended,
-        extra={
-            "text_length": len(request.text),
-            "text_sha256": hashlib.sha256(request.text.encode()).hexdigest()[:8],
-            "model": response.model or request.model,
-            "attempts": response.attempts,
-            "processing_s": response.processing_time,
-            "audio_s": response.duration,
-            "error_code": response.error_code,
-            "doubtful": [code.value for code in response.doubtful],
-        },
-    )
