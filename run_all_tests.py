@@ -45,6 +45,8 @@ def main(pytest_arguments: List[str]) -> int:  # noqa: UP006
     # One seed for all processes: hypothesis repeats its examples with it, and sets have the same order everywhere.
     seed = str(secrets.randbelow(2**32))
     os.environ["PYTHONHASHSEED"] = seed
+    # Without its compiled files, each process of the tests and each program that tests start compiles the library.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     chosen = pytest_arguments or PROCESSES
     tests = run("tests", python, "coverage", "run", "-m", "pytest", *color, f"--hypothesis-seed={seed}", *chosen)
     run("collect", python, "coverage", "combine", "--quiet")

@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from gemini_faults import engine_for, outcome
 from hypothesis import given
@@ -30,7 +31,7 @@ from audio_api.engines.gemini_transport import open_http_client
 from audio_api.errors import AudioAPIError, ErrorCode
 
 # 50 seconds, no two of which are alike; of a size that no padding of base64 fits by chance.
-PCM = b"".join(number.to_bytes(4, "little") for number in range(600_001))
+PCM = np.arange(600_001, dtype="<u4").tobytes()
 
 
 def reply(*parts: dict[str, Any], indent: int | None = None) -> bytes:

@@ -6,7 +6,9 @@ import ast
 import importlib.util
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -22,18 +24,6 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CALL = re.compile(r"\b([A-Za-z]\w*\.)?([a-z_]\w*)\(")
 CLASS = re.compile(r"[A-Z]\w*[a-z]\w*")
 
-TREES = [ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rglob("*.py"))]
-CLASSES = {node.name: node for tree in TREES for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-FUNCTIONS = {
-    node.name for tree in TREES for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-}
-CONSTANTS = {
-    target.id
-    for tree in TREES
-    for node in tree.body
-    for target in (node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)])
-    if isinstance(target, ast.Name)
-}
 LIBRARIES = {"SecretStr", "TypeError", "None"}
 
 
@@ -42,30 +32,58 @@ def blocks(page: str, language: str) -> str:
     return "\n".join(code for named, code in BLOCK.findall(page) if named == language)
 
 
-def methods(name: str) -> set[str]:
-    """What a class of the package defines, and what its bases of the package do."""
-    found = CLASSES[name]
-    own = {node.name for node in found.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    return own.union(*(methods(base.id) for base in found.bases if isinstance(base, ast.Name) and base.id in CLASSES))
+class Defined(NamedTuple):
+    """What the package defines, by name."""
+
+    classes: dict[str, ast.ClassDef]
+    functions: set[str]
+    constants: set[str]
+
+    def methods(self, name: str) -> set[str]:
+        """What a class of the package defines, and what its bases of the package do."""
+        found = self.classes[name]
+        own = {node.name for node in found.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+        bases = [base.id for base in found.bases if isinstance(base, ast.Name) and base.id in self.classes]
+        return own.union(*map(self.methods, bases))
+
+
+@cache
+def defined() -> Defined:
+    """Read the package, on first use: each process of the tests imports this file, but one runs it."""
+    trees = [ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rglob("*.py"))]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    constants = {
+        target.id
+        for tree in trees
+        for node in tree.body
+        for target in (node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)])
+        if isinstance(target, ast.Name)
+    }
+    return Defined(
+        {node.name: node for node in nodes if isinstance(node, ast.ClassDef)},
+        {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)},
+        constants,
+    )
 
 
 def missing_names(page: str) -> list[str]:
     """Classes, methods, functions, constants and settings that a page names and the package does not have."""
+    package = defined()
     prose = BLOCK.sub("", page)
     drawn = blocks(page, "mermaid")
     missing = [
         f"{owner}{name}()"
         for owner, name in CALL.findall("\n".join([*CODE.findall(prose), drawn]))
-        if name not in (methods(owner[:-1]) if owner[:-1] in CLASSES else FUNCTIONS)
+        if name not in (package.methods(owner[:-1]) if owner[:-1] in package.classes else package.functions)
     ]
     for code in [*CODE.findall(prose), *re.findall(r"participant (\w{2,})$", drawn, re.MULTILINE)]:
         owner, _, member = code.partition(".")
         if re.fullmatch(r"[A-Z]\w+\.[a-z_]\w*", code) and not (ROOT / code).exists():
-            known = owner in CLASSES and member in methods(owner)
+            known = owner in package.classes and member in package.methods(owner)
         elif re.fullmatch(r"[A-Z][A-Z_]+", code):
-            known = code.lower() in AudioConfig.model_fields or code in CONSTANTS
+            known = code.lower() in AudioConfig.model_fields or code in package.constants
         elif CLASS.fullmatch(code) and not (ROOT / code).exists():
-            known = code in CLASSES or code in LIBRARIES
+            known = code in package.classes or code in LIBRARIES
         else:
             continue
         missing += [] if known else [code]

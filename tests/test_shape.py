@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 import audio_api
 
 PACKAGE = Path(audio_api.__file__).parent
-TREES = {file: ast.parse(file.read_text("utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 MOST_LINES = 400
 # Modules that are longer still, and how long they may be: none may grow.
@@ -27,6 +28,12 @@ MOST_COMPLEX_SHARE = 0.02
 MOST_SINGLE_USE_SHARE = 0.115
 MOST_PARTIALS = 4
 MOST_CONTEXT_VARIABLES = 1
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """The package, read on first use: each process of the tests imports this file, but one runs it."""
+    return {file: ast.parse(file.read_text("utf-8")) for file in FILES}
 
 
 def functions(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -43,7 +50,7 @@ def calls_to(name: str, *parts: str) -> list[str]:
     """Where a name is called in these parts of the package; without parts, anywhere."""
     return [
         f"{file.relative_to(PACKAGE)}:{node.lineno}"
-        for file, tree in TREES.items()
+        for file, tree in trees().items()
         if not parts or file.relative_to(PACKAGE).parts[0] in parts
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and name_of(node.func) == name
@@ -67,7 +74,7 @@ def single_use(tree: ast.Module) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("file", TREES, ids=lambda file: str(file.relative_to(PACKAGE)))
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_module_is_short(file: Path) -> None:
     """A module has at most 400 lines, docstrings included."""
     assert len(file.read_text("utf-8").splitlines()) <= LONGER.get(str(file.relative_to(PACKAGE)), MOST_LINES)
@@ -79,13 +86,13 @@ def test_few_functions_are_complex() -> None:
     done = subprocess.run([sys.executable, "-m", *check], capture_output=True, text=True, check=False)
     assert done.returncode in {0, 1}, done.stderr
     complex_ones = [f"{one['filename']}: {one['message']}" for one in json.loads(done.stdout)]
-    assert len(complex_ones) < MOST_COMPLEX_SHARE * sum(len(functions(tree)) for tree in TREES.values()), complex_ones
+    assert len(complex_ones) < MOST_COMPLEX_SHARE * sum(len(functions(tree)) for tree in trees().values()), complex_ones
 
 
 def test_few_helpers_are_used_once() -> None:
     """Private functions that are called at one place are a small share of all functions."""
-    found = {file: single_use(tree) for file, tree in TREES.items()}
-    share = sum(map(len, found.values())) / sum(len(functions(tree)) for tree in TREES.values())
+    found = {file: single_use(tree) for file, tree in trees().items()}
+    share = sum(map(len, found.values())) / sum(len(functions(tree)) for tree in trees().values())
     most = sorted(found.items(), key=lambda item: -len(item[1]))[:10]
     listed = "\n".join(f"{file.relative_to(PACKAGE)}: {', '.join(names)}" for file, names in most)
     assert share <= MOST_SINGLE_USE_SHARE, f"{share:.1%}\n{listed}"
