@@ -140,7 +140,7 @@ def check_bind(host: str, keys: Sequence[Key]) -> None:
         )
 
 
-def shown_key(request: Request) -> Key | None:
+async def shown_key(request: Request) -> Key | None:
     """The key of a request, for routes that need one where keys are set.
 
     Raises:

@@ -15,6 +15,8 @@ from audio_api.services.tts_service import TTSService
 
 # How much sound is held for the slowest listener, and how long another one may join: nearly three minutes.
 _MOST_HELD_BYTES = 8_000_000
+# What a listener takes at once of what has come meanwhile: a second, which an encoder makes in some 10 ms.
+_MOST_TAKEN_BYTES = 48_000
 
 
 @dataclass(eq=False)
@@ -91,12 +93,24 @@ class SharedSpeech:
         if speech is None or not speech.is_open:
             speech = self._speeches[key] = _SpeechInProgress()
             speech.making = asyncio.create_task(self._make(key, speech))
-        listener = object()
+        listener, place = object(), 0
         speech.places[listener] = 0
         try:
-            async with aclosing(_heard(speech, listener)) as blocks:
-                async for block in blocks:
-                    yield block
+            while True:
+                sound, size = [], 0
+                while place < speech.dropped + len(speech.blocks) and size < _MOST_TAKEN_BYTES:
+                    sound.append(speech.blocks[place - speech.dropped])
+                    size += len(sound[-1])
+                    place += 1
+                if sound:
+                    speech.places[listener] = place
+                    if not speech.is_open:
+                        speech.tell()
+                    yield b"".join(sound)
+                elif speech.is_over:
+                    break
+                else:
+                    await speech.changed.wait()
         finally:
             del speech.places[listener]
             speech.tell()
@@ -143,18 +157,3 @@ class SharedSpeech:
             if self._speeches.get(key) is speech:
                 del self._speeches[key]
             speech.tell()
-
-
-async def _heard(speech: _SpeechInProgress, listener: object) -> AsyncGenerator[bytes, None]:
-    while True:
-        place = speech.places[listener]
-        if place < speech.dropped + len(speech.blocks):
-            block = speech.blocks[place - speech.dropped]
-            speech.places[listener] = place + 1
-            if not speech.is_open:
-                speech.tell()
-            yield block
-        elif speech.is_over:
-            return
-        else:
-            await speech.changed.wait()

@@ -9,13 +9,13 @@ import logging
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from typing import IO
+from typing import TypeVar
 
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from audio_api.audio.encoding import FileEncoder, encoded
-from audio_api.audio.wav import wav_header
+from audio_api.audio.encoding import FileEncoder, StreamEncoder
+from audio_api.audio.wav import HEADER_BYTES, wav_header
 from audio_api.errors import AudioAPIError
 from audio_api.models.audio_request import AudioResponse
 from audio_api.models.sound_formats import MEDIA_TYPES, StreamFormat
@@ -26,7 +26,13 @@ logger = logging.getLogger(__name__)
 Speech = AsyncGenerator[bytes | AudioResponse, None]
 """Sound as ``TTSService.stream_audio`` yields it; at last what it cost."""
 
+_Answer = TypeVar("_Answer")
+
 _BLOCK_BYTES = 64 * 1024
+# Of a whole answer: 20 s of WAV. Longer ones lie on disk.
+_IN_MEMORY_BYTES = 1_000_000
+# What needs no encoder, and no thread.
+_SAMPLES = {"pcm", "wav"}
 # Proxies collect an answer otherwise, and browsers keep it.
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
@@ -62,12 +68,11 @@ class SoundResponse(Response):
         self._events = events
         self._sound_headers = _HEADERS | {"content-type": "text/event-stream" if events else MEDIA_TYPES[sound_format]}
         self._sound_headers |= headers or {}
+        self._made: AudioResponse | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, and end it when the client leaves."""
-        # HTTP/1.0 knows no chunks: a body without a length that breaks off looks complete.
-        whole = self._whole or (scope["http_version"] == "1.0" and not self._events)
-        sending = asyncio.create_task(self._send(scope, receive, send, whole=whole))
+        sending = asyncio.create_task(self._send(scope, receive, send))
         leaving = asyncio.create_task(_left(receive))
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -78,16 +83,25 @@ class SoundResponse(Response):
         if not sending.cancelled():
             sending.result()
 
-    async def _send(self, scope: Scope, receive: Receive, send: Send, *, whole: bool) -> None:
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # HTTP/1.0 knows no chunks: a body without a length that breaks off looks complete.
+        whole = self._whole or (scope["http_version"] == "1.0" and not self._events)
         is_begun = False
         headers = dict(self._sound_headers)
         try:
-            async with aclosing(self._speech) as speech, aclosing(self._body(speech, headers, whole=whole)) as body:
+            async with (
+                aclosing(self._speech),
+                aclosing(self._collected(headers) if whole else self._encoded(self._format)) as body,
+            ):
                 async for part in body:
                     if not is_begun:
-                        await send({"type": "http.response.start", "status": 200, "headers": _encoded(headers)})
+                        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+                        await send({"type": "http.response.start", "status": 200, "headers": encoded})
                         is_begun = True
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                    content = part
+                    if self._events:
+                        content = _event({"type": "speech.audio.delta", "audio": base64.b64encode(part).decode()})
+                    await send({"type": "http.response.body", "body": content, "more_body": True})
         except (AudioAPIError, AnswerError) as error:
             if not is_begun:
                 problem = error if isinstance(error, AnswerError) else problem_of(error)
@@ -98,98 +112,60 @@ class SoundResponse(Response):
                 await send({"type": "http.response.body", "body": event, "more_body": True})
             logger.warning("answer broken off", extra={"error_code": str(error.code)})
             raise BrokenBodyError from None
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        last = b""
+        if self._events and self._made:
+            usage = self._made.usage
+            counts = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+            last = _event({"type": "speech.audio.done", "usage": counts | {"total_tokens": sum(counts.values())}})
+        await send({"type": "http.response.body", "body": last, "more_body": False})
 
-    def _body(self, speech: Speech, headers: dict[str, str], *, whole: bool) -> AsyncGenerator[bytes, None]:
-        responses: list[AudioResponse] = []
-        pcm = _sound_of(speech, responses.append)
-        if self._whole:
-            parts = _file_of(pcm, self._format, headers)
-        else:
-            # Samples need no encoder, and no thread for each block.
-            parts = pcm if self._format == "pcm" else encoded(pcm, self._format)
-            if whole:
-                parts = _collected(parts, headers)
-        return _events_of(parts, responses, headers) if self._events else parts
+    async def _encoded(self, sound_format: StreamFormat) -> AsyncGenerator[bytes, None]:
+        """The speech as it is made, in a format; what it cost is noted."""
+        encoder = StreamEncoder(sound_format)
+        async for part in self._speech:
+            if isinstance(part, AudioResponse):
+                self._made = part
+            elif content := await _done(encoder.encode, part, fast=sound_format in _SAMPLES):
+                yield content
+        if content := await _done(encoder.finish, fast=sound_format in _SAMPLES):
+            yield content
+
+    async def _collected(self, headers: dict[str, str]) -> AsyncGenerator[bytes, None]:
+        """The speech when all of it is there, with its length; a little in memory, more on disk."""
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as file:
+            flac = await asyncio.to_thread(FileEncoder, file.fileno(), "flac", {}) if self._format == "flac" else None
+            # The header of a WAV tells its length: its place is kept.
+            size = file.write(bytes(HEADER_BYTES)) if self._whole and not flac else 0
+            try:
+                async for part in self._encoded("pcm" if self._whole else self._format):
+                    size += len(part)
+                    fast = size <= _IN_MEMORY_BYTES and not flac
+                    await _done(flac.write if flac else file.write, part, fast=fast)
+                if flac:
+                    await asyncio.to_thread(flac.finish)
+                    size = file.seek(0, 2)
+            finally:
+                if flac:
+                    flac.abandon()
+            file.seek(0)
+            if self._whole and not flac:
+                file.write(wav_header(size - HEADER_BYTES))
+                file.seek(0)
+            if not self._events:
+                headers["content-length"] = str(size)
+            while part := await _done(file.read, _BLOCK_BYTES, fast=size <= _IN_MEMORY_BYTES and not flac):
+                yield part
 
 
-def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode(), value.encode()) for name, value in headers.items()]
+async def _done(work: Callable[..., _Answer], *args: object, fast: bool) -> _Answer:
+    """Work that is done at once, or else in a thread."""
+    return work(*args) if fast else await asyncio.to_thread(work, *args)
 
 
 async def _left(receive: Receive) -> None:
     """Wait until the client leaves."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _sound_of(speech: Speech, on_done: Callable[[AudioResponse], None]) -> AsyncGenerator[bytes, None]:
-    """The blocks of a speech; what it cost is told."""
-    async with aclosing(speech):
-        async for part in speech:
-            if isinstance(part, AudioResponse):
-                on_done(part)
-            else:
-                yield part
-
-
-async def _file_of(
-    pcm: AsyncGenerator[bytes, None], sound_format: StreamFormat, headers: dict[str, str]
-) -> AsyncGenerator[bytes, None]:
-    """A complete WAV or FLAC file, written to disk first: its header tells its length."""
-    with tempfile.TemporaryFile() as file:
-        if sound_format == "wav":
-            size = 0
-            async with aclosing(pcm):
-                async for block in pcm:
-                    size += await asyncio.to_thread(file.write, block)
-            header = wav_header(size)
-            headers["content-length"] = str(len(header) + size)
-            yield header
-        else:
-            size = await _encode_file(pcm, file)
-            headers["content-length"] = str(size)
-        file.seek(0)
-        while part := await asyncio.to_thread(file.read, _BLOCK_BYTES):
-            yield part
-
-
-async def _encode_file(pcm: AsyncGenerator[bytes, None], file: IO[bytes]) -> int:
-    encoder = await asyncio.to_thread(FileEncoder, file.fileno(), "flac", {})
-    try:
-        async with aclosing(pcm):
-            async for block in pcm:
-                await asyncio.to_thread(encoder.write, block)
-        await asyncio.to_thread(encoder.finish)
-    finally:
-        encoder.abandon()
-    return file.seek(0, 2)
-
-
-async def _collected(parts: AsyncGenerator[bytes, None], headers: dict[str, str]) -> AsyncGenerator[bytes, None]:
-    """The same bytes, when all are there, with their length."""
-    with tempfile.TemporaryFile() as file:
-        size = 0
-        async with aclosing(parts):
-            async for part in parts:
-                size += await asyncio.to_thread(file.write, part)
-        headers["content-length"] = str(size)
-        file.seek(0)
-        while part := await asyncio.to_thread(file.read, _BLOCK_BYTES):
-            yield part
-
-
-async def _events_of(
-    parts: AsyncGenerator[bytes, None], responses: list[AudioResponse], headers: dict[str, str]
-) -> AsyncGenerator[bytes, None]:
-    """The same bytes as OpenAI's events, and what was billed."""
-    async with aclosing(parts):
-        async for part in parts:
-            headers.pop("content-length", None)
-            yield _event({"type": "speech.audio.delta", "audio": base64.b64encode(part).decode()})
-    usage = responses[0].usage
-    counts = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
-    yield _event({"type": "speech.audio.done", "usage": counts | {"total_tokens": sum(counts.values())}})
 
 
 def _event(event: Mapping[str, object]) -> bytes:

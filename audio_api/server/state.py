@@ -108,7 +108,8 @@ class ServerState:
             )
 
 
-def _state(request: Request) -> ServerState:
+# A function that is no coroutine would get a thread for each request.
+async def _state(request: Request) -> ServerState:
     state: ServerState = request.state.server
     return state
 
