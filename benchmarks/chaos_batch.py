@@ -1,7 +1,8 @@
-"""A batch at half the price whose process is killed at every step of its life, fifty times."""
+"""Batches at half the price, alone and as queued tasks, whose process is killed at every step of their lives."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 from batch_kills import STEPS, Life, live
@@ -9,18 +10,20 @@ from chaos_stage import Figure, Stage, new_folder
 
 from audio_api.emulator import Emulator
 
-LIVES = 50
+LIVES = 100
 
 
 async def batch(stage: Stage) -> list[Figure]:
-    """A batch is killed at every step of its life, and the next process ends it."""
+    """A batch is killed at every step of its life; the next process ends it, that of a queue on another machine."""
     lives: list[Life] = []
     killed: Counter[bool] = Counter()
     steps = list(STEPS)
     for number in range(stage.limits.times(LIVES)):
         with Emulator() as emulator:
             folder = new_folder(stage.site.folder, f"life-{number}")
-            lives.append(live(emulator, folder, steps[number % len(steps)], chance=stage.chance))
+            queue = stage.server.url if number % 2 else None
+            step = steps[number // 2 % len(steps)]
+            lives.append(await asyncio.to_thread(live, emulator, folder, step, chance=stage.chance, redis_url=queue))
         killed[lives[-1].killed] += 1
     return [
         Figure("batches", len(lives)),

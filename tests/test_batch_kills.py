@@ -10,10 +10,19 @@ from batch_kills import STEPS, live
 from audio_api.emulator import Emulator
 
 
-@pytest.mark.parametrize("step", ["before the create", "after the create", "downloading", "checking"])
+@pytest.mark.parametrize("step", ["after the create", "checking"])
 def test_a_killed_batch_is_ended_by_the_next_process(gemini_emulator: Emulator, tmp_path: Path, step: str) -> None:
     """Whatever it was doing; ``benchmarks/chaos.py batch`` does so at all steps, many times."""
     life = live(gemini_emulator, tmp_path, step)
     assert life.is_good, life
     assert life.killed
     assert step in STEPS
+
+
+def test_the_tasks_of_a_killed_worker_are_ended_by_that_of_another_machine(
+    gemini_emulator: Emulator, tmp_path: Path, redis_url: str
+) -> None:
+    """It finds the job that the first one created for all of them."""
+    life = live(gemini_emulator, tmp_path, "after the create", redis_url=redis_url)
+    assert life.is_good, life
+    assert life.killed

@@ -21,7 +21,6 @@ from audio_api import (
     QueueService,
     QueueServiceError,
     TTSService,
-    WorkerService,
 )
 from audio_api.emulator import Emulator, Fault
 from audio_api.emulator.batches import BatchRules
@@ -29,7 +28,6 @@ from audio_api.emulator.control import ReceivedCall
 from audio_api.errors import ConfigurationError, TTSAuthenticationError, TTSOutputError, TTSValidationError
 from audio_api.models.speech_models import MODEL_SPECS
 from audio_api.retry import Clock
-from audio_api.services.batch_tasks import step_of
 from audio_api.services.gemini_batch import GeminiBatch
 
 TEXTS = [f"This is sentence number {n} of a batch, and it is long enough to be judged." for n in range(5)]
@@ -386,40 +384,41 @@ async def test_a_journal_is_private(setting: Setting) -> None:
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
 
 
-async def test_a_queue_has_batches_made_while_its_workers_do_other_tasks(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each task is a batch of its own; its worker looks at it now and then, and makes other tasks meanwhile."""
-    monkeypatch.setattr("audio_api.services.batch_tasks._LEAST_WAIT_S", 0.05)
-    config = setting.config(queue_name=f"test-{uuid4().hex}", num_workers=1, worker_concurrency=1)
-    setting.emulator.batch = BatchRules(running_s=0.5)
-    async with QueueService(config=config) as queue:
-        requests = [AudioRequest(text=text) for text in TEXTS[:3]]
-        batch_id = await queue.enqueue_batch_tasks(BatchAudioRequest(requests=tuple(requests)), tier="batch")
-        other = await queue.enqueue_single_task(AudioRequest(text=TEXTS[3]))
-        worker = WorkerService(config, queue)
-        working = asyncio.create_task(worker.start_worker())
-        assert (await queue.wait_for_result(other, timeout=60)).service_tier == "standard"
-        done = await queue.wait_for_batch(batch_id, timeout=60)
-        await worker.stop_worker()
-        await working
-    assert [response.service_tier for response in done.results] == ["batch"] * 3
-    assert tokens(done.results) == setting.billed
-    assert setting.spoken == [TEXTS[3]]
-    assert len(setting.emulator.batches.jobs) == 3
+class Witness:
+    """A recogniser that hears one text in everything, and remembers how often it listened."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.heard = 0
+
+    def listen(self, pcm: bytes, language: str) -> str | None:
+        """As ``Recogniser.listen``."""
+        self.heard += 1
+        return self.text
 
 
-async def test_a_task_on_another_machine_finds_the_job_of_the_first(setting: Setting) -> None:
-    """By its name, which is made of the task: there is one job, though the journal is elsewhere."""
-    setting.emulator.batch = BatchRules(running_s=1.0)
-    request = AudioRequest(text=TEXTS[0])
-    async with TTSService(setting.config(), clock=setting.clock) as tts:
-        assert isinstance(await step_of(tts, request, "q", "task-1"), float)
-    async with TTSService(setting.config(output_dir=setting.folder / "other"), clock=setting.clock) as tts:
-        while isinstance(response := await step_of(tts, request, "q", "task-1"), float):
-            await setting.clock.sleep(0)
-    assert response.service_tier == "batch"
-    assert setting.creates == 1
+async def test_a_recogniser_of_ones_own_listens_to_what_a_batch_brought(setting: Setting) -> None:
+    """Whether the batch comes from ``submit_batch`` or from ``load``."""
+    first, later = Witness(TEXTS[0]), Witness(TEXTS[1])
+    config = setting.config(listen="always")
+    async with TTSService(config, recogniser=first, clock=setting.clock) as tts:
+        done = await (await tts.submit_batch(requests_of(TEXTS[:1]), name="first")).collect()
+        await tts.submit_batch([AudioRequest(text=TEXTS[1])], name="later")
+    assert (done.results[0].heard, first.heard) == (1.0, 1)
+    loaded = await GeminiBatch.load("later", config, recogniser=later, clock=setting.clock).collect()
+    assert (loaded.results[0].heard, later.heard, first.heard) == (1.0, 1, 1)
+
+
+@pytest.mark.parametrize("threshold", [None, "block_only_high"])
+async def test_the_safety_of_an_item_is_what_the_setting_says(setting: Setting, threshold: Any) -> None:
+    """Each item carries it, as an ordinary call does; without the setting Google's own holds."""
+    await setting.submit(requests_of(TEXTS[:2]), "named", gemini_safety_threshold=threshold)
+    lines = (setting.folder / "out" / ".batches" / "named" / "part-0.jsonl").read_text().splitlines()
+    for line in lines:
+        told = json.loads(line)["request"].get("safetySettings", [])
+        assert {each["threshold"].lower() for each in told} == ({threshold} if threshold else set())
+        assert bool(told) == bool(threshold)
+    assert len(lines) == 2
 
 
 async def test_the_tier_batch_is_for_its_doors(setting: Setting) -> None:

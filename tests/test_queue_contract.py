@@ -591,6 +591,20 @@ async def test_progress_is_seen_by_all_and_survives_the_worker(queue: QueueBacke
         await queue.progress(lease, {"x": "y" * MAX_PROGRESS_BYTES})
 
 
+async def test_a_payload_is_read_until_the_job_is_over(queue: QueueBackend) -> None:
+    """Also by those who do not hold its lease; a dead job can be retried, and keeps it."""
+    await queue.enqueue(jobs("a", "b", "c"))
+    payload = jobs("a")[0].payload
+    assert await queue.payload("a") == payload
+    lease = await one(queue)
+    assert await queue.payload("a") == payload
+    await queue.finish(lease, b"{}", success=True)
+    await queue.bury(await one(queue), "for a test")
+    await queue.cancel("c")
+    assert [await queue.payload(job_id) for job_id in ("a", "c", "unknown")] == [None, None, None]
+    assert await queue.payload("b") == jobs("b")[0].payload
+
+
 async def test_a_result_is_pushed_to_who_waits(open_queue: OpenQueue) -> None:
     """A caller that waits for a job hears of its end at once, at any handle, and later callers need not wait."""
     producer, worker = open_queue(), open_queue()
@@ -731,6 +745,7 @@ async def test_closing_ends_every_wait(open_queue: OpenQueue) -> None:
         queue.wait_result("a"),
         queue.batch_status("batch"),
         queue.batch_jobs("batch"),
+        queue.payload("a"),
         queue.wait_batch("batch"),
         queue.stats(),
         queue.list_dead(),

@@ -377,6 +377,7 @@ async def test_odd_replies_are_errors_of_the_queue(reply: bytes) -> None:
         lambda: queue.status("a"),
         lambda: queue.batch_status("a"),
         lambda: queue.batch_jobs("a"),
+        lambda: queue.payload("a"),
         lambda: queue.stats(),
         lambda: queue.list_dead(),
         lambda: queue.cancel("a"),

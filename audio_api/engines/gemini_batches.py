@@ -192,11 +192,11 @@ class BatchCalls:
             if not token:
                 return
 
-    async def find(self, display_name: str) -> RemoteJob | None:
-        """The job of that name; ``None``: there is none."""
+    async def find(self, display_name: re.Pattern[str]) -> RemoteJob | None:
+        """The newest job with such a name of ours; ``None``: there is none."""
         async with aclosing(self.jobs()) as jobs:
             async for job in jobs:
-                if job.display_name == display_name:
+                if display_name.fullmatch(job.display_name):
                     return job
         return None
 

@@ -157,6 +157,10 @@ class QueueBackend(ABC):
     async def status(self, job_id: str) -> JobStatus | None:
         """What is known about a job; ``None``: unknown, or its result has expired."""
 
+    @abstractmethod
+    async def payload(self, job_id: str) -> bytes | None:
+        """What a job was enqueued with; ``None``: it is unknown, succeeded, failed or cancelled."""
+
     async def wait_result(self, job_id: str, timeout_s: float | None = None) -> JobStatus:
         """Wait, without polling, until a job is in a final state.
 

@@ -106,6 +106,9 @@ class MemoryBackend(QueueBackend):
     async def status(self, job_id: str) -> JobStatus | None:
         return self._state.status(job_id)
 
+    async def payload(self, job_id: str) -> bytes | None:
+        return self._state.payload(job_id)
+
     async def batch_status(self, batch_id: str) -> BatchStatus | None:
         return self._state.batch_status(batch_id)
 

@@ -319,6 +319,11 @@ class MemoryState:
         entry = self._entries.get(job_id)
         return entry.status() if entry else None
 
+    def payload(self, job_id: str) -> bytes | None:
+        entry = self._entries.get(job_id)
+        is_kept = entry is not None and (not entry.state.final or entry.state is JobState.DEAD)
+        return entry.job.payload if entry and is_kept else None
+
     def batch_status(self, batch_id: str) -> BatchStatus | None:
         self.forget_expired()
         batch = self._batches.get(batch_id)

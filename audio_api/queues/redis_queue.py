@@ -236,6 +236,9 @@ class RedisBackend(QueueBackend):
         found = await self._run("status", job_id, read=answers.statuses)
         return found[0] if found else None
 
+    async def payload(self, job_id: str) -> bytes | None:
+        return await self._run("payload", job_id, read=lambda answer: answer[0] and bytes(answer[0]))
+
     async def batch_status(self, batch_id: str) -> BatchStatus | None:
         return await self._run("batch_status", batch_id, read=partial(answers.batch_status, batch_id))
 

@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,29 @@ from audio_api.models.audio_request import ID_PATTERN, AudioRequest, AudioRespon
 
 _FOLDER = ".batches"
 _RECORD, _REQUESTS, _RESPONSES = "batch.json", "requests.jsonl", "responses.jsonl"
-_KEY = re.compile(rb'"key"\s*:\s*"([0-9a-f]{64})"')
+_KEY = re.compile(rb'"key"\s*:\s*"([0-9a-f]{64})-(\d{1,9})"')
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """Where the result of an item is.
+
+    Attributes:
+        path: The file of results.
+        offset: Of its line, in bytes.
+        size: Of its line, in bytes.
+        owner: The number of the request that is charged for it; others may use it, too.
+    """
+
+    path: Path
+    offset: int
+    size: int
+    owner: int
+
+
+def item_key(content_key: str, owner: int) -> str:
+    """The key of an item: what is said, and the number of the request that is charged for it."""
+    return f"{content_key}-{owner}"
 
 
 class BatchPart(BaseModel):
@@ -68,6 +91,7 @@ class Record(BaseModel):
         total: How many there are.
         created_at: When the batch began, in Unix seconds.
         cancelled: Whether the user cancelled it.
+        looked_at: When a worker last asked for the jobs, in Unix seconds.
         parts: Its jobs.
     """
 
@@ -78,6 +102,7 @@ class Record(BaseModel):
     total: int
     created_at: float
     cancelled: bool = False
+    looked_at: float = 0.0
     parts: list[BatchPart]
 
 
@@ -87,15 +112,13 @@ class BatchEntry:
 
     Attributes:
         request: What to speak.
-        keys: The content keys of the pieces that are made for it; pieces that others have made are not among them.
-        after: The numbers of the requests for which the others are made.
+        after: The numbers of the requests for which pieces are made that this one needs, too.
         note: What tells its file from any other, as the draft said just before it was published; ``None``: it was not.
         response: What became of it; ``None``: nothing yet.
     """
 
     request: AudioRequest
-    keys: list[str]
-    after: list[int]
+    after: Sequence[int]
     note: dict[str, Any] | None = None
     response: AudioResponse | None = None
 
@@ -124,18 +147,27 @@ class Journal:
         """Whether every request has its response."""
         return all(entry.response is not None for entry in self.entries)
 
+    @property
+    def is_created(self) -> bool:
+        """Whether no further job is to be created."""
+        return all(part.job or part.state for part in self.record.parts)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all jobs have ended, and what they brought is here."""
+        return all(part.state for part in self.record.parts)
+
     @classmethod
-    def load(cls, output_dir: Path, name: str) -> Journal | None:
-        """Read a journal; ``None``: there is none of this name.
+    def load(cls, folder: Path) -> Journal | None:
+        """Read the journal in a folder; ``None``: there is none.
 
         Raises:
             TTSValidationError: It is damaged, or of a later version.
         """
-        folder = folder_of(output_dir, name)
         try:
             record = Record.model_validate_json((folder / _RECORD).read_bytes())
             entries = [
-                BatchEntry(AudioRequest.model_validate(told["request"]), told["keys"], told["after"])
+                BatchEntry(AudioRequest.model_validate(told["request"]), told["after"])
                 for told in _lines(folder / _REQUESTS)
             ]
             for told in _whole_lines(folder / _RESPONSES):
@@ -163,8 +195,7 @@ class Journal:
             json.dumps(
                 {
                     "request": entry.request.model_dump(mode="json", exclude_defaults=True),
-                    "keys": entry.keys,
-                    "after": entry.after,
+                    "after": list(entry.after),
                 }
             ).encode()
             + b"\n"
@@ -189,20 +220,22 @@ class Journal:
     def split(self, part: BatchPart) -> None:
         """Make two jobs of one that is too large, and save that.
 
+        What is in which half follows from the content: another machine that has to split it makes the same halves.
+
         Raises:
             TTSOutputError: The folder takes no files.
         """
+        # Each earlier split has left a letter at the end.
+        stem = part.input.removesuffix(".jsonl")
+        depth = len(stem) - len(stem.rstrip("ab"))
+        halves = []
         with explained(self.folder):
-            with (self.folder / part.input).open("rb") as file:
-                lines = file.readlines()
-            halves = [
-                BatchPart(
-                    display_name=f"{part.display_name}{end}", model=part.model, input=f"{part.input[:-6]}{end}.jsonl"
-                )
-                for end in "ab"
-            ]
-            self._write(halves[0].input, lines[: len(lines) // 2])
-            self._write(halves[1].input, lines[len(lines) // 2 :])
+            for bit, end in enumerate("ab"):
+                name = f"{stem}{end}.jsonl"
+                self._write(name, _half(self.folder / part.input, depth, bit))
+                # It may be there: another machine may have split it, too.
+                half = BatchPart(display_name=part.display_name + end, model=part.model, input=name, asked_at=1.0)
+                halves += [half] if (self.folder / name).stat().st_size else []
             at = self.record.parts.index(part)
             self.record.parts[at : at + 1] = halves
             self.save()
@@ -224,17 +257,13 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def takes(self) -> dict[str, tuple[Path, int, int]]:
-        """Where the results are, by content key: file, offset and size."""
-        found = {}
+    def takes(self) -> dict[str, Brought]:
+        """Where the results are, by content key."""
+        found: dict[str, Brought] = {}
         for part in self.record.parts:
             if part.results:
-                offset = 0
-                with (self.folder / part.results).open("rb") as file:
-                    for line in file:
-                        if key := _KEY.search(line):
-                            found[key[1].decode()] = (self.folder / part.results, offset, len(line))
-                        offset += len(line)
+                path = self.folder / part.results
+                found |= _takes_in(path, path.stat().st_mtime_ns)
         return found
 
     def _write(self, name: str, lines: Iterable[bytes]) -> None:
@@ -248,6 +277,27 @@ class Journal:
                 file.write(line)
             os.fsync(file.fileno())
             file.publish()
+
+
+# Many tasks of a queue look into the same results.
+@lru_cache(maxsize=8)
+def _takes_in(path: Path, _: int) -> dict[str, Brought]:
+    found, offset = {}, 0
+    with path.open("rb") as file:
+        for line in file:
+            if key := _KEY.search(line):
+                found[key[1].decode()] = Brought(path, offset, len(line), int(key[2]))
+            offset += len(line)
+    return found
+
+
+def _half(path: Path, depth: int, bit: int) -> Iterator[bytes]:
+    """The lines of an input whose content keys have that bit."""
+    with path.open("rb") as file:
+        for line in file:
+            key = _KEY.search(line)
+            if key and int(key[1], 16) >> depth & 1 == bit:
+                yield line
 
 
 def folder_of(output_dir: Path, name: str) -> Path:

@@ -3,14 +3,62 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from audio_api.engines.gemini_batches import BatchCalls
 from audio_api.models.audio_request import AudioRequest
 from audio_api.retry import Clock
-from audio_api.services.batch_journal import BatchEntry, BatchPart, Journal, Record
+from audio_api.services.batch_journal import BatchEntry, BatchPart, Journal, Record, item_key
 from audio_api.speech.planning import PlannedPiece
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be spoken.
+
+    Attributes:
+        items: The pieces of each model, each once, by their keys in its job.
+        after: Of each request the numbers of those that are charged for pieces that it needs.
+    """
+
+    items: Mapping[str, Mapping[str, PlannedPiece]]
+    after: Sequence[Sequence[int]]
+
+    @classmethod
+    def of(cls, pieces: Sequence[Sequence[PlannedPiece]]) -> Plan:
+        """A plan in which each piece is made for the first request that needs it.
+
+        Args:
+            pieces: Of each request those that are not kept.
+        """
+        owners: dict[str, int] = {}
+        items: dict[str, dict[str, PlannedPiece]] = {}
+        for index, own in enumerate(pieces):
+            for piece in own:
+                owner = owners.setdefault(piece.key, index)
+                items.setdefault(piece.utterance.model, {}).setdefault(item_key(piece.key, owner), piece)
+        return cls(items, [sorted({owners[piece.key] for piece in own} - {at}) for at, own in enumerate(pieces)])
+
+    def parts(self, name: str, asked_at: float = 0.0) -> list[BatchPart]:
+        """Its jobs.
+
+        Args:
+            name: The beginning of our names for them.
+            asked_at: When another process may have asked for their creation, in Unix seconds; 0: none did.
+        """
+        return [
+            BatchPart(display_name=f"{name}-{model}", model=model, input=f"part-{number}.jsonl", asked_at=asked_at)
+            for number, model in enumerate(self.items)
+        ]
+
+    def inputs(self, calls: BatchCalls) -> dict[str, Iterator[bytes]]:
+        """The lines of each part's input."""
+        return {
+            f"part-{number}.jsonl": (calls.line(key, piece.utterance) for key, piece in items.items())
+            for number, items in enumerate(self.items.values())
+        }
 
 
 def name_for(digest: str) -> str:
@@ -19,46 +67,11 @@ def name_for(digest: str) -> str:
 
 
 def planned(
-    requests: Sequence[AudioRequest],
-    pieces: Sequence[Sequence[PlannedPiece]],
-    folder: Path,
-    digest: str,
-    clock: Clock,
-    *,
-    is_named: bool,
+    requests: Sequence[AudioRequest], plan: Plan, folder: Path, digest: str, clock: Clock, *, is_named: bool
 ) -> Journal:
-    """The journal of a batch: each piece is made once, for the first request that needs it."""
-    owners: dict[str, int] = {}
-    models: dict[str, None] = {}
-    entries = []
-    for index, (request, own) in enumerate(zip(requests, pieces, strict=True)):
-        for piece in own:
-            owners.setdefault(piece.key, index)
-            models[piece.utterance.model] = None
-        keys = [key for key in dict.fromkeys(piece.key for piece in own) if owners[key] == index]
-        entries.append(BatchEntry(request, keys, sorted({owners[piece.key] for piece in own} - {index})))
+    """The journal of a batch."""
     # By the name that a caller gave, a job is found that another machine created for the same requests.
     token = digest[:8] if is_named else secrets.token_hex(4)
-    parts = [
-        BatchPart(
-            display_name=f"audio-api-{folder.name}-{token}-{number}",
-            model=model,
-            input=f"part-{number}.jsonl",
-            asked_at=1.0 if is_named else 0.0,
-        )
-        for number, model in enumerate(models)
-    ]
+    parts = plan.parts(f"audio-api-{folder.name}-{token}", 1.0 if is_named else 0.0)
     record = Record(digest=digest, total=len(requests), created_at=clock.now().timestamp(), parts=parts)
-    return Journal(folder, record, entries)
-
-
-def inputs(journal: Journal, pieces: Sequence[Sequence[PlannedPiece]], calls: BatchCalls) -> dict[str, Iterator[bytes]]:
-    """The lines of each part's input."""
-    by_model: dict[str, dict[str, PlannedPiece]] = {part.model: {} for part in journal.record.parts}
-    for own in pieces:
-        for piece in own:
-            by_model[piece.utterance.model].setdefault(piece.key, piece)
-    return {
-        part.input: (calls.line(key, piece.utterance) for key, piece in by_model[part.model].items())
-        for part in journal.record.parts
-    }
+    return Journal(folder, record, [BatchEntry(*each) for each in zip(requests, plan.after, strict=True)])

@@ -281,23 +281,26 @@ class Drafting:
         real = await check_target(folder, name, overwrite=overwrite or speaker.store is not None)
         return pieces, Target(folder / name, overwrite, real, key, output_format, artist_of(utterance))
 
-    async def missing(self, requests: Sequence[AudioRequest], config: AudioConfig) -> list[list[PlannedPiece]]:
-        """Of each request the pieces that are not kept.
+    async def missing(
+        self, requests: Sequence[AudioRequest], config: AudioConfig
+    ) -> list[list[PlannedPiece] | AudioAPIError]:
+        """Of each request the pieces that are not kept, or why it cannot be fulfilled.
 
         Args:
             requests: What to speak.
             config: The settings.
 
         Raises:
-            AudioAPIError: A request cannot be fulfilled.
+            AudioAPIError: None can be fulfilled.
         """
-        missing = []
+        missing: list[list[PlannedPiece] | AudioAPIError] = []
         async with self.speaking(config) as speaker, AsyncExitStack() as opened:
-            for number, request in enumerate(requests, 1):
+            for request in requests:
                 try:
                     pieces, _ = await self.plan(speaker, Report(request, self._clock), opened, growing=False)
                 except (TTSValidationError, TTSOutputError) as error:
-                    raise type(error)(f"request {number}: {error}", code=error.code) from None
+                    missing.append(error)
+                    continue
                 kept = [request.cache and await speaker.recall(piece) for piece in pieces]
                 missing.append([piece for piece, is_kept in zip(pieces, kept, strict=True) if not is_kept])
         return missing

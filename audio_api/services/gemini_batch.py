@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,8 @@ from typing import Any
 from audio_api.audio.file_threads import in_file_thread
 from audio_api.config import AudioConfig, get_config
 from audio_api.engines.base import SpeechEngine
-from audio_api.engines.from_settings import make_engine
-from audio_api.engines.gemini import GeminiEngine
 from audio_api.engines.gemini_batches import BatchCalls
-from audio_api.errors import (
-    AudioAPIError,
-    ConfigurationError,
-    TTSValidationError,
-)
+from audio_api.errors import AudioAPIError, TTSValidationError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, BatchAudioResponse
 from audio_api.retry import Clock
 from audio_api.services.batch_jobs import BatchJobs
@@ -36,11 +30,12 @@ from audio_api.services.batch_journal import (
     folder_of,
     known_batches,
 )
-from audio_api.services.batch_plan import inputs, name_for, planned
+from audio_api.services.batch_means import Means
+from audio_api.services.batch_plan import Plan, name_for, planned
 from audio_api.services.batch_results import BatchResults
 from audio_api.services.drafts import Drafting, identity_of
 from audio_api.speech.assembly import tell
-from audio_api.speech.cost import Call, Outcome, add_up
+from audio_api.speech.listening import Recogniser
 from audio_api.speech.planning import PlannedPiece
 from audio_api.speech.speaker import SpeakOptions
 
@@ -72,8 +67,6 @@ class GeminiBatchStatus:
     problem: str = ""
 
 
-MakeEngine = Callable[[AudioConfig], SpeechEngine]
-
 StatusCallback = Callable[[GeminiBatchStatus], Awaitable[None] | None]
 """Called at every look at the jobs, and after each response."""
 
@@ -83,16 +76,12 @@ class GeminiBatch:
 
     Args:
         journal: Its folder.
-        config: The settings.
-        clock: Time and chance.
-        make: Makes the source of ordinary calls, whose connections the batch uses, too; it is closed here.
+        means: What it is made with.
     """
 
-    def __init__(self, journal: Journal, config: AudioConfig, clock: Clock, make: MakeEngine) -> None:
+    def __init__(self, journal: Journal, means: Means) -> None:
         self._journal = journal
-        self._config = config
-        self._clock = clock
-        self._make = make
+        self._means = means
 
     @property
     def name(self) -> str:
@@ -105,76 +94,85 @@ class GeminiBatch:
         return self._journal.record.created_at
 
     @classmethod
-    def load(cls, name: str, config: AudioConfig | None = None, *, clock: Clock | None = None) -> GeminiBatch:
+    def load(
+        cls,
+        name: str,
+        config: AudioConfig | None = None,
+        *,
+        recogniser: Recogniser | None = None,
+        clock: Clock | None = None,
+    ) -> GeminiBatch:
         """A batch that was submitted before, by whatever process.
 
         Args:
             name: Its name.
             config: The settings, with the same ``output_dir``; ``None``: ``get_config()``.
+            recogniser: As ``TTSService`` takes it.
             clock: Time and chance; ``None``: the real ones.
 
         Raises:
             TTSValidationError: There is none of this name, or its journal is damaged.
         """
         config = config or get_config()
-        journal = Journal.load(config.output_dir, name)
+        journal = Journal.load(folder_of(config.output_dir, name))
         if journal is None:
             known = ", ".join(known_batches(config.output_dir)) or "none"
             raise TTSValidationError(f"there is no batch {name!r} in {str(config.output_dir)!r}; there are: {known}")
-        return cls(journal, config, clock or Clock(), make_engine)
+        return cls(journal, Means(config, clock or Clock(), recogniser=recogniser))
 
     @classmethod
-    def resumed(
-        cls, requests: Sequence[AudioRequest], name: str | None, config: AudioConfig, clock: Clock, make: MakeEngine
-    ) -> GeminiBatch | None:
+    def resumed(cls, requests: Sequence[AudioRequest], name: str | None, means: Means) -> GeminiBatch | None:
         """The batch of that name, or the one of these requests that is not collected; ``None``: there is none.
 
         Args:
             requests: What to speak.
             name: As ``submit_batch`` takes it.
-            config: The settings.
-            clock: Time and chance.
-            make: Makes the source of ordinary calls.
+            means: What it is made with.
 
         Raises:
             TTSValidationError: The name belongs to other requests, or is none.
         """
         digest = digest_of(requests)
-        journal = Journal.load(config.output_dir, name or name_for(digest))
+        journal = Journal.load(folder_of(means.config.output_dir, name or name_for(digest)))
         if journal and name and journal.record.digest != digest:
             raise TTSValidationError(f"the batch {name} exists with other requests: choose another name")
         is_over = journal is None or (journal.is_finished and not name)
-        return None if journal is None or is_over else cls(journal, config, clock, make)
+        return None if journal is None or is_over else cls(journal, means)
 
     @classmethod
     async def begin(
         cls,
         requests: Sequence[AudioRequest],
-        pieces: Sequence[Sequence[PlannedPiece]],
+        missing: Sequence[Sequence[PlannedPiece] | AudioAPIError],
         name: str | None,
-        config: AudioConfig,
-        clock: Clock,
-        make: MakeEngine,
+        means: Means,
     ) -> GeminiBatch:
         """Write the journal of a batch that is not there yet.
 
         Args:
             requests: As ``resumed``.
-            pieces: Of each request those that are not kept.
+            missing: Of each request the pieces that are not kept, or why it cannot be fulfilled.
             name: As ``resumed``.
-            config: As ``resumed``.
-            clock: As ``resumed``.
-            make: As ``resumed``.
+            means: As ``resumed``.
+
+        Raises:
+            AudioAPIError: A request cannot be fulfilled, which the text names.
         """
+        pieces: list[Sequence[PlannedPiece]] = []
+        for found in missing:
+            if isinstance(found, AudioAPIError):
+                raise type(found)(f"request {len(pieces) + 1}: {found}", code=found.code)
+            pieces.append(found)
         digest = digest_of(requests)
-        folder = folder_of(config.output_dir, name or name_for(digest))
+        folder = folder_of(means.config.output_dir, name or name_for(digest))
         with claimed(folder):
-            if batch := await in_file_thread(cls.resumed, requests, name, config, clock, make):
+            if batch := await in_file_thread(cls.resumed, requests, name, means):
                 return batch
-            journal = planned(requests, pieces, folder, digest, clock, is_named=name is not None)
-            async with _calls(config, make) as (_, calls):
-                await in_file_thread(journal.begin, inputs(journal, pieces, calls))
-        return cls(journal, config, clock, make)
+            plan = Plan.of(pieces)
+            journal = planned(requests, plan, folder, digest, means.clock, is_named=name is not None)
+            async with means.calls() as (_, calls):
+                await in_file_thread(journal.begin, plan.inputs(calls))
+        return cls(journal, means)
 
     async def create(self) -> None:
         """Create the jobs that are not there yet; ``TTSService.submit_batch`` calls this.
@@ -184,11 +182,8 @@ class GeminiBatch:
         """
         with claimed(self._journal.folder):
             self._reload()
-            async with _calls(self._config, self._make) as (_, calls):
-                jobs = BatchJobs(self._journal, calls, self._config, self._clock)
-                for part in list(self._journal.record.parts):
-                    if not part.job and part.state is None:
-                        await jobs.create(part)
+            async with self._means.calls() as (_, calls):
+                await BatchJobs(self._journal, calls, self._means).create_all()
 
     async def refresh(self) -> GeminiBatchStatus:
         """Ask the API once how far the jobs are, and bring the results of those that have ended.
@@ -198,8 +193,8 @@ class GeminiBatch:
         """
         with claimed(self._journal.folder):
             self._reload()
-            async with _calls(self._config, self._make) as (_, calls):
-                await BatchJobs(self._journal, calls, self._config, self._clock).advance_all()
+            async with self._means.calls() as (_, calls):
+                await BatchJobs(self._journal, calls, self._means).advance_all()
         return self.status()
 
     def status(self) -> GeminiBatchStatus:
@@ -229,8 +224,8 @@ class GeminiBatch:
             self._reload()
             self._journal.record.cancelled = True
             await in_file_thread(self._journal.save)
-            async with _calls(self._config, self._make) as (_, calls):
-                await BatchJobs(self._journal, calls, self._config, self._clock).advance_all()
+            async with self._means.calls() as (_, calls):
+                await BatchJobs(self._journal, calls, self._means).advance_all()
 
     async def collect(self, on_progress: StatusCallback | None = None) -> BatchAudioResponse:
         """Wait for the jobs, and make the file of every request from their results.
@@ -251,31 +246,24 @@ class GeminiBatch:
         """
         with claimed(self._journal.folder):
             self._reload()
-            async with _calls(self._config, self._make) as (engine, calls):
-                jobs = BatchJobs(self._journal, calls, self._config, self._clock)
+            async with self._means.calls() as (engine, calls):
+                jobs = BatchJobs(self._journal, calls, self._means)
                 poll_s = _FIRST_POLL_S
                 while not await jobs.advance_all():
                     await tell(on_progress, self.status())
-                    await self._clock.sleep(poll_s)
+                    await self._means.clock.sleep(poll_s)
                     poll_s = min(poll_s * _POLL_GROWTH, _LONGEST_POLL_S)
                 await self._speak(engine, calls, on_progress)
         return self._response()
 
     def _reload(self) -> None:
         """Learn what another process did meanwhile."""
-        self._journal = Journal.load(self._config.output_dir, self.name) or self._journal
+        self._journal = Journal.load(self._journal.folder) or self._journal
 
     async def _speak(self, engine: SpeechEngine, calls: BatchCalls, on_progress: StatusCallback | None) -> None:
         """Make every response that is missing."""
-        journal, config = self._journal, self._config
-        problems = [f"the job {part.state}: {part.problem}" for part in journal.record.parts if not part.results]
-        results = BatchResults(
-            engine,
-            calls,
-            await in_file_thread(journal.takes),
-            has_fallback=config.batch_fallback and not journal.record.cancelled,
-            problem=next(iter(problems), "the batch brought no sound for this piece, or none that is whole"),
-        )
+        journal, config = self._journal, self._means.config
+        results = await in_file_thread(BatchResults.of, journal, engine, calls, config)
         finished = [asyncio.Event() for _ in journal.entries]
         waiting = iter(enumerate(journal.entries))
 
@@ -291,7 +279,7 @@ class GeminiBatch:
                     await tell(on_progress, self.status())
                 finished[index].set()
 
-        drafting = Drafting(lambda: config, self._make, results, self._clock)
+        drafting = Drafting(lambda: config, self._means.make, results, self._means.clock, self._means.recogniser)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(config.max_concurrency):
@@ -302,7 +290,7 @@ class GeminiBatch:
     async def _respond(self, drafting: Drafting, results: BatchResults, index: int, entry: BatchEntry) -> AudioResponse:
         """Make the file of a request; an earlier process may have written it, and been killed before it could tell."""
         request = entry.request
-        ours: bool = await in_file_thread(_is_ours, self._config.output_dir, entry.note or {})
+        ours: bool = await in_file_thread(_is_ours, self._means.config.output_dir, entry.note or {})
         if ours:
             request = request.model_copy(update={"overwrite": True})
         task = f"{self.name[:50]}-{index}"
@@ -310,29 +298,7 @@ class GeminiBatch:
             if draft.note is not None:
                 await in_file_thread(self._journal.tell, index, {"note": draft.note})
             response = await draft.publish()
-        return await self._charged(response, results, [key for key in entry.keys if key not in results.billed])
-
-    async def _charged(self, response: AudioResponse, results: BatchResults, keys: Sequence[str]) -> AudioResponse:
-        """Add what was billed for sounds that were kept already: an earlier process kept them, and was killed."""
-        model = response.model or str(self._config.default_tts_model)
-        calls = []
-        for key in keys:
-            if key in results.takes:
-                with suppress(AudioAPIError):
-                    await results.take(key, model)
-                calls.append(Call(model, Outcome.SPOKEN, results.billed[key], tier="batch"))
-        if not calls:
-            return response
-        cost = add_up(calls, self._config.model_prices, self._clock.now().date())
-        known = cost.cost_usd is not None and response.cost_usd is not None
-        return response.model_copy(
-            update={
-                "attempts": response.attempts + cost.attempts,
-                "usage": response.usage + cost.usage,
-                "cost_usd": (response.cost_usd or 0.0) + (cost.cost_usd or 0.0) if known else None,
-                "service_tier": response.service_tier or cost.service_tier,
-            }
-        )
+        return await results.charged(response, index, self._means.config, self._means.clock.now().date())
 
     def _response(self) -> BatchAudioResponse:
         results = [entry.response for entry in self._journal.entries if entry.response]
@@ -345,24 +311,6 @@ class GeminiBatch:
             results=tuple(results),
             status="completed" if completed else "failed",
         )
-
-
-@asynccontextmanager
-async def _calls(config: AudioConfig, make: MakeEngine) -> AsyncIterator[tuple[SpeechEngine, BatchCalls]]:
-    """The engine of the settings, and its calls of the Batch API.
-
-    Raises:
-        ConfigurationError: It makes no batches.
-    """
-    engine = make(config)
-    try:
-        # Of a paced engine the one that calls.
-        gemini = getattr(engine, "engine", engine)
-        if not isinstance(gemini, GeminiEngine):
-            raise ConfigurationError(f"the engine {gemini.name} makes no batches: set TTS_ENGINE=gemini")
-        yield engine, gemini.batches()
-    finally:
-        await engine.close()
 
 
 def _is_ours(output_dir: Path, note: dict[str, Any]) -> bool:

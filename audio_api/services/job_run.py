@@ -17,11 +17,16 @@ from weakref import WeakKeyDictionary
 
 from audio_api.audio.wav_file import TooLateError
 from audio_api.config import AudioConfig
-from audio_api.errors import ErrorCode, QueueServiceError, QueueUnavailableError, WorkerServiceError
+from audio_api.errors import (
+    AudioAPIError,
+    ErrorCode,
+    QueueServiceError,
+    QueueUnavailableError,
+    WorkerServiceError,
+)
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
 from audio_api.queues.base import MAX_DELIVERIES
 from audio_api.queues.jobs import Lease
-from audio_api.services.batch_tasks import step_of
 from audio_api.services.circuit_breaker import CircuitBreaker
 from audio_api.services.drafts import SpeechDraft
 from audio_api.services.earlier_sound import earlier_sound
@@ -31,6 +36,9 @@ from audio_api.services.output_place import OutputPlace
 from audio_api.services.pacing import lane_of
 from audio_api.services.queue_service import QueueService
 from audio_api.services.recovery import History, put_back
+from audio_api.services.report import failure_of
+from audio_api.services.speech_service import SpeechService
+from audio_api.services.task_batch import NOTES, TaskBatch
 from audio_api.services.tts_service import TTSService
 from audio_api.services.worker_status import Ending
 from audio_api.telemetry import task_of
@@ -45,6 +53,8 @@ _HAND_BACK_S = 2.0
 _PAUSE_S = 0.5
 # With these the store takes no sound at all, or not yet.
 _STORE_AWAY = {ErrorCode.STORE_UNAVAILABLE, ErrorCode.STORE_REFUSED}
+# After what passes, a task looks at its batch again.
+_LOOK_AGAIN_S = 5.0
 # After so many refusals by a folder that takes other files the job itself is to blame.
 _MOST_WRITES = 3
 
@@ -122,7 +132,9 @@ class JobRun:
         self._cancelled_as: Ending | None = None
         self._settling = False
         self._unsure_calls = 0
-        self._note: dict[str, object] = asdict(History.from_note(lease.progress or {}))
+        told = lease.progress or {}
+        self._note: dict[str, object] = {name: told[name] for name in NOTES & told.keys()}
+        self._note |= asdict(History.from_note(told))
         self._in_hand = JobsInHand.of(queue)
         self._older = self._in_hand.enter(self)
 
@@ -180,9 +192,9 @@ class JobRun:
             request, earlier = request.model_copy(update={"overwrite": True}), None
         with task_of(self.lease.trace, self.lease.job_id):
             if request.service_tier == "batch" and not earlier:
-                step = await step_of(self._tts, request, self._settings().queue_name, self.lease.job_id)
+                step = await self._speak_batch(request.model_copy(update={"service_tier": None}))
             else:
-                step = earlier or await self._speak_and_write(request)
+                step = earlier or await self._speak_and_write(request, self._tts)
         if isinstance(step, float):
             return await self._settle(Ending.DEFERRED, self._queue.backend.release(self.lease, step))
         response = step
@@ -195,11 +207,35 @@ class JobRun:
         self._settling = True
         return ending if await done else Ending.LOST
 
-    async def _speak_and_write(self, request: AudioRequest) -> AudioResponse:
+    async def _speak_batch(self, request: AudioRequest) -> AudioResponse | float:
+        """Speak what the task's batch has brought; or the seconds until the next look at that."""
+        try:
+            means = self._tts.means
+            async with means.calls() as (engine, calls):
+                batch = TaskBatch(self._queue.backend, self._settings().queue_name, self.lease, means, engine, calls)
+                try:
+                    results = await batch.look()
+                finally:
+                    self._note |= batch.notes
+                if isinstance(results, float):
+                    return results
+                async with SpeechService(
+                    means.config, engine=results, recogniser=means.recogniser, clock=means.clock
+                ) as tts:
+                    response = await self._speak_and_write(request, tts)
+                return await results.charged(response, batch.index, means.config, means.clock.now().date())
+        except WorkerServiceError:
+            raise
+        except AudioAPIError as error:
+            if error.retryable:
+                return _LOOK_AGAIN_S
+            return failure_of(error)
+
+    async def _speak_and_write(self, request: AudioRequest, tts: SpeechService) -> AudioResponse:
         """Speak; write again what its place refused, but takes now: another file may have filled it for a moment."""
         task_id, place = self.lease.job_id, self._in_hand.place
         for _ in range(_MOST_WRITES):
-            async with self._tts.prepare(
+            async with tts.prepare(
                 request,
                 self._heard,
                 unsaved=place.unsaved.get(task_id),

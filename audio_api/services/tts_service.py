@@ -29,6 +29,7 @@ from audio_api.models.user_text import has_words
 from audio_api.models.voice_library import VoiceInfo, VoiceQuery
 from audio_api.models.voices import VoiceName, is_custom, parse_voice
 from audio_api.retry import call_with_retry
+from audio_api.services.batch_means import Means
 from audio_api.services.drafts import SpeechDraft
 from audio_api.services.health import ServiceHealth
 from audio_api.services.sound_access import SoundAccess
@@ -87,6 +88,11 @@ class TTSService(SpeechService):
             ``listen_model``.
         clock: Time and chance; ``None``: the real ones.
     """
+
+    @property
+    def means(self) -> Means:
+        """What batches are made with; for workers."""
+        return Means(self.config, self._clock, self._drafting.make, self._recogniser)
 
     async def generate_batch(
         self,
@@ -167,16 +173,13 @@ class TTSService(SpeechService):
             item.model_copy(update={"service_tier": None}) if item.service_tier == "batch" else item
             for item in _items_of(requests)
         )
-        config = self.config
-        if not config.cache_max_bytes:
-            raise ConfigurationError(
-                "CACHE_MAX_BYTES=0: a batch keeps finished pieces in the cache; allow it some bytes"
-            )
-        whole = items, name, config, self._clock, self._drafting.make
-        batch = await asyncio.to_thread(GeminiBatch.resumed, *whole)
+        means = self.means
+        if not means.config.cache_max_bytes:
+            raise ConfigurationError("CACHE_MAX_BYTES=0: a batch keeps its pieces in the cache; allow it some bytes")
+        batch = await asyncio.to_thread(GeminiBatch.resumed, items, name, means)
         if batch is None:
-            missing = await self._drafting.missing(items, config)
-            batch = await GeminiBatch.begin(items, missing, name, config, self._clock, self._drafting.make)
+            missing = await self._drafting.missing(items, means.config)
+            batch = await GeminiBatch.begin(items, missing, name, means)
         await batch.create()
         return batch
 

@@ -15,6 +15,8 @@ end
 
 function steps.status(id) return statuses({id}) end
 
+function steps.payload(id) return read('HMGET', job_key(id), 'payload') end
+
 function steps.batch_status(batch)
   has_counters(batch)
   return call('HMGET', batch_key(batch), 'total', 'started', unpack(ENDS))
