@@ -40,7 +40,7 @@ from audio_api.retry import Clock
 from audio_api.services import batch_jobs, job_run, task_batch
 
 NAME = "life"
-LIMIT_S = 120.0
+LIMIT_S = 600.0
 
 
 def text_of(number: int) -> str:

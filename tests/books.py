@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -83,13 +83,6 @@ def visible_files(folder: Path) -> list[str]:
 def kept_pieces(folder: Path) -> int:
     """Finished pieces in the cache below an output folder."""
     return len(list((folder / ".cache").glob("*.piece.wav")))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another thread or process does."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - another thread's doing, not this loop's
-            await asyncio.sleep(0.002)
 
 
 TEXT_OF_PROGRAMS = book(4_500)

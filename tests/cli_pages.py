@@ -100,7 +100,7 @@ class Screen:
 
     def until(self, seen: object) -> str:
         """Wait until the screen shows something, and return what it shows, colours included."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not seen(self._run("capture-pane", "-p", "-t", "s")):  # type: ignore[operator]
             assert time.monotonic() < end, self._run("capture-pane", "-p", "-t", "s")
             time.sleep(0.05)

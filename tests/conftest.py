@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from google_credentials import service_account
 from hypothesis import HealthCheck, settings
+from own_time import PATIENCE_S
 from redis_server import ENV_URL, RedisServer
 from store_servers import StoreServer, store_server
 
@@ -95,9 +96,31 @@ def google_credentials(gemini_emulator: Emulator, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(service_account(gemini_emulator.url, tmp_path)))
 
 
+@pytest.fixture
+def patient_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the library wait long for an answer of Redis: on a busy machine a second may pass without one.
+
+    The tests of ``test_redis_queue.py`` with a frozen server test the limit itself.
+    """
+    pytest.importorskip("redis")
+    from audio_api.queues import redis_connection
+    from audio_api.queues.redis_queue import RedisBackend
+
+    monkeypatch.setattr(redis_connection, "ANSWER_LIMIT_S", PATIENCE_S)
+    for call in (RedisBackend._run, redis_connection.RedisConnection.command):
+        monkeypatch.setitem(call.__kwdefaults__, "limit_s", PATIENCE_S)
+    monkeypatch.setattr(redis_connection.RedisConnection.introduce, "__defaults__", (PATIENCE_S,))
+
+
+@pytest.fixture
+def redis_url(_redis_server: str, patient_redis: None) -> str:
+    """A real Redis that may be slow, as a user who may do only what the queue needs."""
+    return _redis_server
+
+
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Redis, as a user who may do only what the queue needs; AUDIO_API_TEST_REDIS_URL names another one."""
+def _redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Redis; AUDIO_API_TEST_REDIS_URL names another one."""
     if url := os.environ.get(ENV_URL):
         yield url
         return

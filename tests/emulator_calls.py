@@ -41,7 +41,7 @@ def post(
     """Send any JSON as plain HTTP."""
     options = {"headers": {"x-goog-api-key": KEY}, "version": "v1beta", **options}
     url = f"{emulator.url}/{options.pop('version')}/models/{model}:{action}"
-    return httpx2.post(url, json=request, timeout=30, **options)
+    return httpx2.post(url, json=request, timeout=60, **options)
 
 
 def error_of(response: httpx2.Response) -> tuple[int, str, str]:

@@ -103,12 +103,14 @@ class Proxy:
         url: Its address, without credentials.
         connections: How many there were.
         targets: Where each tunnel was asked to lead.
+        waits: Whether a client waits for it in vain.
     """
 
     def __init__(self, port: int, ways: Mapping[int, Way], credentials: str | None) -> None:
         self.url = ""
         self.connections = 0
         self.targets: list[str] = []
+        self.waits = False
         self._port = port
         self._ways = ways
         self._credentials = credentials
@@ -123,6 +125,7 @@ class Proxy:
         way = self._ways.get(self.connections, Way.THROUGH)
         with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             if way is Way.SILENT:
+                self.waits = True
                 await reader.read()
             first = await reader.readexactly(1)
             is_open = await (self._socks(reader, writer) if first == b"\5" else self._connect(reader, writer))
@@ -175,6 +178,7 @@ class Proxy:
         if way is not Way.THROUGH:
             await reader.read(1)  # the handshake has begun
         if way is Way.STALLS:
+            self.waits = True
             await reader.read()
         if way is Way.RESETS:
             connection = writer.get_extra_info("socket")

@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from own_time import PATIENCE_S
 
 from audio_api.queues.redis_connection import ACCESS
 
@@ -139,7 +140,7 @@ class RedisSentinel(RedisServer):
         super().start(ready)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], limit_s: float = 10.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], limit_s: float = PATIENCE_S) -> None:
     """Wait for a condition of the outside world to hold."""
     async with asyncio.timeout(limit_s):
         while not await condition():  # noqa: ASYNC110 -- nothing out there could set an event

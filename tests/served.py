@@ -12,6 +12,7 @@ from http.client import HTTPConnection, HTTPResponse
 from typing import Any, Self
 
 import uvicorn
+from own_time import PATIENCE_S
 
 from audio_api.config import AudioConfig
 from audio_api.server.app import build_app
@@ -67,7 +68,7 @@ class Served:
         return [repr(task.get_coro()) for task in asyncio.all_tasks(self.loop)]
 
     @staticmethod
-    def until(condition: Any, limit_s: float = 20.0) -> None:
+    def until(condition: Any, limit_s: float = PATIENCE_S) -> None:
         """Wait for a condition of the other thread to hold."""
         event = threading.Event()
         for _ in range(int(limit_s / 0.01)):
@@ -80,7 +81,7 @@ class Served:
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[HTTPResponse, bytes]:
         """One request in plain HTTP, with the answer and its body."""
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=600)) as connection:
             content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
             sent = {"content-type": "application/json"} | dict(headers or {})
             connection.request(method, path, content, sent)

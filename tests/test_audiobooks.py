@@ -400,7 +400,7 @@ async def test_a_book_that_was_killed_goes_on_where_it_was(gemini_emulator: Emul
     victim = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", PROGRAM, gemini_emulator.url, str(folder)), cwd=Path(__file__).parent
     )
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(600):
         while not kept_pieces(folder) == half < len(gemini_emulator.calls):  # noqa: ASYNC110 - another process's doing
             await asyncio.sleep(0.02)
     victim.send_signal(signal.SIGKILL)

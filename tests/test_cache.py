@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from own_time import PATIENCE_S
 from pydantic import ValidationError
 
 from audio_api.audio.file_threads import in_file_thread
@@ -151,7 +152,7 @@ async def test_half_a_sample_is_refused(tmp_path: Path) -> None:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for something in another thread."""
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.005)
@@ -458,7 +459,7 @@ def test_processes_share_one_folder(tmp_path: Path) -> None:
     while any(child.poll() is None for child in children):
         assert sum(status.st_size for _, status in cache_module.pieces_in(tmp_path)) <= max_bytes
     for child in children:
-        _, errors = child.communicate(timeout=120)
+        _, errors = child.communicate(timeout=600)
         assert (child.returncode, errors) == (0, "")
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".wav"]
     assert max_bytes / 2 < stored_bytes(tmp_path) <= max_bytes
@@ -473,7 +474,7 @@ def test_a_killed_process_keeps_what_it_stored(tmp_path: Path) -> None:
         kept = {child.stdout.readline().strip() for _ in range(2)}
         stop_in_the_midst(child, folder)
         child.send_signal(signal.SIGKILL)
-        rest, errors = child.communicate(timeout=60)
+        rest, errors = child.communicate(timeout=600)
         assert (child.returncode, errors) == (-signal.SIGKILL, "")
         assert torn_drafts(folder)
         cache = PieceCache(folder, PLENTY_BYTES)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from gemini_faults import impatience
+from own_time import PATIENCE_S
 from raw_server import answering, raw_server
 from redis_server import free_port
 
@@ -304,7 +306,7 @@ class Waits(list[float]):
         if seconds not in WAITS_S:
             self.append(seconds)
             return
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while any(job.is_active and job.rules.end != "STUCK" for job in self._server.batches.jobs):  # noqa: ASYNC110 - another thread's doing
                 await asyncio.sleep(0.005)
 
@@ -471,7 +473,8 @@ async def test_a_batch_that_is_not_made_stays_open(
 async def test_a_server_that_never_answers_is_given_up_on(gemini_emulator: Emulator) -> None:
     """Each call has the time that REQUEST_TIMEOUT gives it, and no more."""
     gemini_emulator.fail_next(Fault.NEVER_ANSWERS)
-    report, _ = await examine(gemini_emulator, request_timeout=1.0)
+    async with impatience(gemini_emulator):
+        report, _ = await examine(gemini_emulator, request_timeout=PATIENCE_S)
     assert "no reply" in observed(report, 13)
     assert numbers(report, "holds") == HOLDS - {1, 8, 13}
 

@@ -26,6 +26,7 @@ from google import genai
 from google.genai import errors, types
 from hypothesis import given
 from hypothesis import strategies as st
+from own_time import PATIENCE_S, until
 from pydantic import ValidationError
 
 import audio_api.emulator
@@ -45,13 +46,6 @@ def audio_config(voice: str = "Kore", **more: Any) -> types.GenerateContentConfi
     prebuilt = types.VoiceConfig(prebuilt_voice_config=types.PrebuiltVoiceConfig(voice_name=voice))
     settings = {"response_modalities": ["AUDIO"], "speech_config": types.SpeechConfig(voice_config=prebuilt)}
     return types.GenerateContentConfig(**{**settings, "automatic_continuation": False, **more})
-
-
-async def until(condition: Callable[[], object], limit_s: float = 5) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 - it comes true in another thread
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -640,7 +634,10 @@ async def test_a_slow_loris_sends_bytes_all_the_time(emulator: Emulator) -> None
     emulator.fail_next(Fault.SLOW_LORIS)
     headers = {"x-goog-api-key": KEY}
     url = f"{emulator.url}/v1beta/models/{V38}:generateContent"
-    async with httpx2.AsyncClient(timeout=5) as http, http.stream("POST", url, json=body(), headers=headers) as slow:
+    async with (
+        httpx2.AsyncClient(timeout=PATIENCE_S) as http,
+        http.stream("POST", url, json=body(), headers=headers) as slow,
+    ):
         drips = slow.aiter_raw()
         assert [await anext(drips) for _ in range(3)] == [b" "] * 3
 
@@ -664,7 +661,7 @@ async def test_a_gzip_bomb_is_small_on_the_wire_and_large_in_memory(emulator: Em
     """A few megabytes become 300; they are a good reply for a client that reads it to the end."""
     emulator.fail_next(Fault.GZIP_BOMB)
     headers, url = {"x-goog-api-key": KEY}, f"{emulator.url}/v1beta/models/{V38}:generateContent"
-    with httpx2.stream("POST", url, json=body(), headers=headers, timeout=30) as response:
+    with httpx2.stream("POST", url, json=body(), headers=headers, timeout=PATIENCE_S) as response:
         packed = b"".join(response.iter_raw())
     assert response.headers["content-encoding"] == "gzip"
     assert len(packed) < 5 * 2**20
@@ -676,7 +673,10 @@ async def test_a_huge_body_never_ends_unless_one_hangs_up(emulator: Emulator, mo
     """200 MB are sent in pieces to a client that takes them; the server sees one that hangs up."""
     emulator.fail_next(Fault.HUGE_BODY, Fault.HUGE_BODY)
     headers, url = {"x-goog-api-key": KEY}, f"{emulator.url}/v1beta/models/{V38}:generateContent"
-    async with httpx2.AsyncClient() as http, http.stream("POST", url, json=body(), headers=headers) as response:
+    async with (
+        httpx2.AsyncClient(timeout=PATIENCE_S) as http,
+        http.stream("POST", url, json=body(), headers=headers) as response,
+    ):
         got = 0
         async for chunk in response.aiter_raw():
             got += len(chunk)
@@ -1129,7 +1129,7 @@ async def test_the_server_ends_with_calls_in_flight() -> None:
         own.stop()
         with pytest.raises(httpx2.TransportError):
             await waiting
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
     with pytest.raises(httpx2.ConnectError):
         post(own, body())
 
@@ -1187,7 +1187,7 @@ def test_the_program_warns_when_other_machines_reach_it(program: Callable[..., s
     assert post(own, mine).status_code == 200
     assert post(own, mine, version="v1").status_code == 400
     process.terminate()
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert "warning: all who reach 0.0.0.0 can read the calls and their keys" in said
 
 
@@ -1210,7 +1210,7 @@ def test_the_program_serves_until_it_is_told_to_stop(
     library = {"voiceConfig": {"voice": "ar-eg-advisor-11"}}
     assert post(own, body(speechConfig=library)).status_code == 200
     process.send_signal(stop)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, said) == (0, f"{speech} speech; Ctrl+C ends\n")
 
 

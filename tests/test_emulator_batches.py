@@ -51,7 +51,7 @@ def get(emulator: Emulator, name: str, **query: Any) -> Any:
 
 def ended(emulator: Emulator, name: str) -> Any:
     """The job, once it is done."""
-    end_s = time.monotonic() + 30
+    end_s = time.monotonic() + 120
     while not (job := get(emulator, name)).get("done"):
         assert time.monotonic() < end_s
         time.sleep(0.01)

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from itertools import pairwise
 from types import SimpleNamespace
@@ -16,10 +16,11 @@ from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
-from gemini_faults import EXPECTED, KEY, MODEL, TEXT, UTTERANCE, Failed, Heard, engine_for, every_trace
+from gemini_faults import EXPECTED, KEY, MODEL, TEXT, UTTERANCE, Failed, Heard, engine_for, every_trace, impatience
 from google import genai
 from hypothesis import given
 from hypothesis import strategies as st
+from own_time import PATIENCE_S, pass_time, until
 from raw_server import answering, raw_server
 
 from audio_api.audio.wav import encode_wav
@@ -63,13 +64,6 @@ def joined(blocks: list[SpeechAudio]) -> bytes:
     return b"".join(block.pcm for block in blocks)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that another thread brings about."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - another thread has no event of this loop to set
-            await asyncio.sleep(0.001)
-
-
 # --- Gemini: every fault -------------------------------------------------------------------------------------------
 
 _BROKEN = Failed(TTSUnavailableError, ErrorCode.CONNECTION_BROKEN, retryable=True, billed=True)
@@ -92,11 +86,11 @@ async def test_every_fault_of_a_stream(fault: Fault, gemini_emulator: Emulator) 
 
     Nothing is repeated, but for a call that must not say ``store``, of which nothing was spoken.
     """
-    hangs = fault in {Fault.NEVER_ANSWERS, Fault.SLOW_LORIS}
     stalls = fault is Fault.STREAM_STALL
-    engine = engine_for(gemini_emulator, timeout_s=1 if hangs else 60, stall_timeout_s=0.5 if stalls else 60)
+    engine = engine_for(gemini_emulator, stall_timeout_s=0.5 if stalls else PATIENCE_S)
     gemini_emulator.fail_next(fault)
-    blocks, error = await listen(engine, LONG)
+    async with impatience(gemini_emulator):
+        blocks, error = await listen(engine, LONG)
     await engine.close()
     assert len(gemini_emulator.calls) == 1 + (fault is Fault.STORE_UNKNOWN)
     expected = STREAMED[fault]
@@ -119,14 +113,15 @@ async def test_every_fault_of_a_stream(fault: Fault, gemini_emulator: Emulator) 
 @pytest.mark.parametrize("fault", Fault)
 async def test_whatever_ends_a_stream_its_connection_is_free(fault: Fault, gemini_emulator: Emulator) -> None:
     """With one connection the next call is made at once: none waits for a call that has no listener any more."""
-    hangs = fault in {Fault.NEVER_ANSWERS, Fault.SLOW_LORIS}
-    engine = engine_for(gemini_emulator, timeout_s=0.3 if hangs else 5, stall_timeout_s=0.3, max_connections=1)
+    stalls = fault is Fault.STREAM_STALL
+    engine = engine_for(gemini_emulator, stall_timeout_s=0.3 if stalls else PATIENCE_S, max_connections=1)
     gemini_emulator.fail_next(fault)
-    await listen(engine)
-    async with asyncio.timeout(4):
+    async with impatience(gemini_emulator):
+        await listen(engine)
+    async with asyncio.timeout(PATIENCE_S / 2):
         next_blocks, _ = await listen(engine)
     await engine.close()
-    assert next_blocks or hangs
+    assert next_blocks
     assert len(gemini_emulator.calls) == 2 + (fault is Fault.STORE_UNKNOWN)
 
 
@@ -209,7 +204,7 @@ async def scripted_stream(*steps: Any, **options: Any) -> AsyncIterator[tuple[Ge
     """An engine and the script that answers it."""
     script = Script(*steps)
     async with raw_server(script) as server:
-        engine = engine_for(server.url, **{"timeout_s": 30, **options})
+        engine = engine_for(server.url, **options)
         yield engine, script
         await engine.close()
 
@@ -237,7 +232,7 @@ async def test_closing_closes_the_connection() -> None:
         await anext(stream)
         assert not script.gone.is_set()
         await stream.aclose()
-        await asyncio.wait_for(script.gone.wait(), 10)
+        await asyncio.wait_for(script.gone.wait(), PATIENCE_S)
 
 
 async def test_leaving_the_loop_closes_the_connection() -> None:
@@ -245,7 +240,7 @@ async def test_leaving_the_loop_closes_the_connection() -> None:
     async with scripted_stream(event(b"ab")) as (engine, script):
         async for _ in engine.stream(UTTERANCE):
             break
-        await asyncio.wait_for(script.gone.wait(), 10)
+        await asyncio.wait_for(script.gone.wait(), PATIENCE_S)
 
 
 @pytest.mark.parametrize("steps", [[], [event(b"ab")]], ids=["before", "in"])
@@ -263,7 +258,7 @@ async def test_cancelling_closes_the_connection(steps: list[bytes]) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(script.gone.wait(), 10)
+        await asyncio.wait_for(script.gone.wait(), PATIENCE_S)
 
 
 async def test_closing_the_engine_ends_a_stream() -> None:
@@ -275,7 +270,7 @@ async def test_closing_the_engine_ends_a_stream() -> None:
         with pytest.raises(TTSUnavailableError) as caught:
             await anext(stream)
         assert caught.value.code is ErrorCode.CONNECTION_BROKEN
-        await asyncio.wait_for(script.gone.wait(), 10)
+        await asyncio.wait_for(script.gone.wait(), PATIENCE_S)
 
 
 @pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")
@@ -288,7 +283,7 @@ async def test_an_injected_real_client_streams_and_closes_the_connection() -> No
         engine = GeminiEngine(timeout_s=30, max_connections=1, client=client)
         async with aclosing(engine.stream(UTTERANCE)) as stream:
             assert (await anext(stream)).pcm == b"ab"
-        await asyncio.wait_for(script.gone.wait(), 10)
+        await asyncio.wait_for(script.gone.wait(), PATIENCE_S)
         await client.aio.aclose()
         client.close()
 
@@ -321,14 +316,21 @@ async def test_a_stall_ends_the_stream() -> None:
         assert joined(blocks) == b"ab"
         assert (error.code, error.retryable) == (ErrorCode.TIMEOUT, True)
         assert error.usage == TokenUsage(output_tokens=7, audio_tokens=7)
-        await asyncio.wait_for(script.gone.wait(), 10)
+        await asyncio.wait_for(script.gone.wait(), PATIENCE_S)
 
 
 async def test_without_a_limit_of_its_own_a_pause_may_last_as_long_as_the_call() -> None:
     """An engine that is told nothing of pauses has one limit: that of the call."""
-    async with scripted_stream(event(b"ab"), timeout_s=1) as (engine, _):
-        blocks, error = await asyncio.wait_for(listen(engine), 10)
-    assert (joined(blocks), error.code) == (b"ab", ErrorCode.TIMEOUT)
+    async with scripted_stream(event(b"ab")) as (engine, _):
+        stream = engine.stream(UTTERANCE)
+        assert (await anext(stream)).pcm == b"ab"
+        pausing = asyncio.create_task(anext(stream))
+        while not pausing.done():
+            pass_time(1)
+            await asyncio.sleep(0.001)
+        with pytest.raises(TTSUnavailableError) as caught:
+            await pausing
+    assert caught.value.code is ErrorCode.TIMEOUT
 
 
 async def test_thinking_is_no_stall() -> None:
@@ -345,6 +347,14 @@ async def test_thinking_is_no_stall() -> None:
     assert (joined(blocks), error, blocks[-1].finish_reason) == (b"abcd", None, "STOP")
 
 
+@pytest.fixture
+def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the engine count its seconds by the event loop's clock, which a test lets jump."""
+    clock = SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time())
+    monkeypatch.setattr("audio_api.engines.gemini.time", clock)
+
+
+@pytest.mark.usefixtures("one_clock")
 async def test_a_stream_without_end_is_ended() -> None:
     """The sum of all waiting is bounded, however steadily the pieces drip."""
 
@@ -355,20 +365,30 @@ async def test_a_stream_without_end_is_ended() -> None:
             await asyncio.sleep(0.01)
 
     async with raw_server(drip) as server:
-        engine = engine_for(server.url, timeout_s=1)
-        blocks, error = await listen(engine)
+        engine = engine_for(server.url)
+        blocks: list[SpeechAudio] = []
+
+        async def hear() -> None:
+            async for block in engine.stream(UTTERANCE):
+                blocks.append(block)  # noqa: PERF401 - those before the error count
+
+        hearing = asyncio.create_task(hear())
+        await until(lambda: len(blocks) > 1)
+        pass_time(PATIENCE_S)
+        with pytest.raises(TTSUnavailableError) as caught:
+            await hearing
         await engine.close()
-    assert len(blocks) > 1
-    assert error.code is ErrorCode.TIMEOUT
+    assert caught.value.code is ErrorCode.TIMEOUT
 
 
+@pytest.mark.usefixtures("one_clock")
 async def test_a_slow_listener_is_no_stall() -> None:
     """The time a listener takes, to play a block for instance, is not the server's."""
     steps = event(b"ab"), event(b"cd", "STOP"), END
-    async with scripted_stream(*steps, timeout_s=1, stall_timeout_s=1) as (engine, _):
+    async with scripted_stream(*steps) as (engine, _):
         stream = engine.stream(UTTERANCE)
         assert (await anext(stream)).pcm == b"ab"
-        await asyncio.sleep(1.2)  # longer than either limit
+        pass_time(2 * PATIENCE_S)  # longer than either limit
         assert joined([block async for block in stream]) == b"cd"
 
 
@@ -393,7 +413,7 @@ async def test_the_limit_counts_over_the_stream(monkeypatch: pytest.MonkeyPatch)
         blocks, error = await listen(engine)
         assert len(blocks) <= 3
         assert (error.code, error.retryable) == (ErrorCode.AUDIO_TOO_LARGE, False)
-        await asyncio.wait_for(script.gone.wait(), 10)
+        await asyncio.wait_for(script.gone.wait(), PATIENCE_S)
 
 
 async def test_words_and_empty_events_are_passed_over() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from own_time import PATIENCE_S
 
 from audio_api import AudioConfig, AudioRequest, Estimate, TTSService, TTSValidationError, VoiceConfig
 from audio_api.emulator import Emulator, Fault
@@ -167,7 +168,7 @@ async def test_leaving_ends_the_counting(tts: TTSService, gemini_emulator: Emula
     """Cancelling an estimate ends its calls."""
     gemini_emulator.latency_s = 60
     asking = asyncio.create_task(tts.estimate(AudioRequest(text=LONG)))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not gemini_emulator.calls:  # noqa: ASYNC110 - another thread's doing
             await asyncio.sleep(0.005)
     asking.cancel()

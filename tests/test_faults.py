@@ -16,12 +16,14 @@ import socket
 import traceback
 import wave
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
 
 import pytest
+from gemini_faults import HANGING, impatience
 from google_credentials import private_key
+from own_time import PATIENCE_S, until
 
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator, Fault
@@ -120,7 +122,6 @@ SUCCESSES = [
     Fault.OTHER_MODEL,
     Fault.TIER_DOWNGRADED,
 ]
-HANGING = {Fault.NEVER_ANSWERS, Fault.SLOW_LORIS}
 # Whether an answer that never arrived was billed cannot be known.
 UNBILLED = {
     code for code in ErrorCode if not code.startswith("audio") and code not in {"no_audio", "content_blocked"}
@@ -146,18 +147,10 @@ def settings(emulator: Emulator, folder: Path, **changes: object) -> AudioConfig
 
 
 @pytest.fixture
-async def tts(gemini_emulator: Emulator, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[TTSService]:
+async def tts(gemini_emulator: Emulator, tmp_path: Path) -> AsyncIterator[TTSService]:
     """A service that talks to the emulator and does not wait between attempts; calls that hang are given up soon."""
-    hangs = request.node.callspec.params["fault"] in HANGING if hasattr(request.node, "callspec") else False
-    async with TTSService(settings(gemini_emulator, tmp_path / "out"), clock=CLOCK) as service:
-        # Importing Google's SDK takes longer than the short timeout.
-        assert await service.health_check()
-        gemini_emulator.reset()
-        if not hangs:
-            yield service
-            return
-    config = settings(gemini_emulator, tmp_path / "out", request_timeout=0.5)
-    async with TTSService(config, clock=CLOCK) as service:
+    config = settings(gemini_emulator, tmp_path / "out", request_timeout=PATIENCE_S)
+    async with TTSService(config, clock=CLOCK) as service, impatience(gemini_emulator):
         yield service
 
 
@@ -284,13 +277,6 @@ async def test_cancelling_hangs_up(gemini_emulator: Emulator, tmp_path: Path) ->
     assert not (tmp_path / "out").exists() or contents(tmp_path / "out") == {}
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another thread does."""
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - another thread's doing, not this loop's
-            await asyncio.sleep(0.005)
-
-
 async def test_closing_ends_a_call_for_good(gemini_emulator: Emulator, tmp_path: Path) -> None:
     """A request that is in a call when its service is closed fails at once, and its call is not made a second time."""
     gemini_emulator.latency_s = 60
@@ -310,17 +296,18 @@ async def test_the_key_appears_nowhere(
     backend: str, gemini_emulator: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Through all faults at DEBUG, no log, repr, JSON, pickle, traceback or file holds the key, or an access token."""
-    config = settings(gemini_emulator, tmp_path / "out", request_timeout=0.5, **BACKENDS[backend])
+    config = settings(gemini_emulator, tmp_path / "out", request_timeout=PATIENCE_S, **BACKENDS[backend])
     tts = TTSService(config, clock=CLOCK)
     if backend == "vertex":
         await tts.warm_up()
     caplog.set_level(logging.DEBUG)
     seen: list[str | bytes] = []
-    for fault in [*FAILURES, *SUCCESSES]:
-        gemini_emulator.fail_next(fault, fault)
-        response = await tts.generate_audio(AudioRequest(text=TEXT, style="calm"))
-        seen += shown(response)
-        gemini_emulator.reset()
+    async with impatience(gemini_emulator):
+        for fault in [*FAILURES, *SUCCESSES]:
+            gemini_emulator.fail_next(fault, fault)
+            response = await tts.generate_audio(AudioRequest(text=TEXT, style="calm"))
+            seen += shown(response)
+            gemini_emulator.reset()
     seen += [repr(tts), repr(vars(tts)), *(str(record.__dict__) for record in caplog.records)]
     seen += list(contents(tmp_path / "out").values())
     assert len(caplog.records) > len(FAILURES)

@@ -16,7 +16,20 @@ import google.genai
 import httpx2
 import pydantic
 import pytest
-from gemini_faults import BACKENDS, EXPECTED, KEY, MODEL, NOW, TEXT, Failed, Heard, engine_for, every_trace, outcome
+from gemini_faults import (
+    BACKENDS,
+    EXPECTED,
+    KEY,
+    MODEL,
+    NOW,
+    TEXT,
+    Failed,
+    Heard,
+    engine_for,
+    every_trace,
+    impatience,
+    outcome,
+)
 from google_credentials import private_key
 
 from audio_api import clock
@@ -60,10 +73,10 @@ async def test_a_fault_becomes_its_error(
     caplog.set_level("DEBUG")
     expected = EXPECTED[fault]
     assert isinstance(expected, Failed)
-    limit = {"timeout_s": 1} if expected.code is ErrorCode.TIMEOUT else {}
-    engine = engine_for(gemini_emulator, backend=BACKENDS[backend], **limit)
+    engine = engine_for(gemini_emulator, backend=BACKENDS[backend])
     gemini_emulator.fail_next(fault)
-    error = await outcome(engine)
+    async with impatience(gemini_emulator):
+        error = await outcome(engine)
     await engine.close()
     assert isinstance(error, AudioAPIError)
     assert (type(error), error.code, error.retryable) == (expected.kind, expected.code, expected.retryable)

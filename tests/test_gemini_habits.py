@@ -310,5 +310,5 @@ async def test_a_vertex_client_is_not_told_about_storage() -> None:
     models = SimpleNamespace(generate_content=generate)
     for vertexai in (True, False):
         client = SimpleNamespace(aio=SimpleNamespace(models=models), vertexai=vertexai)
-        await outcome(GeminiEngine(timeout_s=5, max_connections=1, client=client))
+        await outcome(GeminiEngine(timeout_s=60, max_connections=1, client=client))
     assert ["http_options" in call["config"] for call in sent] == [False, True]

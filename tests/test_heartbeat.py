@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from math import inf
 
 import pytest
+from own_time import PATIENCE_S, pass_time, until
 
 from audio_api.errors import AudioAPIError, ConfigurationError, QueueUnavailableError
 from audio_api.queues.jobs import Job, JobState, Lease
@@ -24,7 +25,7 @@ class Counted(MemoryBackend):
     refusal: AudioAPIError = QueueUnavailableError("not now")
 
     def __init__(self) -> None:
-        super().__init__(f"heartbeat-{uuid.uuid4().hex}")
+        super().__init__(f"heartbeat-{uuid.uuid4().hex}", clock=lambda: asyncio.get_running_loop().time())
         self.renewed: list[str] = []
 
     async def renew(self, leases: Sequence[Lease]) -> list[Lease]:
@@ -39,13 +40,13 @@ class Counted(MemoryBackend):
         await self.enqueue([Job(job_id, b"{}")])
         (lease,) = await self.lease(1, lease_s)
         self.lost = asyncio.Event()
-        return HeldLease.hold(self, lease, until, self.lost.set)
+        held = HeldLease.hold(self, lease, until, self.lost.set)
+        await asyncio.sleep(0)  # now it waits for the first renewal
+        return held
 
     async def until_renewed(self, job_id: str, times: int) -> None:
         """Wait for so many renewals."""
-        async with asyncio.timeout(20):
-            while self.renewed.count(job_id) < times:  # noqa: ASYNC110 - nothing announces a renewal
-                await asyncio.sleep(0.01)
+        await until(lambda: self.renewed.count(job_id) >= times)
 
 
 async def test_short_work_is_never_renewed() -> None:
@@ -58,10 +59,12 @@ async def test_short_work_is_never_renewed() -> None:
 
 
 async def test_each_lease_is_renewed_in_its_own_time() -> None:
-    """A lease of a second is kept beside one of an hour."""
+    """A lease of minutes is kept beside one of a day."""
     queue = Counted()
-    long, brief = await queue.hold("long", 3_600), await queue.hold("brief", 1)
-    await queue.until_renewed("brief", 4)
+    long, brief = await queue.hold("long", 86_400), await queue.hold("brief", 300)
+    for times in range(1, 5):
+        pass_time(100)
+        await queue.until_renewed("brief", times)
     assert await queue.lease(1, 1) == []
     assert "long" not in queue.renewed
     for held in (long, brief):
@@ -72,7 +75,7 @@ async def test_a_lease_is_not_renewed_when_its_work_should_have_ended() -> None:
     """Work that hangs for ever does not keep its job for ever."""
     queue = Counted()
     await queue.hold("hangs", 0.3, until=time.monotonic() + 0.3)
-    (again,) = await queue.lease(1, 30, 5)
+    (again,) = await queue.lease(1, 30, PATIENCE_S)
     assert (again.job_id, again.deliveries) == ("hangs", 2)
 
 
@@ -81,7 +84,7 @@ async def test_a_lost_lease_is_told() -> None:
     queue = Counted()
     held = await queue.hold("cancelled", 0.3)
     await queue.cancel("cancelled")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await queue.lost.wait()
     assert queue.renewed == ["cancelled"]
     held.let_go()
@@ -92,7 +95,10 @@ async def test_renewal_that_failed_is_tried_again_soon(refusal: AudioAPIError, m
     """A queue that did not answer, or refused, is asked again after a second, long before the lease runs out."""
     monkeypatch.setattr(Counted, "refusal", refusal)
     queue = Counted()
-    held = await queue.hold("refused", 9)
+    held = await queue.hold("refused", 900)
+    pass_time(300)
+    await queue.until_renewed("refused", 1)
+    pass_time(1)
     await queue.until_renewed("refused", 2)
     assert await queue.lease(1, 1) == []
     held.let_go()
@@ -103,7 +109,7 @@ async def test_renewal_ends_with_the_queue() -> None:
     queue = Counted()
     held = await queue.hold("closed", 0.3)
     await queue.close()
-    await asyncio.wait([held.renewing], timeout=5)
+    await asyncio.wait([held.renewing], timeout=PATIENCE_S)
     assert held.renewing.done()
     assert held.renewing.exception() is None
 
@@ -116,14 +122,14 @@ async def test_a_blocked_loop_repeats_a_call_and_publishes_nothing_twice(redis_u
 
     async def block() -> bool:
         queue = RedisBackend(redis_url, name)
-        (lease,) = await queue.lease(1, 0.5, 5)
+        (lease,) = await queue.lease(1, 0.5, PATIENCE_S)
         lost = asyncio.Event()
         held = HeldLease.hold(queue, lease, inf, lost.set)
         blocked.set()
         go_on.wait()
         published.append(await queue.progress(lease, {"file": "mine.wav"}))
         published.append(await queue.finish(lease, b"late", success=True))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await lost.wait()
         await queue.close()
         return held.renewing.done()
@@ -132,7 +138,7 @@ async def test_a_blocked_loop_repeats_a_call_and_publishes_nothing_twice(redis_u
     await queue.enqueue([Job("a", b"{}")], "batch")
     other = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(block())))
     await asyncio.to_thread(blocked.wait)
-    (lease,) = await queue.lease(1, 30, 10)
+    (lease,) = await queue.lease(1, 30, PATIENCE_S)
     assert (lease.job_id, lease.deliveries) == ("a", 2)
     go_on.set()
     assert await other

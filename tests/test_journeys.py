@@ -102,9 +102,9 @@ async def test_a_queued_job_passes_few_files(tmp_path: Path, monkeypatch: pytest
             async with TTSService(config, engine=paced, clock=CLOCK) as tts:
                 worker = WorkerService(config, queue, tts)
                 await worker.start_worker()
-                assert (await queue.wait_for_result(await queue.enqueue_single_task(WARM_UP), 10)).success
+                assert (await queue.wait_for_result(await queue.enqueue_single_task(WARM_UP), 60)).success
                 with tracer.noting():
-                    result = await queue.wait_for_result(await queue.enqueue_single_task(SHORT), 10)
+                    result = await queue.wait_for_result(await queue.enqueue_single_task(SHORT), 60)
                 of_job = sorted(tracer.files)
                 await worker.stop_worker()
     assert (result.success, result.attempts) == (True, 1)

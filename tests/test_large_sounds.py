@@ -37,7 +37,7 @@ def test_it_works_in_a_child_process() -> None:
     pid = os.fork()
     if not pid:
         try:
-            os._exit(asyncio.run(asyncio.wait_for(in_sound_thread(max, 3, 4), 10)))
+            os._exit(asyncio.run(asyncio.wait_for(in_sound_thread(max, 3, 4), 60)))
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 4

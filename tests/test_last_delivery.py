@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from own_time import PATIENCE_S
 from scripted import ScriptedEngine
 
 from audio_api.config import AudioConfig
@@ -42,7 +43,7 @@ class Stage(ScriptedEngine):
 
     async def until(self, *texts: str) -> None:
         """Wait until exactly these are being spoken."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while self.speaking != set(texts):  # noqa: ASYNC110 -- workers do not announce it
                 await asyncio.sleep(0.005)
 
@@ -97,7 +98,7 @@ async def test_it_waits_for_the_others_and_they_for_it(times: int, queue: QueueS
     await workers[1].start_worker("two")
     behind = await queue.enqueue_single_task(AudioRequest(text=SECOND))
     lost_at = (await queue.get_task_result(last)).started_at
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not JobsInHand.of(queue).alone.locked():  # noqa: ASYNC110 -- nothing announces who waits
             await asyncio.sleep(0.005)
     assert stage.speaking == {FIRST}
@@ -108,7 +109,7 @@ async def test_it_waits_for_the_others_and_they_for_it(times: int, queue: QueueS
     assert (await queue.get_queue_stats()).waiting == {0: 1}
     stage.go[LAST].set()
     stage.go[SECOND].set()
-    results = [await queue.wait_for_result(task_id, 10) for task_id in (last, behind)]
+    results = [await queue.wait_for_result(task_id, PATIENCE_S) for task_id in (last, behind)]
     assert [(result.success, result.deliveries) for result in results] == [(True, times + 1), (True, 1)]
 
 
@@ -118,7 +119,7 @@ async def test_its_process_asks_for_no_other_task(queue: QueueService, crew: Cre
     for number, worker in enumerate(workers):
         await worker.start_worker(str(number))
     in_hand = JobsInHand.of(queue)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while len(in_hand.asking) < 2:  # noqa: ASYNC110 -- nothing announces a question
             await asyncio.sleep(0.005)
     last = await lose(queue)
@@ -127,7 +128,7 @@ async def test_its_process_asks_for_no_other_task(queue: QueueService, crew: Cre
     behind = await queue.enqueue_single_task(AudioRequest(text=SECOND))
     stage.go[LAST].set()
     stage.go[SECOND].set()
-    results = [await queue.wait_for_result(task_id, 10) for task_id in (last, behind)]
+    results = [await queue.wait_for_result(task_id, PATIENCE_S) for task_id in (last, behind)]
     assert [(result.success, result.deliveries) for result in results] == [(True, 3), (True, 1)]
 
 
@@ -143,7 +144,7 @@ async def test_stopping_does_not_wait_for_its_turn(when: str, queue: QueueServic
     if when == "during":
         stage.go[FIRST].set()
         await stage.until(LAST)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*(worker.stop_worker(grace_s=0) for worker in workers))
     result = await queue.get_task_result(last)
     assert result
@@ -170,7 +171,7 @@ async def test_a_stop_does_not_wait_for_a_queue_that_is_away(
     monkeypatch.setattr(queue.backend, "release", never)
     await worker.start_worker()
     await stage.until(FIRST)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await worker.stop_worker(grace_s=0)
     assert begun.is_set()
     assert "goes back when its lease ends" in caplog.text
@@ -192,8 +193,8 @@ async def test_a_task_that_cannot_be_settled_costs_only_itself(
         stage.go[FIRST].set()
         await queue.enqueue_single_task(AudioRequest(text=FIRST))
         await worker.start_worker()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while "could not be settled" not in caplog.text:  # noqa: ASYNC110 -- a log announces nothing
                 await asyncio.sleep(0.005)
     stage.go[SECOND].set()
-    assert (await queue.wait_for_result(await queue.enqueue_single_task(AudioRequest(text=SECOND)), 10)).success
+    assert (await queue.wait_for_result(await queue.enqueue_single_task(AudioRequest(text=SECOND)), PATIENCE_S)).success

@@ -30,9 +30,9 @@ from books import (
     same,
     settings,
     sound_of,
-    until,
     visible_files,
 )
+from own_time import until
 from scripted import USAGE, ScriptedEngine, speech
 from sound import RATE, loudness_db, read_wav
 

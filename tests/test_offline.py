@@ -24,6 +24,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from own_time import PATIENCE_S
 from sentences import SENTENCES
 from sound import RATE, Samples, loudness_db, spectrum_db
 
@@ -116,7 +117,7 @@ def assert_no_such_process(pid: int) -> None:
 
 async def wait_until(condition: Callable[[], bool]) -> None:
     """Let others work until the condition, which nothing announces, holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.to_thread(os.sched_yield)
 
@@ -418,7 +419,7 @@ async def test_cancelling_while_the_process_starts(
 
     def slow_start() -> object:
         starting.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE_S)
         return start()
 
     monkeypatch.setattr(offline, "_Child", slow_start)

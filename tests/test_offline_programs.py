@@ -27,7 +27,7 @@ from audio_api.models.audio_request import VoiceConfig
 OFFLINE = AudioConfig(tts_engine="offline", cache_max_bytes=0, _env_file=None)
 CANARY = "CANARY-0123456789"
 # Ten times what speech takes here.
-LIMIT_S = 60
+LIMIT_S = 600
 
 
 def speak(service: TTSService, name: str) -> None:

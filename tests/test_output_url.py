@@ -60,7 +60,7 @@ async def serve(gemini_emulator: Emulator, tmp_path: Path, prefix: str, proxy: L
                 "gemini_base_url": gemini_emulator.url,
                 "output_dir": tmp_path / disk,
                 "output_url": f"s3://{BUCKET}/{prefix}",
-                "store_timeout": 5,
+                "store_timeout": 60,
                 "max_context_tokens": 150,
                 **changes,
             }
@@ -138,7 +138,7 @@ async def test_a_name_that_is_taken_costs_no_call(
     serve: Serve, gemini_emulator: Emulator, prefix: str, there: str, proxy: LossyProxy
 ) -> None:
     """It is looked up before anything is paid for; ``overwrite`` replaces it."""
-    store = store_at(f"s3://{BUCKET}/{prefix}", 5)
+    store = store_at(f"s3://{BUCKET}/{prefix}", 60)
     await store.put(there, b"older", "audio/wav")
     request = HELLO.model_copy(update={"subtitles": ("srt",)})
     response = await serve().generate_audio(request)

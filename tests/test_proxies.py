@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from gemini_faults import KEY, engine_for, outcome
+from own_time import PATIENCE_S, pass_time, until
 from proxies import HOST, Authority, Proxy, Way, proxy, tls_front
 from raw_server import answering, raw_server
 
@@ -22,9 +24,10 @@ from audio_api.engines.base import SpeechAudio
 from audio_api.errors import ConfigurationError, TTSUnavailableError
 
 URL = f"https://{HOST}"
-PATIENCE_S = 30.0
-"""What a call may take; nothing here waits for it."""
-SOON_S = 5.0
+SOON_S = 30.0
+"""Long before a call takes too long."""
+CONNECTING_S = 2 * gemini_transport._CONNECT_TIMEOUT_S
+"""What the two steps to a connection may take."""
 # The proxies of the tests leave a connection that their end cuts before its handler has begun to asyncio, which warns.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:unclosed <StreamWriter:ResourceWarning",
@@ -34,13 +37,12 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin without proxies and certificates, and with a time for connecting that a test can wait for."""
+    """Begin without proxies and certificates."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(gemini_transport, "_CONNECT_TIMEOUT_S", 0.5)
     gemini_transport._announce.cache_clear()
 
 
@@ -80,7 +82,11 @@ async def test_a_failed_handshake_costs_no_later_call(
         engine = engine_for(URL, max_connections=most, timeout_s=PATIENCE_S)
         for call in range(1, 7):
             begun_s = time.monotonic()
-            result = await outcome(engine)
+            result_of = asyncio.create_task(outcome(engine))
+            if call == at and way in {Way.SILENT, Way.STALLS}:
+                await until(lambda: server.waits)
+                pass_time(CONNECTING_S)
+            result = await result_of
             assert time.monotonic() - begun_s < SOON_S
             if call == at:
                 assert isinstance(result, TTSUnavailableError)
@@ -100,8 +106,12 @@ async def test_an_answer_that_takes_its_time_is_waited_for(
         monkeypatch.setenv("HTTPS_PROXY", server.url)
         engine = engine_for(URL, timeout_s=PATIENCE_S)
         monkeypatch.setattr(emulator, "latency_s", 1.0)
-        assert isinstance(await outcome(engine), SpeechAudio)
-        assert isinstance(await outcome(engine), SpeechAudio)
+        for _ in range(2):
+            earlier = len(emulator.calls)
+            speaking = asyncio.create_task(outcome(engine))
+            await until(lambda earlier=earlier: len(emulator.calls) > earlier)
+            pass_time(CONNECTING_S + 1)
+            assert isinstance(await speaking, SpeechAudio)
         await engine.close()
         assert server.connections == 1
 

@@ -6,9 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from own_time import PATIENCE_S
 from redis_server import until
 
 from audio_api.errors import (
@@ -18,7 +20,6 @@ from audio_api.errors import (
     QueueServiceError,
     TaskNotFoundError,
 )
-from audio_api.queues import redis_connection
 from audio_api.queues.base import FAIR_TURN, MAX_DELIVERIES, QueueBackend, SuspectFirstError
 from audio_api.queues.jobs import MAX_PAYLOAD_BYTES, MAX_PROGRESS_BYTES, Job, JobState, JobStatus, Lease
 from audio_api.queues.memory import MemoryBackend
@@ -27,18 +28,15 @@ from audio_api.queues.redis_queue import RedisBackend
 OpenQueue = Callable[..., QueueBackend]
 SHORT_S = 0.15
 """A lease to wait out."""
-LIFETIME_S = 0.8
+LIFETIME_S = 3.0
 """How long a result is kept: to be waited out, but not before it was looked at."""
 LONG_S = 30.0
-"""Longer than any test."""
+"""Longer than any test on an idle machine."""
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def open_queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenQueue]:
+async def open_queue(request: pytest.FixtureRequest) -> AsyncIterator[OpenQueue]:
     """Makes handles of one queue that no other test uses."""
-    # A busy machine may take longer than a second to answer. test_redis_queue.py tests the limit itself.
-    monkeypatch.setattr(redis_connection, "ANSWER_LIMIT_S", LONG_S)
-    monkeypatch.setitem(RedisBackend._run.__kwdefaults__, "limit_s", LONG_S)
     name = uuid4().hex
     opened: list[QueueBackend] = []
     url = request.getfixturevalue("redis_url") if request.param == "redis" else ""
@@ -78,7 +76,7 @@ async def take(queue: QueueBackend, count: int = 1, lease_s: float = LONG_S, wai
     return ids(await queue.lease(count, lease_s, wait_s))
 
 
-async def one(queue: QueueBackend, lease_s: float = LONG_S, wait_s: float = 5.0) -> Lease:
+async def one(queue: QueueBackend, lease_s: float = LONG_S, wait_s: float = PATIENCE_S) -> Lease:
     """The next job, which must come."""
     (lease,) = await queue.lease(1, lease_s, wait_s)
     return lease
@@ -268,21 +266,22 @@ async def test_no_priority_starves(queue: QueueBackend) -> None:
 
 async def test_a_job_waits_for_its_time(queue: QueueBackend) -> None:
     """A job with ``not_before`` is delayed, wakes a waiting worker when it is due, and not earlier."""
-    due = time.time() + 1
-    await queue.enqueue([job("later", not_before=due), job("past", not_before=due - 1_000)])
+    now = time.time()
+    await queue.enqueue([job("later", not_before=now + 3_600), job("past", not_before=now - 1_000)])
     assert await take(queue, 5) == ["past"]
     assert await state(queue, "later") is JobState.DELAYED
-    lease = await one(queue)
-    assert lease.job_id == "later"
-    assert due - 0.01 < time.time() < due + 1
+    due = time.time() + 0.5
+    await queue.enqueue([job("soon", not_before=due)])
+    assert (await one(queue)).job_id == "soon"
+    assert due - 0.01 < time.time() < due + PATIENCE_S / 2
 
 
 async def test_a_waiting_worker_is_woken_by_another_handle(open_queue: OpenQueue) -> None:
     """Who waits for a job gets it as soon as it is there."""
     worker, producer = open_queue(), open_queue()
-    async with meanwhile(worker.lease(3, LONG_S, 20)) as waiting:
+    async with meanwhile(worker.lease(3, LONG_S, 2 * PATIENCE_S)) as waiting:
         await producer.enqueue(jobs("a", "b"))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             leases = await waiting
     assert set(ids(leases)) <= {"a", "b"}  # type: ignore[arg-type]
 
@@ -290,10 +289,10 @@ async def test_a_waiting_worker_is_woken_by_another_handle(open_queue: OpenQueue
 async def test_each_waiting_worker_gets_a_job(open_queue: OpenQueue) -> None:
     """As many workers start as there are jobs, whatever handle they wait at."""
     handles = [open_queue(), open_queue()]
-    waiting = [asyncio.create_task(handles[n % 2].lease(1, LONG_S, 20)) for n in range(6)]
+    waiting = [asyncio.create_task(handles[n % 2].lease(1, LONG_S, 2 * PATIENCE_S)) for n in range(6)]
     await asyncio.wait(waiting, timeout=0.1)
     await handles[0].enqueue([job(f"j{n}") for n in range(6)])
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         taken = [lease.job_id for leases in await asyncio.gather(*waiting) for lease in leases]
     assert sorted(taken) == [f"j{n}" for n in range(6)]
 
@@ -302,13 +301,13 @@ async def test_waiting_in_vain(queue: QueueBackend) -> None:
     """Without a job the wait ends on time, with nothing."""
     start = time.monotonic()
     assert await queue.lease(1, LONG_S, 0.2) == []
-    assert 0.15 < time.monotonic() - start < 2
+    assert 0.15 < time.monotonic() - start < PATIENCE_S
 
 
 async def test_a_cancelled_wait_takes_no_job(open_queue: OpenQueue) -> None:
     """A worker that stopped waiting is given nothing, and the next one gets the job."""
     worker, other = open_queue(), open_queue()
-    async with meanwhile(worker.lease(1, LONG_S, 20)):
+    async with meanwhile(worker.lease(1, LONG_S, 2 * PATIENCE_S)):
         pass
     await worker.enqueue(jobs("a"))
     assert (await one(other)).job_id == "a"
@@ -317,13 +316,13 @@ async def test_a_cancelled_wait_takes_no_job(open_queue: OpenQueue) -> None:
 async def test_a_wait_cancelled_while_the_job_comes_passes_it_on(open_queue: OpenQueue) -> None:
     """A wake-up that reaches a cancelled worker is not lost for the others."""
     worker, other = open_queue(), open_queue()
-    first = asyncio.create_task(worker.lease(1, LONG_S, 20))
+    first = asyncio.create_task(worker.lease(1, LONG_S, 2 * PATIENCE_S))
     await asyncio.wait([first], timeout=0.05)
-    second = asyncio.create_task(other.lease(1, LONG_S, 20))
+    second = asyncio.create_task(other.lease(1, LONG_S, 2 * PATIENCE_S))
     await asyncio.wait([second], timeout=0.05)
     await worker.enqueue(jobs("a"))
     first.cancel()
-    done, _ = await asyncio.wait([first, second], timeout=6, return_when=asyncio.ALL_COMPLETED)
+    done, _ = await asyncio.wait([first, second], timeout=PATIENCE_S, return_when=asyncio.ALL_COMPLETED)
     taken = [lease for task in done if not task.cancelled() for lease in task.result()]
     second.cancel()
     assert ids(taken) == ["a"]
@@ -335,7 +334,7 @@ async def test_an_expired_lease_is_given_to_another_worker(queue: QueueBackend) 
     stale = await one(queue, SHORT_S)
     start = time.monotonic()
     current = await one(queue)
-    assert time.monotonic() - start < SHORT_S + 1
+    assert time.monotonic() - start < PATIENCE_S / 2
     assert (current.job_id, current.deliveries) == ("a", 2)
     assert current.token > stale.token
     before = await known(queue, "a")
@@ -353,12 +352,11 @@ async def test_an_expired_lease_is_given_to_another_worker(queue: QueueBackend) 
 async def test_a_renewed_lease_lasts(queue: QueueBackend) -> None:
     """Only leases that are not renewed run out; another handle's renewal counts; the reply names those still held."""
     await queue.enqueue(jobs("kept", "dropped"))
-    kept, dropped = await queue.lease(2, 1)
-    taken: list[str] = []
-    while not taken:
-        assert await queue.renew([kept]) == [kept]
-        taken = await take(queue, 2, LONG_S, SHORT_S)
-    assert taken == ["dropped"]
+    kept, dropped = await queue.lease(2, 0.5)
+    # The time of one renewal is long enough for the slowest machine.
+    long = replace(kept, lease_s=LONG_S)
+    assert await queue.renew([long]) == [long]
+    assert await take(queue, 2, LONG_S, PATIENCE_S) == ["dropped"]
     assert await queue.renew([kept, dropped]) == [kept]
     assert await queue.renew([]) == []
 
@@ -400,7 +398,7 @@ async def test_poison_is_buried_and_others_pass(queue: QueueBackend) -> None:
     assert deliveries == [1, 2, 3]
     await queue.enqueue(jobs("healthy"), "batch")
     taken: list[Lease] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while await state(queue, "poison") is not JobState.DEAD:
             taken += await queue.lease(1, LONG_S, 0.05)
     taken += await queue.lease(1, LONG_S)
@@ -440,7 +438,7 @@ async def test_who_may_not_take_a_suspect_lets_others_know_of_it(queue: QueueBac
     lease = await one(queue)
     async with meanwhile(queue.lease(1, LONG_S, 10, suspects=False)) as busy, meanwhile(one(queue, LONG_S, 10)) as idle:
         assert await queue.release(lease, count_delivery=True)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(SuspectFirstError):
                 await busy
             assert (await idle).deliveries == 2
@@ -458,9 +456,9 @@ async def test_a_returned_job_comes_first(queue: QueueBackend) -> None:
     assert (again.job_id, again.deliveries) == ("a", 1)
     assert again.token > lease.token
     assert await take(queue) == ["b"]
-    async with meanwhile(queue.lease(1, LONG_S, 20)) as waiting:
+    async with meanwhile(queue.lease(1, LONG_S, 2 * PATIENCE_S)) as waiting:
         await queue.release(again)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             assert ids(await waiting) == ["a"]  # type: ignore[arg-type]
 
 
@@ -612,12 +610,12 @@ async def test_a_result_is_pushed_to_who_waits(open_queue: OpenQueue) -> None:
     lease = await one(worker)
     async with meanwhile(producer.wait_result("a")) as first, meanwhile(worker.wait_result("a", 20)) as second:
         await worker.finish(lease, b"{}", success=True)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             results = [await first, await second, await producer.wait_result("a", 20)]
     assert [result.state for result in results] == [JobState.SUCCEEDED] * 3  # type: ignore[attr-defined]
     async with meanwhile(producer.wait_result("b", 20)) as waiting:
         await worker.cancel("b")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             assert (await waiting).state is JobState.CANCELLED  # type: ignore[attr-defined]
 
 
@@ -646,7 +644,7 @@ async def test_a_batch_counts_exactly_and_keeps_its_order(open_queue: OpenQueue)
         async with meanwhile(queue.wait_batch("batch", 20, more_than=count)) as waiting:
             lease = await one(worker)
             await worker.finish(lease, lease.job_id.encode(), success=count != 2)
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE_S):
                 status = await waiting
         assert status.finished == count + 1  # type: ignore[attr-defined]
         assert status.started  # type: ignore[attr-defined]
@@ -658,7 +656,7 @@ async def test_a_batch_counts_exactly_and_keeps_its_order(open_queue: OpenQueue)
 
 async def test_results_expire_from_completion_on(open_queue: OpenQueue) -> None:
     """A job that waited longer than the lifetime of results has its result for that long, and then is forgotten."""
-    queue = open_queue(result_ttl_s=LIFETIME_S)
+    queue = open_queue(result_ttl_s=0.05)
     await queue.enqueue(jobs("a", "dead", "cancelled"))
     assert await queue.lease(1, LONG_S, 0) != []
     (dead,) = await queue.lease(1, LONG_S)
@@ -667,6 +665,7 @@ async def test_results_expire_from_completion_on(open_queue: OpenQueue) -> None:
     await until_gone(queue.status, "cancelled")
     assert await state(queue, "a") is JobState.LEASED
     lease = (await queue.renew([Lease("a", b"", 0, None, dead.token - 1, 1, LONG_S)]))[0]
+    queue = open_queue(result_ttl_s=LIFETIME_S)
     await queue.finish(lease, b"{}", success=True)
     assert (await known(queue, "a")).result == b"{}"
     await until_gone(queue.status, "a")
@@ -678,7 +677,7 @@ async def test_results_expire_from_completion_on(open_queue: OpenQueue) -> None:
 
 async def test_a_batch_keeps_its_results_until_it_is_complete(open_queue: OpenQueue) -> None:
     """The first results of a slow batch are still there when the last one comes; then all expire together."""
-    queue = open_queue(result_ttl_s=LIFETIME_S)
+    queue = open_queue(result_ttl_s=0.05)
     await queue.enqueue(jobs("alone"))
     await queue.enqueue(jobs("a", "b"), "batch")
     alone, first, second = await queue.lease(3, LONG_S)
@@ -692,6 +691,7 @@ async def test_a_batch_keeps_its_results_until_it_is_complete(open_queue: OpenQu
     leases = {lease.job_id: lease for lease in await queue.lease(2, LONG_S)}
     await queue.finish(leases["alone"], b"{}", success=True)
     await until_gone(queue.status, "alone")
+    queue = open_queue(result_ttl_s=LIFETIME_S)
     await queue.finish(leases["b"], b"second", success=True)
     assert [each.result for each in await queue.batch_jobs("batch")] == [b"first", b"second"]
     await until_gone(queue.status, "a")
@@ -717,7 +717,7 @@ async def test_statistics(queue: QueueBackend) -> None:
     assert (stats.delayed, stats.leased, stats.dead) == (1, 1, 1)
     assert (stats.succeeded, stats.failed, stats.cancelled) == (1, 1, 1)
     assert stats.oldest_age_s is not None
-    assert 0 <= stats.oldest_age_s < 5
+    assert 0 <= stats.oldest_age_s < PATIENCE_S
 
 
 async def test_closing_ends_every_wait(open_queue: OpenQueue) -> None:
@@ -725,11 +725,11 @@ async def test_closing_ends_every_wait(open_queue: OpenQueue) -> None:
     queue, other = open_queue(), open_queue()
     await queue.enqueue(jobs("a"), "batch")
     lease = await one(queue)
-    waits = [queue.lease(1, LONG_S, 20), queue.wait_result("a"), queue.wait_batch("batch", 20)]
+    waits = [queue.lease(1, LONG_S, 2 * PATIENCE_S), queue.wait_result("a"), queue.wait_batch("batch", 20)]
     tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[var-annotated]
     await asyncio.wait(tasks, timeout=0.1)
     await queue.close()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_S):
         ended = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(error) for error in ended] == [QueueClosedError] * 3
     for call in (

@@ -7,6 +7,7 @@ import threading
 from uuid import uuid4
 
 import pytest
+from own_time import PATIENCE_S
 
 from audio_api.errors import QueueServiceError
 from audio_api.queues.jobs import Job, JobState
@@ -72,10 +73,10 @@ def test_a_loop_that_ended_while_it_waited_is_passed_over() -> None:
 
     async def work() -> list[str]:
         queue = MemoryBackend(name)
-        alive = asyncio.create_task(queue.lease(1, LONG_S, 10))
+        alive = asyncio.create_task(queue.lease(1, LONG_S, PATIENCE_S))
         await asyncio.wait([alive], timeout=0.05)
         await queue.enqueue([Job("a", b"{}")])
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             return [lease.job_id for lease in await alive]
 
     assert asyncio.run(work()) == ["a"]

@@ -423,7 +423,7 @@ def interrupted(number: signal.Signals = signal.SIGINT, **variables: str) -> tup
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not kept_pieces(Path("output")):
         assert time.monotonic() < deadline
         time.sleep(0.01)

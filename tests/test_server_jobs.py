@@ -34,7 +34,7 @@ def served(_gemini_emulator_server: Emulator, tmp_path_factory: pytest.TempPathF
         _gemini_emulator_server,
         tmp_path_factory.mktemp("jobs"),
         worker_concurrency=2,
-        lease_time=1.0,
+        lease_time=6.0,
     )
     with Served(config) as server:
         yield server
@@ -146,7 +146,7 @@ def test_a_failed_job_says_why(served: Served, gemini_emulator: Emulator) -> Non
 
 def test_jobs_are_listed_by_state_and_taken_out(served: Served, gemini_emulator: Emulator) -> None:
     """While a call lasts, its job is leased and the others wait, page by page; a job that is taken out is not made."""
-    gemini_emulator.latency_s = 5.0
+    gemini_emulator.latency_s = 600.0
     ids = [ask(served, "POST", JOBS, {"input": new_text(), "priority": -1})[1]["id"] for _ in range(6)]
     served.until(lambda: len(gemini_emulator.calls) == 2)
     leased = ask(served, "GET", f"{JOBS}?state=leased")[1]["data"]

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from books import CLOCK, book, pieces_of, same, settings, until
+from books import CLOCK, book, pieces_of, same, settings
+from own_time import until
 from scripted import ScriptedEngine, speech
 
 from audio_api.emulator import Emulator, Fault

@@ -30,7 +30,7 @@ def test_every_example_runs(example: Path, gemini_emulator: Emulator, tmp_path: 
         "TTS_ENGINE": "gemini",
         "OUTPUT_DIR": str(tmp_path / "output"),
     }
-    done = subprocess.run([sys.executable, example], cwd=tmp_path, env=environment, capture_output=True, timeout=120)
+    done = subprocess.run([sys.executable, example], cwd=tmp_path, env=environment, capture_output=True, timeout=600)
     assert (done.returncode, done.stderr.decode()) == (0, "")
     assert done.stdout
     assert any(call.status == 200 for call in gemini_emulator.calls)

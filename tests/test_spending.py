@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
@@ -30,8 +29,6 @@ from audio_api.services.pacing import PacedEngine, Pacer
 
 LITE = "gemini-3.8-flash-lite-tts"
 WORDS = "You exceeded your spend-based rate limit. For more information see the documentation."
-SPEED = 100.0
-"""How much faster than the real one the clock of these tests goes."""
 
 
 def refusal(*details: dict[str, object]) -> bytes:
@@ -65,12 +62,14 @@ async def test_the_refusal_says_what_it_is_and_how_long(details: tuple[dict[str,
 
 
 class Account:
-    """The API for one account, by a clock that runs fast.
+    """The API for one account, by a clock that goes on only while all requests sleep.
 
     Attributes:
         calls: Of each call when it came, in seconds of that clock, which model was asked, and whether it spoke.
         called: Set by the first call.
         refuses: Whether the account has spent too much.
+        now_s: Seconds of that clock.
+        running: The requests that have not ended.
     """
 
     def __init__(self) -> None:
@@ -78,19 +77,30 @@ class Account:
         self.called = asyncio.Event()
         self.refuses: Callable[[float], bool] = lambda _: False
         self.url = ""
+        self.now_s = 0.0
+        self.running: set[asyncio.Task[AudioResponse]] = set()
+        self._sleep_until: list[float] = []
 
-    @staticmethod
-    def now_s() -> float:
-        """Seconds of the fast clock."""
-        return time.monotonic() * SPEED
+    def ask(self, service: TTSService, request: AudioRequest) -> asyncio.Task[AudioResponse]:
+        """Begin a request."""
+        task = asyncio.create_task(service.generate_audio(request))
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+        return task
 
     def clock(self) -> Clock:
-        """The fast clock, as the library takes it."""
+        """The clock, as the library takes it."""
 
         async def sleep(seconds: float) -> None:
-            await asyncio.sleep(seconds / SPEED)
+            end_s = self.now_s + seconds
+            self._sleep_until.append(end_s)
+            while self.now_s < end_s:
+                await asyncio.sleep(0.001)
+                if len(self._sleep_until) == len(self.running):
+                    self.now_s = max(self.now_s, min(self._sleep_until))
+            self._sleep_until.remove(end_s)
 
-        return Clock(self.now_s, sleep, lambda: 0.0)
+        return Clock(lambda: self.now_s, sleep, lambda: 0.0)
 
 
 @asynccontextmanager
@@ -104,8 +114,8 @@ async def an_account() -> AsyncIterator[Account]:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         model = server.requests[-1].split(b"models/", 1)[1].partition(b":")[0].decode()
-        refused = account.refuses(account.now_s())
-        account.calls.append((account.now_s(), model, not refused))
+        refused = account.refuses(account.now_s)
+        account.calls.append((account.now_s, model, not refused))
         account.called.set()
         # Speaking takes a while; refusing does not.
         await asyncio.sleep(0 if refused else 0.05)
@@ -133,21 +143,19 @@ async def test_two_models_of_an_account_pause_together_and_go_on(tmp_path: Path)
     No call is made in between, none goes to another model, and none fails.
     """
     async with an_account() as account:
-        begun_s = account.now_s()
-        account.refuses = lambda now: now < begun_s + 59
+        account.refuses = lambda now_s: now_s < 59
         config = AudioConfig(gemini_api_key=KEY, gemini_base_url=account.url, output_dir=tmp_path)
         async with TTSService(config, clock=account.clock()) as service:
-            first = asyncio.create_task(service.generate_audio(requests(1)[0]))
+            first = account.ask(service, requests(1)[0])
             await account.called.wait()
-            refused_s = account.calls[0][0]
-            responses = await asyncio.gather(first, *map(service.generate_audio, requests(6)))
+            responses = await asyncio.gather(first, *(account.ask(service, each) for each in requests(6)))
     assert all(response.success for response in responses)
     # Those that were on their way when the first refusal came.
-    early = [call for call in account.calls if call[0] < refused_s + 59]
+    early = [call for call in account.calls if call[0] < 59]
     late = account.calls[len(early) :]
     assert {model for _, model, _ in account.calls} == {MODEL, LITE}
     assert not any(spoke for *_, spoke in early)
-    assert all(at - refused_s < 30 for at, *_ in early)
+    assert all(at == 0 for at, *_ in early)
     assert all(spoke for *_, spoke in late)
     assert len(late) == 7
     assert {response.cost_usd for response in responses} == {
@@ -163,12 +171,12 @@ async def test_a_pause_that_does_not_help_grows_until_it_is_told(tmp_path: Path)
         account.refuses = lambda _: True
         config = AudioConfig(gemini_api_key=KEY, gemini_base_url=account.url, output_dir=tmp_path)
         async with TTSService(config, clock=account.clock()) as service:
-            response = await service.generate_audio(requests(1)[0])
+            response = await account.ask(service, requests(1)[0])
             gaps = [
                 later - earlier for (earlier, *_), (later, *_) in zip(account.calls, account.calls[1:], strict=False)
             ]
             made = len(account.calls)
-            other = await service.generate_audio(requests(2)[1])
+            other = await account.ask(service, requests(2)[1])
             assert len(account.calls) == made
     assert [response.error_code, other.error_code] == [ErrorCode.SPEND_LIMITED] * 2
     assert response.retry_after_s is not None
@@ -179,17 +187,17 @@ async def test_a_pause_that_does_not_help_grows_until_it_is_told(tmp_path: Path)
     assert response.cost_usd == 0
 
 
-async def test_an_account_is_paused_for_every_process(shared: Shared) -> None:  # noqa: F811 - a fixture
+async def test_an_account_is_paused_for_every_process(shared: Shared, time_: Time) -> None:  # noqa: F811
     """One is told, all wait, for each model; the pause doubles when it did not help, up to its limit."""
     one, other = shared
-    await one.pause_all(0.2, 0.3, 30)
+    await one.pause_all(20, 30, 300)
     for model in (MODEL, LITE):
-        assert 0 < (await other.take(model, FREE)).wait_s <= 0.2
-    await asyncio.sleep((await other.take(MODEL, FREE)).wait_s + MOMENT_S)
+        assert (await other.take(model, FREE)).wait_s == 20
+    await time_.go_on((await other.take(MODEL, FREE)).wait_s + MOMENT_S)
     assert await other.take(MODEL, FREE) == Admission(of_account=True)
-    assert 29 < (await one.take(LITE, FREE)).wait_s <= 30
-    await other.pause_all(0.2, 0.3, 30)
-    await other.pause_all(0.1, 0.3, 30)  # another call that was under way
+    assert (await one.take(LITE, FREE)).wait_s == 300
+    await other.pause_all(20, 30, 300)
+    await other.pause_all(10, 30, 300)  # another call that was under way
     await one.resume_all()
     assert await one.take(LITE, FREE) == await other.take(MODEL, FREE) == Admission()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from own_time import PATIENCE_S, until
 from store_servers import BUCKET, Loss, LossyProxy, StoreServer, enter, lossy_proxy
 from worker_parts import READY, Site, site
 
@@ -20,13 +21,6 @@ from audio_api.models.audio_request import AudioRequest
 from audio_api.queues.jobs import JobState
 from audio_api.services.queue_service import QueueService
 from audio_api.services.worker_service import WorkerService, WorkerState
-
-
-async def until(condition: Callable[[], bool], limit_s: float = 30) -> None:
-    """Wait for something that nothing announces."""
-    async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 -- nothing out there could set an event
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -52,8 +46,8 @@ def settings(gemini_emulator: Emulator, prefix: str, tmp_path: Path) -> dict[str
         "queue_name": f"test-{secrets.token_hex(6)}",
         "output_dir": tmp_path / "work",
         "output_url": f"s3://{BUCKET}/{prefix}",
-        "store_timeout": 2,
-        "worker_grace": 5,
+        "store_timeout": 10,
+        "worker_grace": PATIENCE_S,
         "worker_concurrency": 2,
     }
 
@@ -84,7 +78,7 @@ async def test_a_client_elsewhere_gets_the_sound(
     """The result names the object, which says whose it is; its bytes come without a common disk."""
     await worker.start_worker()
     task_id = await queue.enqueue_single_task(AudioRequest(text="Hello.", output_filename="hello"))
-    result = (await queue.wait_for_result(task_id, 20)).raise_for_error()
+    result = (await queue.wait_for_result(task_id, PATIENCE_S)).raise_for_error()
     assert (result.url, result.file_path) == (f"s3://{BUCKET}/{prefix}/hello.wav", None)
     assert ministack.labels(f"{prefix}/hello.wav")["task"] == task_id
     content = b"".join([block async for block in queue.open_result(task_id)])
@@ -99,7 +93,7 @@ async def test_what_was_paid_for_waits_for_the_store(
     down = asyncio.Event()
     proxy.plan = lambda method, _: Loss.UNAVAILABLE if method == "PUT" and down.is_set() else None
     first = await queue.enqueue_single_task(AudioRequest(text="Number 0."))
-    await queue.wait_for_result(first, 20)
+    await queue.wait_for_result(first, PATIENCE_S)
     down.set()
     ids = await queue.enqueue_many([AudioRequest(text=f"Number {number}.") for number in range(1, 3)])
     await until(lambda: worker.get_status().state is WorkerState.BLOCKED)
@@ -111,7 +105,7 @@ async def test_what_was_paid_for_waits_for_the_store(
     assert len(texts(gemini_emulator)) == 3
     assert (await queue.get_queue_stats()).leased == 2
     down.clear()
-    results = [await queue.wait_for_result(task_id, 20) for task_id in ids]
+    results = [await queue.wait_for_result(task_id, PATIENCE_S) for task_id in ids]
     assert all(result.success and result.url for result in results)
     assert texts(gemini_emulator) == [f"Number {number}." for number in range(6)]
     assert worker.get_status().problem is None
@@ -128,7 +122,7 @@ async def test_a_store_that_is_down_at_first_costs_no_call(
     assert (await queue.get_task_result(task_id)).state is JobState.QUEUED  # type: ignore[union-attr]
     assert texts(gemini_emulator) == []
     proxy.plan = lambda *_: None
-    assert (await queue.wait_for_result(task_id, 20)).success
+    assert (await queue.wait_for_result(task_id, PATIENCE_S)).success
 
 
 async def test_a_worker_that_stops_while_the_store_is_down_hands_back(
@@ -136,7 +130,7 @@ async def test_a_worker_that_stops_while_the_store_is_down_hands_back(
 ) -> None:
     """Its sound is in the cache of this machine, and the next worker here delivers it without a call."""
     await worker.start_worker()
-    await queue.wait_for_result(await queue.enqueue_single_task(AudioRequest(text="First.")), 20)
+    await queue.wait_for_result(await queue.enqueue_single_task(AudioRequest(text="First.")), PATIENCE_S)
     proxy.plan = lambda method, path: Loss.UNAVAILABLE if method == "PUT" else None
     task_id = await queue.enqueue_single_task(AudioRequest(text="Hello."))
     await until(lambda: worker.get_status().state is WorkerState.BLOCKED)
@@ -145,7 +139,7 @@ async def test_a_worker_that_stops_while_the_store_is_down_hands_back(
     proxy.plan = lambda *_: None
     another = WorkerService(queue.config, queue)
     await another.start_worker()
-    result = await queue.wait_for_result(task_id, 20)
+    result = await queue.wait_for_result(task_id, PATIENCE_S)
     await another.stop_worker(0)
     assert (result.success, result.attempts, result.cached_pieces) == (True, 0, 1)
     assert texts(gemini_emulator) == ["First.", "Hello."]
@@ -160,7 +154,7 @@ async def test_a_sound_that_the_store_does_not_want_blocks_no_other(
     unwanted = await queue.enqueue_single_task(AudioRequest(text="Unwanted.", output_filename="unwanted"))
     await until(lambda: proxy.methods("PUT", "unwanted") == 3)
     good = await queue.enqueue_single_task(AudioRequest(text="Good."))
-    assert (await queue.wait_for_result(good, 20)).success
+    assert (await queue.wait_for_result(good, PATIENCE_S)).success
     assert (await queue.get_task_result(unwanted)).state is not JobState.SUCCEEDED  # type: ignore[union-attr]
     assert texts(gemini_emulator) == ["Good.", "Unwanted."]
 
@@ -171,7 +165,7 @@ async def test_a_cancelled_task_is_not_put(
     """A task that is cancelled before its sound is put leaves nothing in the store."""
     await worker.start_worker()
     first = await queue.enqueue_single_task(AudioRequest(text="Hello."))
-    await queue.wait_for_result(first, 20)
+    await queue.wait_for_result(first, PATIENCE_S)
     proxy.plan = lambda method, path: Loss.UNAVAILABLE if method == "PUT" else None
     task_id = await queue.enqueue_single_task(AudioRequest(text="Unwanted.", output_filename="unwanted"))
     await until(lambda: worker.get_status().state is WorkerState.BLOCKED)
@@ -200,8 +194,8 @@ def machines(
     tmp_path: Path, redis_url: str, gemini_emulator: Emulator, proxy: LossyProxy, prefix: str
 ) -> Iterator[Site]:
     """Worker processes that reach the store through the proxy; each call to ``start_machine`` gives one a disk."""
-    stores = {"output_url": f"s3://{BUCKET}/{prefix}", "store_timeout": 30}
-    with site(tmp_path, redis_url, gemini_emulator, lease_time=1.0, worker_concurrency=1, **stores) as made:
+    stores = {"output_url": f"s3://{BUCKET}/{prefix}", "store_timeout": PATIENCE_S}
+    with site(tmp_path, redis_url, gemini_emulator, lease_time=3.0, worker_concurrency=1, **stores) as made:
         yield made
 
 
@@ -233,7 +227,7 @@ async def test_the_next_worker_takes_over_what_a_killed_one_has_put(
         proxy.plan = lambda *_: None
         proxy.held.set()
         await start_machine(machines)
-        result = (await queue.wait_for_result(task_id, 30)).raise_for_error()
+        result = (await queue.wait_for_result(task_id, PATIENCE_S)).raise_for_error()
     assert (result.url, result.deliveries) == (f"s3://{BUCKET}/{prefix}/hello.wav", 2)
     assert "earlier worker" in result.warnings[0]
     assert texts(gemini_emulator) == [REQUEST.text]
@@ -267,7 +261,7 @@ async def test_a_worker_that_was_frozen_changes_nothing(
         with lossy_proxy(ministack.port) as other_way:
             enter(ministack, monkeypatch, other_way.port)
             await start_machine(machines)
-            result = (await queue.wait_for_result(task_id, 30)).raise_for_error()
+            result = (await queue.wait_for_result(task_id, PATIENCE_S)).raise_for_error()
         content = ministack.content(f"{prefix}/hello.wav")
         proxy.held.set()
         first.send_signal(signal.SIGCONT)

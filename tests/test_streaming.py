@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from books import CLOCK, LEGACY, MODEL, book, kept_pieces, pieces_of, same, settings, sound_of, until, visible_files
+from books import CLOCK, LEGACY, MODEL, book, kept_pieces, pieces_of, same, settings, sound_of, visible_files
+from own_time import PATIENCE_S, pass_time, until
 from scripted import ScriptedEngine, speech
 from sound import RATE, read_wav
 
@@ -224,7 +225,13 @@ async def test_what_fails_after_the_first_sound_is_an_error_that_says_how_much_w
     """Nothing is said twice. The other pieces on their way are finished and kept, the broken one is not."""
     code, share = AFTER_SOUND[fault]
     gemini_emulator.faults = lambda call: fault if is_first(call) else None
-    blocks, error = await listen(serve(stall_timeout_s=1 if fault is Fault.STREAM_STALL else 60).stream_audio(REQUEST))
+    stall_s = PATIENCE_S / 2
+    listening = asyncio.create_task(listen(serve(stall_timeout_s=stall_s).stream_audio(REQUEST)))
+    if fault is Fault.STREAM_STALL:
+        # The half that the server sent arrived long before the other pieces.
+        await until(lambda: kept_pieces(folder) == len(gemini_emulator.calls) - 1 >= 4)
+        pass_time(stall_s)
+    blocks, error = await listening
     assert error is not None
     assert error.code is code
     heard = b"".join(blocks)

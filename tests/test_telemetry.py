@@ -69,7 +69,7 @@ def test_calls_and_tasks_are_spans(gemini_emulator: Emulator) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = done.stdout.splitlines()

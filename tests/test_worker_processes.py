@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from own_time import PATIENCE_S, until
 from redis_server import RedisServer, free_port
 from worker_parts import READY, Site, site
 
@@ -35,14 +36,7 @@ def place(tmp_path: Path, redis_url: str, gemini_emulator: Emulator, request: py
 
 
 # Where no process dies, a busy machine must not lose a lease.
-short_leases = pytest.mark.parametrize("place", [{"lease_time": 1.5}], indirect=True, ids=["short leases"])
-
-
-async def until(condition: Callable[[], bool], limit_s: float = 30) -> None:
-    """Wait for something in another process."""
-    async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 -- nothing out there could set an event
-            await asyncio.sleep(0.01)
+short_leases = pytest.mark.parametrize("place", [{"lease_time": 4.0}], indirect=True, ids=["short leases"])
 
 
 def check_files(results: list[TaskResult]) -> None:
@@ -105,7 +99,7 @@ async def test_a_second_signal_hands_the_task_back(number: signal.Signals, place
     """The process ends at once with 0, and the next one gets the task without waiting for its lease."""
     (process,) = place.start()
     await until(lambda: READY in place.logs())
-    place.emulator.latency_s = 30
+    place.emulator.latency_s = 2 * PATIENCE_S
     (task_id,) = await place.enqueue(1)
     await until(lambda: any(call.text for call in place.emulator.calls))
     started = time.monotonic()
@@ -123,7 +117,7 @@ async def test_a_second_signal_hands_the_task_back(number: signal.Signals, place
 @short_leases
 async def test_a_frozen_worker_changes_nothing_any_more(place: Site) -> None:
     """It wakes after another one has finished its task: neither the result nor the file is touched."""
-    place.emulator.latency_s = 2.0
+    place.emulator.latency_s = 3.0
     (frozen,) = place.start()
     ids = await place.enqueue(2)
     await until(lambda: len([call for call in place.emulator.calls if call.text]) == 2)
@@ -164,7 +158,7 @@ async def test_a_poison_task_is_buried_and_the_others_pass(place: Site) -> None:
     waiting = asyncio.create_task(place.results([poison, *ids]))
     deaths = 0
     place.start(1, [str(program)])
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(2 * PATIENCE_S):
         while not waiting.done():
             if place.processes[-1].poll() is not None:
                 assert place.processes[-1].returncode == 9
@@ -201,11 +195,11 @@ async def test_a_quota_is_kept_by_three_processes(tmp_path: Path, redis_url: str
     refused = [call for call in calls if call.status == 429]
     assert len(calls) - len(refused) == 40
     # None on an idle machine, see benchmarks/chaos.py; on a busy one a call is late, and a window may be lost.
-    assert len(refused) <= 2
+    assert len(refused) <= 6
     # Forty calls need three whole windows after the first ten.
     used = 15 / (calls[-1].time_s - calls[0].time_s)
     print(f"{len(refused)} refused, {used:.1%} of the quota used")
-    assert used >= 0.75
+    assert used >= 0.5
 
 
 async def test_without_the_setting_a_429_is_heard_by_all(
@@ -338,7 +332,9 @@ async def test_a_task_of_another_process_is_waited_for(place: Site) -> None:
     """A program that only enqueues sees the result of a worker process, pushed rather than polled."""
     place.start()
     async with QueueService(config=place.config) as queue:
-        result = await queue.wait_for_result(await queue.enqueue_single_task(AudioRequest(text="Far away.")), 30)
+        result = await queue.wait_for_result(
+            await queue.enqueue_single_task(AudioRequest(text="Far away.")), PATIENCE_S
+        )
     assert result.success
 
 
@@ -352,7 +348,7 @@ async def test_a_redis_that_is_named_by_host_name_comes_back(
     slots = (os.cpu_count() or 1) + 5
     gemini_emulator.latency_s = 1.0
     url = server.url.replace("127.0.0.1", "localhost")
-    sizes = {"num_workers": 1, "worker_concurrency": slots, "max_concurrency": slots, "task_timeout": 8}
+    sizes = {"num_workers": 1, "worker_concurrency": slots, "max_concurrency": slots}
     try:
         with site(tmp_path, url, gemini_emulator, **sizes) as place:
             place.start(1)
@@ -372,7 +368,7 @@ async def test_a_redis_that_is_named_by_host_name_comes_back(
             results = await place.results(ids)
             check_files(results)
             assert set(place.texts().values()) == {1}
-            assert min(each.finished_at or 0 for each in results) - well_at < 5
+            assert min(each.finished_at or 0 for each in results) - well_at < PATIENCE_S / 2
     finally:
         server.stop()
 
@@ -404,7 +400,7 @@ async def test_a_disk_that_takes_no_files_costs_no_money(
             await remount(disk, "ro")
         await until(lambda: "takes no tasks: it cannot write" in place.logs())
         async with QueueService(config=place.config) as queue:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while (await queue.get_queue_stats()).leased:  # noqa: ASYNC110 - nothing announces it
                     await asyncio.sleep(0.02)
             stats = await queue.get_queue_stats()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_time import PATIENCE_S, pass_time
 from scripted import USAGE, ScriptedEngine, speech
 
 from audio_api.config import AudioConfig
@@ -81,10 +82,11 @@ class HangingEngine(ScriptedEngine):
         super().__init__()
         self.begun = asyncio.Event()
         self.go_on = asyncio.Event()
-        self.cancelled = 0
+        self.calls = self.cancelled = 0
 
     async def synthesize(self, utterance: Utterance) -> SpeechAudio:
         """Wait for ``go_on``."""
+        self.calls += 1
         self.begun.set()
         try:
             await self.go_on.wait()
@@ -99,7 +101,7 @@ def worker_with(engine: ScriptedEngine, config: AudioConfig, queue: QueueService
     return WorkerService(config, queue, TTSService(config, engine=engine))
 
 
-async def until(condition: Callable[[], Awaitable[bool]] | Callable[[], bool], limit_s: float = 10) -> None:
+async def until(condition: Callable[[], Awaitable[bool]] | Callable[[], bool], limit_s: float = PATIENCE_S) -> None:
     """Wait for something that nothing announces."""
     async with asyncio.timeout(limit_s):
         while True:
@@ -129,13 +131,14 @@ async def test_a_manager_beside_a_queue_serves_a_batch(
     changes: dict[str, object] = {"gemini_base_url": gemini_emulator.url}
     if place == "redis":
         changes |= {"use_redis": True, "redis_url": request.getfixturevalue("redis_url")}
+    changes["worker_grace"] = PATIENCE_S
     config = AudioConfig(**{**config.model_dump(exclude_unset=True), "gemini_api_key": "any", **changes})
     texts = [f"This is sentence {n} of the batch." for n in range(12)]
     async with QueueService(config=config) as queue:
         manager = WorkerManager(config=config)
         await manager.start_workers()
         batch_id = await queue.enqueue_batch_tasks(BatchAudioRequest(requests=[AudioRequest(text=t) for t in texts]))
-        batch = await queue.wait_for_batch(batch_id, timeout=60)
+        batch = await queue.wait_for_batch(batch_id, timeout=PATIENCE_S)
         assert (batch.status, batch.completed) == ("completed", 12)
         assert sorted(call.text for call in gemini_emulator.calls if call.text) == sorted(texts)
         assert all(Path(result.file_path or "").is_file() for result in batch.results)
@@ -147,7 +150,7 @@ async def test_a_manager_beside_a_queue_serves_a_batch(
         assert all(each.uptime_s > 0 and each.tasks_per_minute == each.processed for each in status.values())
         started = time.monotonic()
         await manager.stop_workers()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < PATIENCE_S / 2
         assert {each.state for each in manager.get_worker_status().values()} == {WorkerState.STOPPED}
 
 
@@ -162,7 +165,7 @@ async def test_a_worker_has_several_tasks_at_hand(config: AudioConfig, queue: Qu
     assert (status.worker_id, status.state, status.current_tasks) == ("anna", WorkerState.WORKING, tuple(ids[:3]))
     engine.go_on.set()
     for task_id in ids:
-        assert (await queue.wait_for_result(task_id, 10)).success
+        assert (await queue.wait_for_result(task_id, PATIENCE_S)).success
     await worker.stop_worker()
     assert worker.get_status().processed == 5
 
@@ -176,7 +179,7 @@ async def test_a_worker_starts_once_and_stops_as_often_as_one_likes(config: Audi
             await worker.start_worker()
         assert caught.value.code is ErrorCode.WORKER_RUNNING
         task_id = await queue.enqueue_single_task(HELLO)
-        assert (await queue.wait_for_result(task_id, 10)).success
+        assert (await queue.wait_for_result(task_id, PATIENCE_S)).success
         await worker.stop_worker()
         await worker.stop_worker()
     async with WorkerManager(config) as manager:
@@ -191,7 +194,7 @@ async def test_a_worker_of_its_own_makes_what_it_needs(config: AudioConfig, gemi
     worker = WorkerService(config)
     await worker.start_worker()
     async with QueueService(config=config) as queue:
-        assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 30)).success
+        assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), PATIENCE_S)).success
     await worker.stop_worker()
 
 
@@ -232,7 +235,7 @@ async def test_an_engine_is_warm_before_the_first_task(
     assert engine.warm
     assert "the first calls will be late" in caplog.text
     engine.refusal = None
-    assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 10)).success
+    assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), PATIENCE_S)).success
     await worker.stop_worker()
 
 
@@ -306,17 +309,21 @@ async def test_stopping_hands_back_what_takes_too_long(
 async def test_a_task_that_hangs_is_cancelled(config: AudioConfig, queue: QueueService) -> None:
     """After TASK_TIMEOUT its call has ended, its result says so, and healthy tasks behind it are served."""
     engine = HangingEngine()
-    changes = {"task_timeout": 1.0, "worker_concurrency": 2, "task_max_age": 0.1, "retry_attempts": 1}
+    changes = {"task_timeout": PATIENCE_S, "worker_concurrency": 2, "task_max_age": 0.1, "retry_attempts": 1}
     config = config.model_copy(update=changes)
     worker = worker_with(engine, config, queue)
     hung = await queue.enqueue_many([HELLO] * 4)
     await worker.start_worker()
+    for calls in range(2, 10, 2):  # two at once, and each is tried again once
+        await until(lambda calls=calls: engine.calls == calls)
+        pass_time(PATIENCE_S)
+        await until(lambda calls=calls: engine.cancelled == calls)
     for task_id in hung:
-        result = await queue.wait_for_result(task_id, 10)
+        result = await queue.wait_for_result(task_id, PATIENCE_S)
         assert (result.error_code, result.retryable) == (ErrorCode.TASK_TIMEOUT, True)
-    assert engine.cancelled == 8  # each was tried again once
+    assert engine.cancelled == engine.calls == 8
     engine.go_on.set()
-    assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 10)).success
+    assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), PATIENCE_S)).success
     await worker.stop_worker()
     assert worker.get_status().failed == 4
 
@@ -346,7 +353,7 @@ async def test_waiting_is_not_held_against_a_task(
     worker = WorkerService(config, queue, TTSService(config, engine=PacedEngine(engine, pacer)))
     await worker.start_worker()
     ids = await queue.enqueue_many([AudioRequest(text=text) for text in texts])
-    results = [await queue.wait_for_result(task_id, 20) for task_id in ids]
+    results = [await queue.wait_for_result(task_id, PATIENCE_S) for task_id in ids]
     await worker.stop_worker()
     assert [result.error for result in results] == [None] * len(texts)
     assert len(engine.asked) == len(set(texts)) + len(failures)
@@ -357,7 +364,7 @@ async def test_a_permanent_failure_is_a_result(config: AudioConfig, queue: Queue
     engine = ScriptedEngine([TTSContentBlockedError("not this text")])
     worker = worker_with(engine, config, queue)
     await worker.start_worker()
-    result = await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 10)
+    result = await queue.wait_for_result(await queue.enqueue_single_task(HELLO), PATIENCE_S)
     with pytest.raises(TTSContentBlockedError):
         result.raise_for_error()
     await worker.stop_worker()
@@ -380,7 +387,7 @@ async def test_what_is_not_the_tasks_fault_defers_it(
     """A quota, the credit, a server that is not there: the task waits for its time, and no delivery is counted."""
     task_id = await queue.enqueue_single_task(HELLO)
     (lease,) = await queue.backend.lease(1, 30)
-    before = time.time()
+    before_s = time.time()
     if isinstance(error, TTSQuotaError) and error.code is ErrorCode.QUOTA_EXHAUSTED:
         error.reset_at = datetime.now(UTC) + timedelta(seconds=wait_s)
     assert await run_one(ScriptedEngine([error] * 9), config, queue, lease) is Ending.DEFERRED
@@ -388,7 +395,7 @@ async def test_what_is_not_the_tasks_fault_defers_it(
     assert status
     assert (status.state, status.deliveries) == (JobState.DELAYED, 0)
     (entry,) = queue.backend._shared.delayed.values()  # type: ignore[attr-defined]
-    assert wait_s - 2 <= entry.due - before <= wait_s + 10
+    assert before_s + wait_s - 2 <= entry.due <= time.time() + wait_s + 10
 
 
 REFUSED = TTSUnavailableError("503", retryable=False)
@@ -406,7 +413,7 @@ async def test_a_failing_job_goes_back_until_it_is_too_old(config: AudioConfig, 
         assert status
         assert status.progress
         assert (status.deliveries, status.progress["tries"]) == (0, tries)
-        (lease,) = await queue.backend.lease(1, 30, wait_s=5)
+        (lease,) = await queue.backend.lease(1, 30, wait_s=PATIENCE_S)
     result = await queue.get_task_result(task_id)
     assert result
     assert (result.state, result.error_code, result.error) == (JobState.FAILED, ErrorCode.UNAVAILABLE, "still 503")
@@ -420,10 +427,10 @@ async def test_the_delay_of_a_failing_job_doubles(config: AudioConfig, queue: Qu
     await queue.backend.progress(lease, {"tries": 2, "failing_since": time.time() - 30, "billed_calls": 0})
     await queue.backend.release(lease)
     (lease,) = await queue.backend.lease(1, 30)
-    before = time.time()
+    before_s = time.time()
     assert await run_one(ScriptedEngine([REFUSED]), config, queue, lease) is Ending.DEFERRED
     (entry,) = queue.backend._shared.delayed.values()  # type: ignore[attr-defined]
-    assert 20 <= entry.due - before <= 26
+    assert before_s + 20 <= entry.due <= time.time() + 26
 
 
 async def test_an_open_circuit_counts_no_try(config: AudioConfig, queue: QueueService) -> None:
@@ -464,13 +471,17 @@ async def test_a_call_that_may_have_been_billed_is_repeated_three_times(
 ) -> None:
     """Over all tries of a job, whichever worker makes them; then it fails with its error."""
     hangs = code is ErrorCode.TASK_TIMEOUT
-    config = config.model_copy(update={"task_timeout": 0.05 if hangs else 30, "retry_attempts": 1})
+    config = config.model_copy(update={"task_timeout": PATIENCE_S, "retry_attempts": 1})
     task_id = await queue.enqueue_single_task(HELLO)
     (lease,) = await queue.backend.lease(1, 30)
     calls = 0
     while True:
         engine = HangingEngine() if hangs else ScriptedEngine([TTSUnavailableError("no answer", code=code)])
-        ending = await run_one(engine, config, queue, lease)
+        running = asyncio.create_task(run_one(engine, config, queue, lease))
+        if isinstance(engine, HangingEngine):
+            await engine.begun.wait()
+            pass_time(PATIENCE_S)
+        ending = await running
         calls += engine.cancelled if isinstance(engine, HangingEngine) else len(engine.asked)
         if ending is not Ending.DEFERRED:
             break
@@ -506,8 +517,8 @@ async def test_a_task_that_meets_a_bug_is_buried_after_three_deliveries(
     worker = worker_with(engine, config, queue)
     poison, good = await queue.enqueue_many([AudioRequest(text="SECRET poison."), HELLO])
     await worker.start_worker()
-    assert (await queue.wait_for_result(good, 10)).success
-    result = await queue.wait_for_result(poison, 10)
+    assert (await queue.wait_for_result(good, PATIENCE_S)).success
+    result = await queue.wait_for_result(poison, PATIENCE_S)
     assert result.error_code is ErrorCode.TASK_DEAD
     assert len([each for each in engine.asked if "poison" in each.text]) == 3
     (letter,) = await queue.list_dead_letters()
@@ -630,7 +641,7 @@ async def test_a_worker_without_its_lease_writes_nothing(
     written: list[bytes] = []
 
     async def rival() -> None:
-        (lease,) = await queue.backend.lease(1, 30, wait_s=5)
+        (lease,) = await queue.backend.lease(1, 30, wait_s=PATIENCE_S)
         assert await run_one(ScriptedEngine(), config, queue, lease) is Ending.SUCCEEDED
         written.extend(path.read_bytes() for path in config.output_dir.glob("*.wav"))
 
@@ -716,7 +727,7 @@ async def test_waiting_for_a_frozen_queue_is_not_held_against_a_task(
     config: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the tries, each of which lasts until the queue is given up, nor the pauses between them."""
-    config = config.model_copy(update={"task_timeout": 1.0})
+    config = config.model_copy(update={"task_timeout": PATIENCE_S})
     task_id = await queue.enqueue_single_task(HELLO)
     (lease,) = await queue.backend.lease(1, 30)
     progress, tries = queue.backend.progress, 0
@@ -725,7 +736,8 @@ async def test_waiting_for_a_frozen_queue_is_not_held_against_a_task(
         nonlocal tries
         tries += 1
         if tries <= 2:
-            await asyncio.sleep(0.9)  # as long as a server may take to answer
+            pass_time(PATIENCE_S)
+            await asyncio.sleep(0)
             raise QueueUnavailableError("the server does not answer")
         return await progress(*args)
 
@@ -831,7 +843,7 @@ async def test_paid_audio_waits_for_a_person_who_mends_the_folder(
     await until(lambda: not worker.get_status().current_tasks)
     assert await state_of(queue, task_id) is JobState.DELAYED
     config.output_dir.unlink()
-    result = await queue.wait_for_result(task_id, 10)
+    result = await queue.wait_for_result(task_id, PATIENCE_S)
     assert (result.success, result.deliveries, result.attempts, len(engine.asked)) == (True, 1, 1, 1)
     await until(lambda: worker.get_status().state is WorkerState.IDLE)
     assert worker.get_status().problem is None
@@ -845,9 +857,9 @@ async def test_a_task_whose_own_name_is_refused_fails(config: AudioConfig, queue
     await worker.start_worker()
     bad = await queue.enqueue_single_task(AudioRequest(text="Hello.", output_filename="taken", overwrite=True))
     good = await queue.enqueue_single_task(HELLO)
-    result = await queue.wait_for_result(bad, 10)
+    result = await queue.wait_for_result(bad, PATIENCE_S)
     assert (result.state, result.error_code) == (JobState.FAILED, ErrorCode.OUTPUT_FAILED)
-    assert (await queue.wait_for_result(good, 10)).success
+    assert (await queue.wait_for_result(good, PATIENCE_S)).success
     await worker.stop_worker()
 
 
@@ -856,7 +868,7 @@ async def test_a_crashed_loop_begins_again(
 ) -> None:
     """A mistake in taking tasks costs a pause, not the worker; a queue that does not answer costs not even that."""
     # Long enough to be seen.
-    monkeypatch.setattr("audio_api.services.worker_service._FIRST_RESTART_S", 0.5)
+    monkeypatch.setattr("audio_api.services.worker_service._FIRST_RESTART_S", 2 * PATIENCE_S)
     lease, failures = queue.backend.lease, [TypeError("a bug"), QueueUnavailableError("down")]
 
     async def failing(*args: object, **options: object) -> list[Lease]:
@@ -868,7 +880,8 @@ async def test_a_crashed_loop_begins_again(
     worker = worker_with(ScriptedEngine(), config, queue)
     await worker.start_worker()
     await until(lambda: worker.get_status().state is WorkerState.RESTARTING)
-    assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 10)).success
+    pass_time(2 * PATIENCE_S)
+    assert (await queue.wait_for_result(await queue.enqueue_single_task(HELLO), PATIENCE_S)).success
     assert worker.get_status().restarts == 1
     await worker.stop_worker()
     assert "worker begins again" in caplog.text
@@ -926,7 +939,7 @@ async def test_handing_back_does_not_wait_for_a_dead_queue(
     await engine.begun.wait()
     await worker.stop_worker(grace_s=0)
     monkeypatch.undo()
-    assert (await queue.backend.lease(1, 30, wait_s=5))[0].job_id == task_id
+    assert (await queue.backend.lease(1, 30, wait_s=PATIENCE_S))[0].job_id == task_id
 
 
 async def test_a_redelivered_task_waits_for_its_older_run(config: AudioConfig, queue: QueueService) -> None:
@@ -952,7 +965,7 @@ async def test_faults_of_the_api_are_no_business_of_the_queue(
     config = config.model_copy(update={"gemini_base_url": gemini_emulator.url, "num_workers": 1})
     async with WorkerManager(config, lambda: QueueService(config=config)):
         gemini_emulator.fail_next(Fault.UNAVAILABLE_503, Fault.SILENT)
-        result = await queue.wait_for_result(await queue.enqueue_single_task(HELLO), 30)
+        result = await queue.wait_for_result(await queue.enqueue_single_task(HELLO), PATIENCE_S)
     assert (result.success, result.attempts, result.deliveries) == (True, 3, 1)
 
 
@@ -965,26 +978,29 @@ class PagedEngine(ScriptedEngine):
     def __init__(self) -> None:
         super().__init__()
         self.pages = asyncio.Semaphore(0)
+        self.calls = 0
 
     async def synthesize(self, utterance: Utterance) -> SpeechAudio:
         """Wait for the next page."""
+        self.calls += 1
         await self.pages.acquire()
         return speech(utterance, usage=TokenUsage(input_tokens=1, output_tokens=1))
 
 
 async def test_a_long_task_tells_how_far_it_is_and_is_not_cut_off(config: AudioConfig, queue: QueueService) -> None:
     """Each piece is seen in the task's state, and gives the task its whole time again: together they pass its limit."""
-    config = config.model_copy(update={"task_timeout": 3.0, "piece_concurrency": 1})
+    config = config.model_copy(update={"task_timeout": 3 * PATIENCE_S, "piece_concurrency": 1})
     engine = PagedEngine()
     task_id = await queue.enqueue_single_task(BOOK)
     worker = worker_with(engine, config, queue)
     await worker.start_worker()
     for done in (1, 2, 3):
-        await asyncio.sleep(1.2)  # the time itself is under test: three of these pass a limit of three seconds
+        await until(lambda done=done: engine.calls == done)
+        pass_time(2 * PATIENCE_S)  # three of these pass the limit of one call
         engine.pages.release()
         await until(lambda done=done: has_done(queue, task_id, done))
     engine.pages.release()
-    result = await queue.wait_for_result(task_id, 10)
+    result = await queue.wait_for_result(task_id, PATIENCE_S)
     await worker.stop_worker()
     assert (result.success, result.deliveries) == (True, 1)
 
@@ -1013,7 +1029,7 @@ async def test_a_redelivered_long_task_pays_for_no_piece_twice(config: AudioConf
         engine.pages.release()
     second = worker_with(engine, config, queue)
     await second.start_worker()
-    result = await queue.wait_for_result(task_id, 10)
+    result = await queue.wait_for_result(task_id, PATIENCE_S)
     await second.stop_worker()
     assert (result.success, result.attempts, result.cached_pieces) == (True, 2, 2)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from own_time import PATIENCE_S
 from project import ROOT
 
 from audio_api.config import AudioConfig
@@ -47,7 +48,7 @@ class Site:
             "cache_max_bytes": 0,
             "num_workers": 1,
             "worker_concurrency": 2,
-            "worker_grace": 10,
+            "worker_grace": PATIENCE_S,
             "retry_min_wait": 0.1,
             "retry_max_wait": 1,
             **settings,
@@ -82,7 +83,7 @@ class Site:
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
                 process.send_signal(how)
-        return [process.wait(30) for process in self.processes]
+        return [process.wait(PATIENCE_S) for process in self.processes]
 
     def texts(self) -> Counter[str]:
         """How often each text was spoken."""
@@ -97,7 +98,7 @@ class Site:
         async with QueueService(config=self.config) as queue:
             return await queue.enqueue_many(requests)
 
-    async def results(self, ids: list[str], limit_s: float = 60) -> list[TaskResult]:
+    async def results(self, ids: list[str], limit_s: float = 3 * PATIENCE_S) -> list[TaskResult]:
         """Wait for all of them."""
         async with QueueService(config=self.config) as queue, asyncio.timeout(limit_s):
             return await asyncio.gather(*(queue.wait_for_result(task_id) for task_id in ids))
