@@ -37,6 +37,7 @@ from audio_api.errors import (
 from audio_api.models.audio_request import AudioRequest, BatchAudioRequest
 from audio_api.models.usage import TokenUsage
 from audio_api.queues.jobs import Job, JobState, Lease
+from audio_api.services import heartbeat
 from audio_api.services.circuit_breaker import FAILURES_TO_OPEN, CircuitBreaker
 from audio_api.services.job_run import JobRun
 from audio_api.services.pacing import PacedEngine, Pacer
@@ -633,7 +634,7 @@ class Usurped(ScriptedEngine):
     "request_", [NAMED, NAMED.model_copy(update={"overwrite": True}), HELLO], ids=["named", "replacing", "unnamed"]
 )
 async def test_a_worker_without_its_lease_writes_nothing(
-    request_: AudioRequest, config: AudioConfig, queue: QueueService
+    request_: AudioRequest, config: AudioConfig, queue: QueueService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the name and however late, the file and the result are those of the worker that has the task now."""
     await queue.enqueue_single_task(request_)
@@ -645,10 +646,9 @@ async def test_a_worker_without_its_lease_writes_nothing(
         assert await run_one(ScriptedEngine(), config, queue, lease) is Ending.SUCCEEDED
         written.extend(path.read_bytes() for path in config.output_dir.glob("*.wav"))
 
-    # The lease of the late one is not renewed here: its process is frozen.
+    # No lease is renewed here, as if the process of the late one were frozen; that of its rival is long.
+    monkeypatch.setattr(heartbeat, "_renew", lambda *_: asyncio.Event().wait())
     queue_of_the_frozen = QueueService(config=config)
-    queue_of_the_frozen.hold = lambda lease, until, lost: None  # type: ignore[assignment,method-assign,return-value]
-    queue_of_the_frozen.let_go = lambda held: None  # type: ignore[method-assign]
     late = JobRun(stale, queue_of_the_frozen, TTSService(config, engine=Usurped(config, rival)), lambda: config)
     assert await asyncio.create_task(late.run()) is Ending.LOST
     (path,) = config.output_dir.iterdir()

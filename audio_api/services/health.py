@@ -45,3 +45,14 @@ class ServiceHealth(Health):
     """
 
     engine: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QueueHealth(Health):
+    """Whether the queue answers and takes jobs now.
+
+    Attributes:
+        backend: What answered, such as ``"valkey 9.1.2"``; ``None``: nothing did.
+    """
+
+    backend: str | None = None

@@ -6,12 +6,19 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from audio_api.errors import ErrorCode, QueueServiceError
-from audio_api.models.audio_request import AudioRequest, AudioResponse, BatchAudioResponse, SpeechProgress
+from audio_api.models.audio_request import (
+    AudioRequest,
+    AudioResponse,
+    BatchAudioRequest,
+    BatchAudioResponse,
+    SpeechProgress,
+)
+from audio_api.models.service_tiers import ServedTier
 from audio_api.queues.jobs import BatchStatus, Job, JobState, JobStatus
 from audio_api.telemetry import traceparent
 
@@ -171,6 +178,23 @@ def id_in_batch(batch_id: str, index: int) -> str:
     # Ids have 64 characters at most, and a batch 100 requests.
     stem = batch_id if len(batch_id) <= 61 else hashlib.sha256(batch_id.encode()).hexdigest()[:32]
     return f"{stem}-{index}"
+
+
+def jobs_of_batch(batch: BatchAudioRequest, batch_id: str, tier: ServedTier | None) -> list[Job]:
+    """The jobs that ask for a batch.
+
+    Args:
+        batch: The batch.
+        batch_id: Its id.
+        tier: The service tier of all requests; ``None``: each request's own.
+
+    Raises:
+        QueueServiceError: There is no such tier, the id is wrong, or a request too large.
+    """
+    if tier not in (None, *get_args(ServedTier)):
+        raise QueueServiceError(f"tier {tier!r} is none of {', '.join(get_args(ServedTier))}")
+    requests = [each.model_copy(update={"service_tier": tier}) if tier else each for each in batch.requests]
+    return [job_of(id_in_batch(batch_id, index), request) for index, request in enumerate(requests)]
 
 
 _UNFINISHED: dict[JobState, tuple[ErrorCode, str]] = {

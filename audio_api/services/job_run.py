@@ -30,6 +30,7 @@ from audio_api.queues.jobs import Lease
 from audio_api.services.circuit_breaker import CircuitBreaker
 from audio_api.services.drafts import SpeechDraft
 from audio_api.services.earlier_sound import earlier_sound
+from audio_api.services.heartbeat import HeldLease
 from audio_api.services.job_codec import decode_request, encode_result
 from audio_api.services.neighbours import Neighbours
 from audio_api.services.output_place import OutputPlace
@@ -141,7 +142,7 @@ class JobRun:
     async def run(self) -> Ending:
         """Work until the task is finished, handed back or lost; runs in an asyncio task of its own."""
         self._task = asyncio.current_task()
-        held = self._queue.hold(self.lease, inf, self._lose)
+        held = HeldLease.hold(self._queue.backend, self.lease, inf, self._lose)
         try:
             older, self._older = self._older, None
             if older is not None and older._task is not None:
@@ -160,7 +161,7 @@ class JobRun:
         except Exception as error:  # a mistake in the code must cost one task, not the worker
             return await self._give_up(error)
         finally:
-            self._queue.let_go(held)
+            held.let_go()
             self._in_hand.leave(self)
 
     def hand_back(self) -> None:

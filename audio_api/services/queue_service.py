@@ -6,24 +6,19 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Self, TypeVar, get_args
+from typing import Self, TypeVar
 
 from audio_api.config import AudioConfig, get_config
-from audio_api.errors import (
-    AudioAPIError,
-    ConfigurationError,
-    QueueClosedError,
-    QueueServiceError,
-    TaskNotFoundError,
-)
+from audio_api.errors import AudioAPIError, QueueClosedError, QueueServiceError, TaskNotFoundError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, BatchAudioRequest, BatchAudioResponse
 from audio_api.models.service_tiers import ServedTier
 from audio_api.queues.base import QueueBackend
-from audio_api.queues.jobs import BatchStatus, DeadLetter, JobState, Lease, QueueStats, check_id
-from audio_api.queues.memory import MemoryBackend
-from audio_api.services.health import Health
+from audio_api.queues.from_settings import make_backend
+from audio_api.queues.jobs import DeadLetter, JobState, QueueStats, check_id
+from audio_api.services import dead_letters
+from audio_api.services.health import QueueHealth
 from audio_api.services.heartbeat import HeldLease
 from audio_api.services.job_codec import (
     Task,
@@ -31,28 +26,15 @@ from audio_api.services.job_codec import (
     batch_response,
     decode_request,
     encode_result,
-    id_in_batch,
     job_of,
+    jobs_of_batch,
     task_result,
 )
-from audio_api.services.recovery import FAILURES
 from audio_api.services.sound_access import SoundAccess
 from audio_api.speech.assembly import tell
 
 BatchProgressCallback = Callable[[int, int], Awaitable[None] | None]
 """Called with how many requests of a batch are finished, and how many there are."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class QueueHealth(Health):
-    """Whether the queue answers and takes jobs now.
-
-    Attributes:
-        backend: What answered, such as ``"valkey 9.1.2"``; ``None``: nothing did.
-    """
-
-    backend: str | None = None
-
 
 _Given = TypeVar("_Given")
 
@@ -71,6 +53,8 @@ class QueueService:
     Services and workers of one queue name meet: in one process when the queue is in memory, anywhere when it is in
     Redis. Calls to the API are made at least once for each task; its result becomes visible exactly once.
 
+    Every call that asks the queue raises ``QueueUnavailableError`` when that does not answer: nothing is known then.
+
     Args:
         use_redis: Whether tasks wait in Redis; ``None``: as the settings say.
         config: The settings; ``None``: ``get_config()`` at the first call.
@@ -82,7 +66,6 @@ class QueueService:
         self._backend: QueueBackend | None = None
         self._taken: dict[str, HeldLease] = {}
         self._closed = False
-        self._sound_access: SoundAccess | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,12 +78,14 @@ class QueueService:
     @property
     def config(self) -> AudioConfig:
         """The settings of this queue, read at the first use of the service."""
-        return self._settings()
+        if self._config is None:
+            self._config = get_config()
+        return self._config
 
     @property
     def use_redis(self) -> bool:
         """Whether the tasks wait in Redis rather than in this process."""
-        return self._settings().use_redis if self._use_redis is None else self._use_redis
+        return self.config.use_redis if self._use_redis is None else self._use_redis
 
     async def enqueue_single_task(
         self, request: AudioRequest, *, task_id: str | None = None, not_before: float | None = None
@@ -123,8 +108,7 @@ class QueueService:
             QueueUnavailableError: The queue does not answer. It may have the task all the same: enqueue it again with
                 the same ``task_id``.
         """
-        if task_id is None:
-            task_id = uuid.uuid4().hex
+        task_id = uuid.uuid4().hex if task_id is None else task_id
         await self.backend.enqueue([job_of(task_id, request, not_before)])
         return task_id
 
@@ -165,12 +149,8 @@ class QueueService:
         batch = _only("enqueue_batch_tasks", batch=batch, batch_request=batch_request)
         if not isinstance(batch, BatchAudioRequest):
             raise TypeError(f"a batch is a BatchAudioRequest(requests=[…]), not a {type(batch).__name__}")
-        if tier not in (None, *get_args(ServedTier)):
-            raise QueueServiceError(f"tier {tier!r} is none of {', '.join(get_args(ServedTier))}")
-        requests = [each.model_copy(update={"service_tier": tier}) if tier else each for each in batch.requests]
         batch_id = batch.batch_id or uuid.uuid4().hex
-        jobs = [job_of(id_in_batch(batch_id, index), request) for index, request in enumerate(requests)]
-        await self.backend.enqueue(jobs, batch_id)
+        await self.backend.enqueue(jobs_of_batch(batch, batch_id, tier), batch_id)
         return batch_id
 
     async def dequeue_task(self) -> Task | None:
@@ -178,24 +158,19 @@ class QueueService:
 
         It is yours until ``update_task_result``, for ``TASK_TIMEOUT`` at the most, and goes to another worker when
         this process dies. A task that cannot be read goes to the dead letters.
-
-        Raises:
-            QueueUnavailableError: The queue does not answer.
         """
-        while leases := await self.backend.lease(1, self._settings().lease_time):
+        while leases := await self.backend.lease(1, self.config.lease_time):
             (lease,) = leases
             try:
                 request = decode_request(lease.payload)
             except QueueServiceError as error:
                 await self.backend.bury(lease, str(error))
                 continue
-            self._take(lease)
-            return Task(lease.job_id, request, lease.batch_id, lease.deliveries)
+            task_id, end_s = lease.job_id, time.monotonic() + self.config.task_timeout
+            lost = lambda: self._forget(task_id)  # noqa: B023, E731 - this round of the loop is the last
+            self._taken[task_id] = HeldLease.hold(self.backend, lease, end_s, lost)
+            return Task(task_id, request, lease.batch_id, lease.deliveries)
         return None
-
-    def _take(self, lease: Lease) -> None:
-        end_s = time.monotonic() + self._settings().task_timeout
-        self._taken[lease.job_id] = self.hold(lease, end_s, lambda: self._forget(lease.job_id))
 
     async def update_task_result(
         self, task_id: str, response: AudioResponse | None = None, *, result: AudioResponse | None = None
@@ -232,9 +207,6 @@ class QueueService:
 
         Returns:
             The result, or where the task is; ``None`` only for an id that is unknown or whose result has expired.
-
-        Raises:
-            QueueUnavailableError: The queue does not answer: nothing is known about the task.
         """
         status = await self.backend.status(check_id(task_id))
         return None if status is None else task_result(status)
@@ -245,12 +217,9 @@ class QueueService:
         Returns:
             The counters, and the results of finished tasks in the order of the requests; ``None`` only for an id that
             is unknown or has expired.
-
-        Raises:
-            QueueUnavailableError: The queue does not answer.
         """
         status = await self.backend.batch_status(check_id(batch_id))
-        return None if status is None else await self._batch_response(status)
+        return None if status is None else batch_response(status, await self.backend.batch_jobs(batch_id))
 
     async def wait_for_result(self, task_id: str, timeout: float | None = None) -> TaskResult:  # noqa: ASYNC109 - waiting is pushed by the queue
         """Wait for a task to be finished; nothing is polled.
@@ -265,7 +234,6 @@ class QueueService:
         Raises:
             TaskNotFoundError: There is no such task.
             TimeoutError: It is not finished yet. The task goes on.
-            QueueUnavailableError: The queue does not answer.
         """
         status = await self.backend.wait_result(check_id(task_id), timeout)
         if not status.state.final:
@@ -291,7 +259,6 @@ class QueueService:
         Raises:
             TaskNotFoundError: There is no such batch.
             TimeoutError: It is not finished yet. Its tasks go on.
-            QueueUnavailableError: The queue does not answer.
         """
         give_up = None if timeout is None else time.monotonic() + timeout
         told = 0
@@ -304,7 +271,7 @@ class QueueService:
                 told = status.finished
                 await tell(on_progress, told, status.total)
             if status.complete:
-                return await self._batch_response(status)
+                return batch_response(status, await self.backend.batch_jobs(batch_id))
             if left_s == 0:
                 raise TimeoutError(
                     f"after {timeout:g} s {status.finished} of {status.total} tasks of batch {batch_id} are finished"
@@ -324,7 +291,6 @@ class QueueService:
             AudioAPIError: It is not finished (code ``task_pending``), or has failed, with the error of its result.
             StoreError: Its sound is gone, on the disk of another machine, or the store does not give it.
             ConfigurationError: Its sound is in a store that is not ``OUTPUT_URL``.
-            QueueUnavailableError: The queue does not answer.
         """
         async with aclosing(self._sounds.open(await self._result(task_id))) as blocks:
             async for block in blocks:
@@ -342,21 +308,17 @@ class QueueService:
             AudioAPIError: As ``open_result``.
             ConfigurationError: Its sound is in no store, or in one that is not ``OUTPUT_URL``.
             ValueError: The time is none of these.
-            QueueUnavailableError: The queue does not answer.
         """
         return await self._sounds.link(await self._result(task_id), expires_s)
 
     async def _result(self, task_id: str) -> TaskResult:
-        result = await self.get_task_result(task_id)
-        if result is None:
+        if (result := await self.get_task_result(task_id)) is None:
             raise TaskNotFoundError(f"there is no task {task_id}, or its result has expired")
         return result
 
-    @property
+    @cached_property
     def _sounds(self) -> SoundAccess:
-        if self._sound_access is None:
-            self._sound_access = SoundAccess(self._settings())
-        return self._sound_access
+        return SoundAccess(self.config)
 
     async def cancel_task(self, task_id: str) -> bool:
         """Take a task out, wherever it is; a worker that is at it stops, and writes nothing. Discards a dead letter.
@@ -380,22 +342,11 @@ class QueueService:
         Returns:
             Whether this call did it. ``False``: it is not among the dead letters, or is not a task of ours.
         """
-        status = await self.backend.status(check_id(task_id))
-        # What is not of its failures may tell of a sound that its last worker had published.
-        note = {name: value for name, value in ((status and status.progress) or {}).items() if name not in FAILURES}
-        return await self.backend.retry_dead(task_id, note)
+        return await dead_letters.retry(self.backend, check_id(task_id))
 
     async def retry_all_dead_letters(self) -> int:
         """Queue every dead task again, once each, and return how many; entries that are no tasks of ours stay."""
-        seen: set[str] = set()
-        retried = kept = 0
-        while letters := await self.backend.list_dead(100, kept):
-            for letter in letters:
-                # One that died again meanwhile comes first in the list.
-                again = letter.job_id not in seen and await self.retry_dead_letter(letter.job_id)
-                seen.add(letter.job_id)
-                retried, kept = retried + again, kept + (not again)
-        return retried
+        return await dead_letters.retry_all(self.backend)
 
     async def list_tasks(self, state: JobState, limit: int = 100, offset: int = 0) -> list[TaskResult]:
         """Tasks in a state: waiting ones in their order, leased ones by their lease, finished ones the latest first.
@@ -404,9 +355,6 @@ class QueueService:
             state: Where they are. Of finished tasks the latest thousand are listed; dead ones are all listed.
             limit: The most.
             offset: How many of the first are left out.
-
-        Raises:
-            QueueUnavailableError: The queue does not answer.
         """
         return [task_result(status) for status in await self.backend.list_jobs(state, limit, offset)]
 
@@ -443,51 +391,9 @@ class QueueService:
         if self._backend is None:
             if self._closed:
                 raise QueueClosedError("this QueueService is closed; make another one")
-            self._backend = self._make_backend()
+            self._backend = make_backend(self.config, use_redis=self.use_redis)
         return self._backend
-
-    def hold(self, lease: Lease, until: float, lost: Callable[[], None]) -> HeldLease:
-        """Renew a lease in this event loop until ``let_go``; for workers.
-
-        Args:
-            lease: The lease.
-            until: The moment, in monotonic seconds, after which it is not renewed any more, should the work hang for
-                ever.
-            lost: Called when the task was cancelled or given to another worker.
-        """
-        return HeldLease.hold(self.backend, lease, until, lost)
-
-    def let_go(self, held: HeldLease) -> None:
-        """Renew a lease no more; for workers."""
-        held.let_go()
 
     def _forget(self, task_id: str) -> None:
         if held := self._taken.pop(task_id, None):
-            self.let_go(held)
-
-    def _settings(self) -> AudioConfig:
-        if self._config is None:
-            self._config = get_config()
-        return self._config
-
-    def _make_backend(self) -> QueueBackend:
-        settings = self._settings()
-        sizes: dict[str, Any] = {"max_size": settings.queue_max_size, "result_ttl_s": settings.result_ttl}
-        if self.use_redis:
-            from audio_api.queues.redis_queue import RedisBackend  # an optional extra
-
-            try:
-                return RedisBackend(
-                    settings.redis_url.get_secret_value(),
-                    settings.queue_name,
-                    pool_size=settings.redis_pool_size,
-                    **sizes,
-                )
-            except ConfigurationError as error:
-                problem = str(error)
-            # Without the frames of the original, whose variables hold the password.
-            raise ConfigurationError(problem)
-        return MemoryBackend(settings.queue_name, **sizes)
-
-    async def _batch_response(self, status: BatchStatus) -> BatchAudioResponse:
-        return batch_response(status, await self.backend.batch_jobs(status.batch_id))
+            held.let_go()

@@ -53,7 +53,6 @@ class WorkerService:
         tts_service: TTSService | None = None,
     ) -> None:
         self._config = config
-        self._settings: Callable[[], AudioConfig] = lambda: config or get_config()
         self._makes_queue, self._makes_tts = queue_service is None, tts_service is None
         if queue_service is not None:
             self._queue = queue_service
@@ -82,7 +81,7 @@ class WorkerService:
             TTSAuthenticationError: The API refuses the key.
         """
         async with self._starting:
-            if self._loop_task is not None:
+            if self.running:
                 raise _runs_already(f"{self._worker_id} runs already; make another WorkerService")
             async with AsyncExitStack() as own:
                 if self._makes_queue:
@@ -121,7 +120,7 @@ class WorkerService:
         if runs := dict(self._runs):
             all_done = asyncio.ensure_future(asyncio.wait(runs))
             hurry = asyncio.create_task(self._hurry.wait())
-            grace_s = self._settings().worker_grace if grace_s is None else grace_s
+            grace_s = self.config.worker_grace if grace_s is None else grace_s
             await asyncio.wait({all_done, hurry}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
             for task, run in runs.items():
                 if not task.done():
@@ -137,7 +136,7 @@ class WorkerService:
     @property
     def config(self) -> AudioConfig:
         """The settings in force now."""
-        return self._settings()
+        return self._config or get_config()
 
     @property
     def queue_service(self) -> QueueService | None:
@@ -161,9 +160,8 @@ class WorkerService:
 
     def get_status(self) -> WorkerStatus:
         """What it does now, and what it did."""
-        running = self._loop_task is not None
-        problem = self._in_hand.place.problem if running else None
-        if not running:
+        problem = self._in_hand.place.problem if self.running else None
+        if not self.running:
             state = WorkerState.STOPPED
         elif self._stopping.is_set():
             state = WorkerState.STOPPING
@@ -174,27 +172,24 @@ class WorkerService:
         else:
             state = WorkerState.WORKING if self._runs else WorkerState.IDLE
         current_tasks = tuple(run.lease.job_id for run in self._runs.values())
-        uptime_s = time.monotonic() - self._started_at if running else 0.0
+        uptime_s = time.monotonic() - self._started_at if self.running else 0.0
         return self._tally.status(self._worker_id, state, current_tasks, uptime_s, problem)
 
     async def _supervise(self) -> None:
         """Begin again whenever the loop below fails, after a pause that grows."""
-        pause_s = _FIRST_RESTART_S
+        named, pause_s = {"worker_id": self._worker_id}, _FIRST_RESTART_S
         while not self._stopping.is_set():
             try:
                 await self._take_tasks()
             except QueueClosedError:
-                logger.warning("the queue was closed under its worker", extra={"worker_id": self._worker_id})
+                logger.warning("the queue was closed under its worker", extra=named)
                 return
             except asyncio.CancelledError:
                 if not self._stopping.is_set():
-                    logger.warning(
-                        "the event loop ends under a running worker: await stop_worker() first",
-                        extra={"worker_id": self._worker_id},
-                    )
+                    logger.warning("the event loop ends under a running worker: await stop_worker() first", extra=named)
                 raise
             except Exception:  # whatever it is, the queue must not be left without workers
-                logger.exception("worker begins again", extra={"worker_id": self._worker_id, "pause_s": pause_s})
+                logger.exception("worker begins again", extra={**named, "pause_s": pause_s})
                 self._tally.restarts += 1
                 self._restarting = True
                 with suppress(TimeoutError):
@@ -207,7 +202,7 @@ class WorkerService:
         stop = asyncio.create_task(self._stopping.wait())
         try:
             while not self._stopping.is_set():
-                free = self._settings().worker_concurrency - len(self._runs)
+                free = self.config.worker_concurrency - len(self._runs)
                 if free <= 0:
                     await asyncio.wait({stop, *self._runs}, return_when=asyncio.FIRST_COMPLETED)
                 elif not await self._can_write():
@@ -217,7 +212,7 @@ class WorkerService:
                         self._in_hand.alone.release()
                 else:
                     if time.monotonic() >= self._in_hand.neighbours.next_look_s:
-                        await self._in_hand.neighbours.look(self._queue.backend, self._settings())
+                        await self._in_hand.neighbours.look(self._queue.backend, self.config)
                     try:
                         await self._take(free, stop)
                     except SuspectFirstError:
@@ -229,7 +224,7 @@ class WorkerService:
         """Look at the place for the files before a task is begun, whose call would be paid for in vain."""
         place = self._in_hand.place
         if time.monotonic() >= place.fresh_until_s:
-            await place.check(self._settings())
+            await place.check(self.config)
         return place.problem is None
 
     async def _take(self, free: int, stop: asyncio.Task[bool]) -> None:
@@ -238,7 +233,7 @@ class WorkerService:
         Raises:
             SuspectFirstError: The next one may be what killed its last worker.
         """
-        in_hand, lease_s = self._in_hand, self._settings().lease_time
+        in_hand, lease_s = self._in_hand, self.config.lease_time
         if in_hand.alone.locked():
             return
         asking = asyncio.create_task(self._queue.backend.lease(free, lease_s, _WAIT_S, suspects=False))
@@ -279,7 +274,7 @@ class WorkerService:
                 asking.cancel()
             suspected = True
             while suspected and await self._or_stop(in_hand.empty.wait(), stop) and await self._can_write():
-                leases = await self._queue.backend.lease(1, self._settings().lease_time)
+                leases = await self._queue.backend.lease(1, self.config.lease_time)
                 for lease in leases:
                     self._begin(lease)
                 suspected = any(lease.deliveries > 1 for lease in leases)
@@ -291,13 +286,12 @@ class WorkerService:
         """Wait, but not beyond a stop; whether it came to its end."""
         task = asyncio.create_task(waiting)
         await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
+        task.cancel()
+        await asyncio.wait([task])
         return not task.cancelled()
 
     def _begin(self, lease: Lease) -> None:
-        run = JobRun(lease, self._queue, self._tts, self._settings)
+        run = JobRun(lease, self._queue, self._tts, lambda: self.config)
         task = asyncio.create_task(run.run(), name=f"{self._worker_id} {lease.job_id}")
         self._runs[task] = run
         task.add_done_callback(self._end)
@@ -308,8 +302,8 @@ class WorkerService:
             return
         if error := task.exception():
             logger.error("task could not be settled", extra={"worker_id": self._worker_id, "error": str(error)})
-            return
-        self._tally.add(task.result())
+        else:
+            self._tally.add(task.result())
 
 
 async def _check_start(queue: QueueService, tts: TTSService) -> None:
