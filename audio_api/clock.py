@@ -8,14 +8,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 def next_pacific_midnight(now: datetime) -> datetime:
     """When daily quotas reset: https://ai.google.dev/gemini-api/docs/rate-limits."""
-    zone = _pacific()
-    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
-    return datetime.combine(tomorrow, time(), zone).astimezone(UTC)
-
-
-def _pacific() -> tzinfo:
+    zone: tzinfo
     try:
-        return ZoneInfo("America/Los_Angeles")
+        zone = ZoneInfo("America/Los_Angeles")
     except ZoneInfoNotFoundError:
         # A machine without time zones: winter time, which in summer is an hour late rather than early.
-        return timezone(timedelta(hours=-8))
+        zone = timezone(timedelta(hours=-8))
+    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
+    return datetime.combine(tomorrow, time(), zone).astimezone(UTC)

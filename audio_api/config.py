@@ -223,13 +223,6 @@ _URLS = {"gemini_base_url", "output_url", "cache_url"}
 _SECRETS = {name for name, field in AudioConfig.model_fields.items() if "SecretStr" in str(field.annotation)}
 
 
-def _shown(name: str, value: object) -> str:
-    # A refused URL may hold a password, or a key in its query.
-    if name in _SECRETS or (name in _URLS and re.search("[@?#]", str(value))):
-        return ""
-    return f"={str(value)[:80]!r}"
-
-
 def _explain(error: ValidationError, model: type[AudioConfig]) -> str:
     """Name every wrong variable, its value unless it is a secret, and what is allowed."""
     lines = []
@@ -240,7 +233,9 @@ def _explain(error: ValidationError, model: type[AudioConfig]) -> str:
         if name not in model.model_fields:
             lines.append(text)
             continue
-        shown = _shown(name, problem["input"])
+        value = str(problem["input"])
+        # A refused URL may hold a password, or a key in its query.
+        shown = "" if name in _SECRETS or (name in _URLS and re.search("[@?#]", value)) else f"={value[:80]!r}"
         lines.append(f"{name.upper()}{shown}: {text}. {model.model_fields[name].description}")
     return "; ".join(lines)
 

@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import stat
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -34,23 +34,21 @@ def read_env_files(files: EnvFiles, names: Container[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in [files] if isinstance(files, str | os.PathLike) else files or ():
-        found |= dict(_settings(Path(name).expanduser(), names))
+        path = Path(name).expanduser()
+        content, mode = _content(path)
+        for variable, value in dotenv_values(stream=io.StringIO(content), interpolate=False).items():
+            if not value or variable.lower() not in names:
+                continue
+            if "${" in value:
+                raise ConfigurationError(
+                    f"{variable} in {path}: ${{...}} is not replaced there; write the value itself"
+                )
+            whole = path.absolute()
+            if variable.lower() == "gemini_api_key" and mode & stat.S_IROTH and whole not in _warned_of:
+                _warned_of.add(whole)
+                _logger.warning("every user of this machine can read the API key in %s: run chmod 600 on it", whole)
+            found[variable.lower()] = value
     return found
-
-
-def _settings(path: Path, names: Container[str]) -> Iterator[tuple[str, str]]:
-    content, mode = _content(path)
-    for name, value in dotenv_values(stream=io.StringIO(content), interpolate=False).items():
-        if not value or name.lower() not in names:
-            continue
-        if "${" in value:
-            raise ConfigurationError(f"{name} in {path}: ${{...}} is not replaced there; write the value itself")
-        if name.lower() == "gemini_api_key" and mode & stat.S_IROTH and path.absolute() not in _warned_of:
-            _warned_of.add(path.absolute())
-            _logger.warning(
-                "every user of this machine can read the API key in %s: run chmod 600 on it", path.absolute()
-            )
-        yield name.lower(), value
 
 
 def _content(path: Path) -> tuple[str, int]:

@@ -91,22 +91,18 @@ class _Schedule:
 
     def is_over(self, state: RetryCallState) -> bool:
         error = _error(state)
-        elapsed_s = self._clock.monotonic() - self._started
+        asked_s, elapsed_s = error.retry_after_s or 0.0, self._clock.monotonic() - self._started
         return (
             self._failures[AttemptsBound.RATE_LIMIT] >= self._policy.rate_limit_attempts
             or self._transient() >= self._policy.attempts
             or self._failures[AttemptsBound.CONNECTION] >= _CONNECTION_ATTEMPTS
-            or _asks_too_much(error, self._policy)
+            or (isinstance(error, TTSRateLimitError) and asked_s > self._policy.rate_limit_max_wait_s)
             or elapsed_s + state.upcoming_sleep > self._policy.deadline_s
         )
 
     def _transient(self) -> int:
         # A 429 is the caller's pace, not the server's health: it has a budget of its own.
         return self._failures.total() - self._failures[AttemptsBound.RATE_LIMIT]
-
-
-def _asks_too_much(error: AudioAPIError, policy: RetryPolicy) -> bool:
-    return isinstance(error, TTSRateLimitError) and (error.retry_after_s or 0) > policy.rate_limit_max_wait_s
 
 
 class AttemptsBound(StrEnum):

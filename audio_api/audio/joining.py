@@ -38,7 +38,6 @@ _LIMITER_REACH = 5
 _BLOCK_TICKS = 4_000
 
 _Samples = NDArray[np.int16]
-_Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +184,14 @@ def _amplified(samples: _Samples, gain: float, rate: int) -> _Samples:
     starts = np.arange(0, samples.size, tick)
     highest, lowest = np.maximum.reduceat(samples, starts), np.minimum.reduceat(samples, starts)
     peaks = np.maximum(highest.astype(np.float32), -lowest.astype(np.float32))
-    gains = _limited_gains(peaks, gain)
+    # The gain at the edges of ticks, never more than their peaks allow; between edges it is a straight line.
+    allowed = np.minimum(gain, _CEILING / np.maximum(peaks, 1))
+    at_edges = np.minimum(np.append(allowed, gain), np.append(gain, allowed))
+    # Each of the averaged minima covers this edge, so their average is not above what this edge allows.
+    around = np.pad(at_edges, 2 * _LIMITER_REACH, constant_values=gain)
+    leasts = np.lib.stride_tricks.sliding_window_view(around, 2 * _LIMITER_REACH + 1).min(axis=1)
+    weights = np.hanning(2 * _LIMITER_REACH + 3)[1:-1]
+    gains = np.convolve(leasts, weights / weights.sum(), mode="valid").astype(np.float32)
     made = np.empty_like(samples)
     step = tick * _BLOCK_TICKS
     ramp = np.arange(tick, dtype=np.float32) / tick
@@ -194,17 +200,6 @@ def _amplified(samples: _Samples, gain: float, rate: int) -> _Samples:
         factors = edges[:-1, None] + np.diff(edges)[:, None] * ramp
         made[at : at + step] = np.rint(block * factors.ravel()[: block.size]).astype("<i2")
     return made
-
-
-def _limited_gains(peaks: _Floats, gain: float) -> _Floats:
-    """The gain at the edges of ticks, never more than their peaks allow; between edges it is a straight line."""
-    allowed = np.minimum(gain, _CEILING / np.maximum(peaks, 1))
-    at_edges = np.minimum(np.append(allowed, gain), np.append(gain, allowed))
-    # Each of the averaged minima covers this edge, so their average is not above what this edge allows.
-    around = np.pad(at_edges, 2 * _LIMITER_REACH, constant_values=gain)
-    leasts = np.lib.stride_tricks.sliding_window_view(around, 2 * _LIMITER_REACH + 1).min(axis=1)
-    weights = np.hanning(2 * _LIMITER_REACH + 3)[1:-1]
-    return np.convolve(leasts, weights / weights.sum(), mode="valid").astype(np.float32)
 
 
 def _faded_in(samples: _Samples) -> _Samples:

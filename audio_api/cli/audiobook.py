@@ -81,10 +81,13 @@ def run(order: BookOrder, config: AudioConfig) -> int:
     scripts = write_scripts(book, narrator, wanted)
     if order.sample:
         scripts = [next((script for script in scripts if script.characters >= _SAMPLE_CHARS), scripts[0])]
+    output = order.output
+    if order.sample and not output and (order.book_format or "m4b") == "m4b" and not order.rss:
+        output = str(config.output_dir / file_name(f"{book.title} (sample)", ".m4b"))
     target = target_for(
         book,
         config,
-        order.output or _sample_path(order, book, config),
+        output,
         book_format=order.book_format,
         overwrite=order.overwrite,
         rss_base_url=order.rss,
@@ -95,12 +98,6 @@ def run(order: BookOrder, config: AudioConfig) -> int:
         _print_list(book, estimates, as_json=order.as_json)
         return DONE
     return _speak(order, config, book, narrator, scripts, target)
-
-
-def _sample_path(order: BookOrder, book: Book, config: AudioConfig) -> str | None:
-    if not order.sample or (order.book_format or "m4b") != "m4b" or order.rss:
-        return None
-    return str(config.output_dir / file_name(f"{book.title} (sample)", ".m4b"))
 
 
 def chosen(ranges: str | None, count: int) -> list[int]:
@@ -126,7 +123,12 @@ def chosen(ranges: str | None, count: int) -> list[int]:
 
 def _narrator(order: BookOrder) -> Narrator:
     voice = VoiceConfig(voice_name=order.voice, speed=order.speed, pitch=order.pitch)
-    seconds = {name: _seconds(name, value) for name, value in pairs("--pause", order.pause or (), "heading=1.2")}
+    seconds = {}
+    for name, value in pairs("--pause", order.pause or (), "heading=1.2"):
+        try:
+            seconds[name] = float(value.removesuffix("s"))
+        except ValueError:
+            raise TTSValidationError(f"--pause: {name}={value[:20]} is no number of seconds") from None
     if unknown := seconds.keys() - {rule.name for rule in fields(Pauses)}:
         raise TTSValidationError(
             f"--pause: {min(unknown)!r} is no rule; {', '.join(rule.name for rule in fields(Pauses))} are"
@@ -144,13 +146,6 @@ def _narrator(order: BookOrder) -> Narrator:
         pauses=Pauses(**seconds),
         titles=not order.no_titles,
     )
-
-
-def _seconds(name: str, value: str) -> float:
-    try:
-        return float(value.removesuffix("s"))
-    except ValueError:
-        raise TTSValidationError(f"--pause: {name}={value[:20]} is no number of seconds") from None
 
 
 def _print_list(book: Book, estimates: Sequence[ChapterEstimate], *, as_json: bool) -> None:

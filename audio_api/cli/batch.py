@@ -14,7 +14,7 @@ from audio_api.cli.wording import dollars
 from audio_api.errors import TTSValidationError
 
 if TYPE_CHECKING:
-    from audio_api.models.audio_request import AudioRequest, BatchAudioResponse
+    from audio_api.models.audio_request import AudioRequest
     from audio_api.services.gemini_batch import GeminiBatchStatus
 
 batch = typer.Typer(help="Speak many texts at half the price by Gemini's Batch API.", rich_markup_mode=None)
@@ -61,7 +61,14 @@ def collect(name: NameOfBatch, as_json: AsJson = False) -> int:
             show(f"batch {now.state}", now.collected, now.requests, now.problem)
 
         done = run(batch.collect(tell))
-    return _shown(done, as_json=as_json)
+    if as_json:
+        print(done.model_dump_json())
+    for number, response in enumerate(done.results, 1):
+        if not response.success:
+            complain(f"request {number}: {response.error}")
+        elif not as_json:
+            print(f"{response.file_path or response.url}  {response.duration or 0:.2f} s  {dollars(response.cost_usd)}")
+    return FAILED if done.failed else DONE
 
 
 @batch.command()
@@ -105,14 +112,3 @@ def _told(now: GeminiBatchStatus, *, as_json: bool) -> int:
     if now.problem:
         complain(now.problem)
     return DONE
-
-
-def _shown(done: BatchAudioResponse, *, as_json: bool) -> int:
-    if as_json:
-        print(done.model_dump_json())
-    for number, response in enumerate(done.results, 1):
-        if not response.success:
-            complain(f"request {number}: {response.error}")
-        elif not as_json:
-            print(f"{response.file_path or response.url}  {response.duration or 0:.2f} s  {dollars(response.cost_usd)}")
-    return FAILED if done.failed else DONE

@@ -22,8 +22,6 @@ from audio_api.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from audio_api.config import AudioConfig
-    from audio_api.models.audio_request import AudioRequest
     from audio_api.models.estimate import Estimate
 
 
@@ -48,9 +46,16 @@ def estimate(
     from audio_api.cli.saying import SayOrder, request_of
     from audio_api.cli.terminal import complain, run
     from audio_api.cli.wording import dollars, hours, in_words
+    from audio_api.services.tts_service import TTSService
 
     config = settings_of(offline=offline)
-    found = run(_estimated(request_of(SayOrder(**arguments), config), config))
+    request = request_of(SayOrder(**arguments), config)
+
+    async def ask() -> Estimate:
+        async with TTSService(config) as service:
+            return await service.estimate(request)
+
+    found = run(ask())
     calls = found.pieces - found.cached_pieces
     rates = {"RATE_LIMIT_RPM": (config.rate_limit_rpm, 60), "RATE_LIMIT_RPD": (config.rate_limit_rpd, 86_400)}
     # As many calls as the quota allows leave at once, and the next ones a minute or a day later.
@@ -77,10 +82,3 @@ def estimate(
     for warning in found.warnings:
         complain(f"warning: {in_words(warning)}")
     return DONE
-
-
-async def _estimated(request: AudioRequest, config: AudioConfig) -> Estimate:
-    from audio_api.services.tts_service import TTSService
-
-    async with TTSService(config) as service:
-        return await service.estimate(request)

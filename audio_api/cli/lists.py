@@ -27,7 +27,13 @@ def voices(
 ) -> int:
     """List the thirty voices that every account has, or search Google's library and your own, free of charge."""
     if search or language or gender:
-        found = run(_found(search, language, gender))
+        from audio_api.services.tts_service import TTSService
+
+        async def ask() -> list[VoiceInfo]:
+            async with TTSService(settings_of(offline=False)) as tts:
+                return await tts.list_voices(search=search, language=language, gender=gender)
+
+        found = run(ask())
         width = max((len(voice.id) for voice in found), default=0)
         for voice in found:
             told = (voice.language, voice.gender, voice.name, voice.description)
@@ -39,13 +45,6 @@ def voices(
     for name in VoiceName:
         print(f"{name:<15} {name.character}")
     return DONE
-
-
-async def _found(search: str | None, language: str | None, gender: str | None) -> list[VoiceInfo]:
-    from audio_api.services.tts_service import TTSService
-
-    async with TTSService(settings_of(offline=False)) as tts:
-        return await tts.list_voices(search=search, language=language, gender=gender)
 
 
 def languages() -> int:

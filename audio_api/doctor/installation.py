@@ -138,16 +138,10 @@ async def _check_redis(config: AudioConfig) -> Check:
         return Check("fail", "Redis", str(error))
 
 
-def _detour(config: AudioConfig) -> str:
-    """The proxy of the environment, if there is one, without its password."""
-    from audio_api.engines.gemini_transport import proxy_for
-
-    host = (proxy_for(config.gemini_base_url) or "").rpartition("@")[2].rpartition("//")[2]
-    return f" through the proxy {host} of the environment" if host else ""
-
-
 async def _check_api(config: AudioConfig) -> Check:
     import httpx2
+
+    from audio_api.engines.gemini_transport import proxy_for
 
     if config.gemini_api_key is None and not config.uses_credentials:
         return Check("ok", "Gemini API", "not asked without a key")
@@ -166,7 +160,10 @@ async def _check_api(config: AudioConfig) -> Check:
             response = await client.get(f"/v1beta/models/{model}")
     except (httpx2.HTTPError, TimeoutError, AudioAPIError) as error:
         reason = classify(error, now=datetime.now(UTC), key=config.require_api_key())
-        return Check("fail", "Gemini API", f"no answer from {config.gemini_base_url}{_detour(config)}: {reason}")
+        # Without its password.
+        proxy = (proxy_for(config.gemini_base_url) or "").rpartition("@")[2].rpartition("//")[2]
+        detour = f" through the proxy {proxy} of the environment" if proxy else ""
+        return Check("fail", "Gemini API", f"no answer from {config.gemini_base_url}{detour}: {reason}")
     if response.is_success:
         return Check("ok", "Gemini API", f"knows {model}")
     return Check("fail", "Gemini API", f"asked for {model}: {one_line(error_text(response))}")

@@ -235,16 +235,15 @@ async def check_live(
             on_call(BATCH)
         session.calls += 1
         await session.keep(BATCH, one_item_batch(client, clock or Clock()))
-    findings = tuple(_find(number, session) for number in range(1, len(FACTS) + 1))
-    return LiveReport(findings, session.calls, sum(reply.cost_usd(session.day) for reply in session.replies.values()))
-
-
-def _find(number: int, session: Session) -> Finding:
-    title, assumed, judge = FACTS[number - 1]
-    verdict: Truth
-    try:
-        holds, observed = judge(session)
-        verdict = "holds" if holds else "differs"
-    except NotObservableError as reason:
-        verdict, observed = "not observable", str(reason)
-    return Finding(number, title, assumed, one_line(observed), verdict)
+    findings = []
+    for number, (title, assumed, judge) in enumerate(FACTS, 1):
+        verdict: Truth
+        try:
+            holds, observed = judge(session)
+            verdict = "holds" if holds else "differs"
+        except NotObservableError as reason:
+            verdict, observed = "not observable", str(reason)
+        findings.append(Finding(number, title, assumed, one_line(observed), verdict))
+    return LiveReport(
+        tuple(findings), session.calls, sum(reply.cost_usd(session.day) for reply in session.replies.values())
+    )

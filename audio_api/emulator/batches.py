@@ -260,7 +260,10 @@ class Batches:
             raise refuse_tokens
         name = f"batches/{secrets.token_hex(8)}"
         job = BatchJob(name, model, batch.get("displayName", ""), tokens, rules, source.get("fileName", ""))
-        job.items = [BatchItem(str(line.get("key", "")), _text(line["request"])) for line in lines]
+        for line in lines:
+            parts = [part for content in line["request"].get("contents", ()) for part in content["parts"]]
+            text = "\n".join(part.get("text", "") for part in parts)
+            job.items.append(BatchItem(str(line.get("key", "")), text))
         self.jobs.append(job)
         task = asyncio.create_task(self._run(job, lines, speak))
         self._work.add(task)
@@ -327,7 +330,3 @@ class Batches:
     def _describe(self, name: str) -> dict[str, Any]:
         size = os.fstat(self._files[name].fileno()).st_size
         return {"name": name, "mimeType": "application/jsonl", "sizeBytes": str(size), "state": "ACTIVE"}
-
-
-def _text(request: dict[str, Any]) -> str:
-    return "\n".join(part.get("text", "") for content in request.get("contents", ()) for part in content["parts"])

@@ -85,9 +85,8 @@ def _split(pcm: bytes, _: object) -> list[dict[str, Any]]:
     return [audio_part(_L16, piece) for piece in (pcm[:third], pcm[third : 2 * third], pcm[2 * third :])]
 
 
-def _wav_with_tail(pcm: bytes) -> bytes:
-    info = b"INFOISFT" + struct.pack("<I", 6) + b"Lavf61"
-    return wav(pcm, tail=b"LIST" + struct.pack("<I", len(info)) + info)
+# What FFmpeg writes behind the samples.
+_INFO = b"LIST" + struct.pack("<I", 18) + b"INFOISFT" + struct.pack("<I", 6) + b"Lavf61"
 
 
 def _at_16000(pcm: bytes) -> bytes:
@@ -100,7 +99,7 @@ def _at_16000(pcm: bytes) -> bytes:
 WRAPPING: dict[Fault, Callable[[bytes, dict[str, Any]], list[dict[str, Any]]]] = {
     Fault.TEXT_THEN_AUDIO: lambda _, usual: [TEXT, usual],
     Fault.AUDIO_SPLIT: _split,
-    Fault.WAV_CHUNK_AFTER_DATA: lambda pcm, _: [audio_part("audio/wav", _wav_with_tail(pcm))],
+    Fault.WAV_CHUNK_AFTER_DATA: lambda pcm, _: [audio_part("audio/wav", wav(pcm, tail=_INFO))],
     Fault.WAV_SIZE_ZERO: lambda pcm, _: [audio_part("audio/wav", wav(pcm, 0))],
     Fault.WAV_SIZE_UNKNOWN: lambda pcm, _: [audio_part("audio/wav", wav(pcm, 0xFFFFFFFF))],
     Fault.RATE_16000: lambda pcm, _: [audio_part("audio/L16;codec=pcm;rate=16000", _at_16000(pcm))],

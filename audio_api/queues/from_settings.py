@@ -23,9 +23,14 @@ def make_backend(config: AudioConfig, *, use_redis: bool) -> QueueBackend:
         return MemoryBackend(config.queue_name, max_size=max_size, result_ttl_s=ttl_s)
     from audio_api.queues.redis_queue import RedisBackend  # an optional extra
 
-    url, pool_size = config.redis_url.get_secret_value(), config.redis_pool_size
     try:
-        return RedisBackend(url, config.queue_name, pool_size=pool_size, max_size=max_size, result_ttl_s=ttl_s)
+        return RedisBackend(
+            config.redis_url.get_secret_value(),
+            config.queue_name,
+            pool_size=config.redis_pool_size,
+            max_size=max_size,
+            result_ttl_s=ttl_s,
+        )
     except ConfigurationError as error:
         problem = str(error)
     # Without the frames of the original, whose variables hold the password.

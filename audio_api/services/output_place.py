@@ -91,15 +91,7 @@ class OutputPlace:
             return self.problem
 
     async def _look(self, config: AudioConfig) -> None:
-        problem = await self._problem(config)
-        if problem and self.problem is None:
-            logger.warning("this process takes no tasks: it cannot write", extra={"problem": problem})
-        if self.problem and problem is None:
-            logger.warning("this process can write again")
-        self.problem = problem
-        self.fresh_until_s = time.monotonic() + FRESH_S
-
-    async def _problem(self, config: AudioConfig) -> str | None:
+        problem = None
         try:
             await in_file_thread(check_folder, config.output_dir, self._need_bytes)
             self._need_bytes = 0
@@ -109,10 +101,15 @@ class OutputPlace:
                     await store.check()
                 self._doubts_store = False
         except TTSOutputError as error:
-            return str(error)
+            problem = str(error)
         except TimeoutError:
-            return f"{config.output_url} does not answer within {_STORE_LOOK_S:g} s"
-        return None
+            problem = f"{config.output_url} does not answer within {_STORE_LOOK_S:g} s"
+        if problem and self.problem is None:
+            logger.warning("this process takes no tasks: it cannot write", extra={"problem": problem})
+        if self.problem and problem is None:
+            logger.warning("this process can write again")
+        self.problem = problem
+        self.fresh_until_s = time.monotonic() + FRESH_S
 
     def keep(self, task_id: str, response: AudioResponse) -> None:
         """Keep the sound that could not be written, for the next time this process has the task.

@@ -132,7 +132,10 @@ class Pacer:
             answered = model in self._answered
             self._answered.discard(model)
             if await self._tell(lambda limits: CircuitBreaker(limits).note_failure(model, answered=answered)):
-                return _last(error)
+                # No further attempt is made at once.
+                last = copy(error)
+                last.retryable = False
+                return last.with_traceback(error.__traceback__)
         elif error.code is not ErrorCode.SPEND_LIMITED:
             await self._note_answer(model, admission, serves=not await self._heed(model, error))
         return error
@@ -218,13 +221,6 @@ def _too_far(model: str, admission: Admission) -> AudioAPIError:
     return TTSRateLimitError(
         f"{model} takes no further calls for {wait_s:,.0f} s", retryable=False, retry_after_s=wait_s
     )
-
-
-def _last(error: AudioAPIError) -> AudioAPIError:
-    """The same failure, after which no further attempt is made at once."""
-    last = copy(error)
-    last.retryable = False
-    return last.with_traceback(error.__traceback__)
 
 
 class PacedEngine(SpeechEngine):

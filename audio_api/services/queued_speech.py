@@ -54,9 +54,6 @@ class QueuedSpeech:
         result = await self._queue.wait_for_result(task_id)
         if not result.success or await in_file_thread(_is_here, result):
             return result
-        return result.model_copy(update={"file_path": str(await self._fetched(task_id))})
-
-    async def _fetched(self, task_id: str) -> Path:
         folder = self._queue.config.output_dir
         try:
             descriptor, name = await in_file_thread(_temporary, folder)
@@ -66,7 +63,7 @@ class QueuedSpeech:
                         await in_file_thread(file.write, block)
         except OSError as error:
             raise TTSOutputError(f"cannot write to {str(folder)!r}: {error.strerror}") from None
-        return Path(name)
+        return result.model_copy(update={"file_path": name})
 
 
 def _temporary(folder: Path) -> tuple[int, str]:

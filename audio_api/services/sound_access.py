@@ -40,7 +40,11 @@ class SoundAccess:
             ConfigurationError: The sound is not in ``OUTPUT_URL``.
         """
         response.raise_for_error()
-        blocks = self._from_store(response.url) if response.url else self._from_disk(response.file_path)
+        if response.url:
+            store, key = self._place(response.url)
+            blocks = store.open(key)
+        else:
+            blocks = self._from_disk(response.file_path)
         async with aclosing(blocks):
             async for block in blocks:
                 yield block
@@ -70,11 +74,6 @@ class SoundAccess:
                 f"the sound is {url}, which is not in OUTPUT_URL={ours}: set OUTPUT_URL as the workers have it"
             )
         return self._store, key
-
-    async def _from_store(self, url: str) -> AsyncGenerator[bytes, None]:
-        store, key = self._place(url)
-        async for block in store.open(key):
-            yield block
 
     async def _from_disk(self, file_path: str | None) -> AsyncGenerator[bytes, None]:
         path = Path(file_path or "")

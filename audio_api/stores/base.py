@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from pathlib import Path
@@ -141,7 +141,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def open(self, key: str) -> AsyncIterator[bytes]:
+    def open(self, key: str) -> AsyncGenerator[bytes, None]:
         """Read a sound, block by block, however slow the reader is.
 
         Yields:

@@ -96,23 +96,18 @@ def explained(error: Exception, could_not: str, scheme: str, timeout_s: float) -
             code=ErrorCode.STORE_REFUSED,
             retryable=False,
         )
+    if found is None and "builder error" in text:
+        return StoreError(
+            f"{could_not}: its endpoint is not https; AWS_ALLOW_HTTP=true (AZURE_…, GOOGLE_…) allows that",
+            code=ErrorCode.STORE_REFUSED,
+            retryable=False,
+        )
     if found is None:
-        return _unanswered(could_not, text, timeout_s)
+        late = f"no answer within STORE_TIMEOUT={timeout_s:g} s"
+        return StoreError(f"{could_not}: {late if 'TimedOut' in text else 'no connection, or it was cut'}")
     answer = f"the answer was {found[1]}{f' {code[1]}' if code else ''}"
     status = int(found[1])
     if status >= 500 or status in _PASSING_STATUSES or (code and code[1] in _PASSING_CODES):
         return StoreError(f"{could_not}: {answer}")
     advice = "check the bucket, the region, the credentials and their rights"
     return StoreError(f"{could_not}: {answer}; {advice}", code=ErrorCode.STORE_REFUSED, retryable=False)
-
-
-def _unanswered(could_not: str, text: str, timeout_s: float) -> StoreError:
-    if "builder error" in text:
-        return StoreError(
-            f"{could_not}: its endpoint is not https; AWS_ALLOW_HTTP=true (AZURE_…, GOOGLE_…) allows that",
-            code=ErrorCode.STORE_REFUSED,
-            retryable=False,
-        )
-    if "TimedOut" in text:
-        return StoreError(f"{could_not}: no answer within STORE_TIMEOUT={timeout_s:g} s")
-    return StoreError(f"{could_not}: no connection, or it was cut")
