@@ -112,6 +112,45 @@ async def test_damaged_base64_is_unreadable() -> None:
             assert error.code is ErrorCode.UNREADABLE_REPLY
 
 
+def spelled(data: str, how: str) -> str:
+    """The same base64 in another spelling; that of the spare bits ends with two letters and a padding of two."""
+    match how:
+        case "URL-safe":
+            return data.translate(str.maketrans("+/", "-_"))
+        case "both alphabets":
+            return data.replace("+", "-", 1)
+        case "unpadded":
+            return data.rstrip("=")
+        case "spare bits":
+            return data[:-3] + chr(ord(data[-3]) + 1) + "=="
+    return data
+
+
+@pytest.mark.parametrize("how", ["standard", "URL-safe", "both alphabets", "unpadded", "spare bits"])
+@pytest.mark.parametrize("n_bytes", [100, 100_000, 1_000_000])
+async def test_base64_is_read_however_it_is_spelled(n_bytes: int, how: str) -> None:
+    """As gateways write it: of any size, every sample arrives."""
+    pcm = PCM[: n_bytes - (n_bytes - 1) % 3] + b"\xfb\xff\xfe\0" + b"\0" * 2
+    pcm = pcm[: len(pcm) // 6 * 6 - 2]
+    part = sound(pcm)
+    assert part["inlineData"]["data"].endswith("A==")
+    part["inlineData"]["data"] = spelled(part["inlineData"]["data"], how)
+    audio = await heard(reply(part))
+    assert isinstance(audio, SpeechAudio)
+    assert same(audio.pcm, pcm)
+
+
+@pytest.mark.parametrize("n_bytes", [100_000, 1_000_000])
+async def test_a_mark_that_the_server_sent_stands_for_no_second_sound(n_bytes: int) -> None:
+    """Thousands of marks of ten letters would else be thousands of copies of a sound."""
+    audio = await heard(reply(sound(PCM[:n_bytes]), *[sound(b"sound 0.")] * 2_000))
+    assert isinstance(audio, SpeechAudio)
+    assert same(audio.pcm, PCM[:n_bytes] + b"sound 0." * 2_000)
+    audio = await heard(reply(sound(PCM[:n_bytes]), *[sound(b"sound 0")] * 2_000))
+    assert isinstance(audio, SpeechAudio)
+    assert len(audio.pcm) < n_bytes + 20_000
+
+
 async def test_a_large_reply_that_is_cut_is_unreadable_and_leaves_no_file() -> None:
     """JSON that ends inside the sound."""
     await heard(reply(sound(b"\1\0")))

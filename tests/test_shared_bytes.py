@@ -129,21 +129,18 @@ async def test_without_hard_links_the_sound_is_written_again(
     why: str, tts: TTSService, config: AudioConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on FAT, on another disk than the cache, or when another process has replaced the piece since."""
-    become = DurableFile.become
+    link = os.link
 
     def refuse(*args: object, **options: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    def replace_and_become(file: DurableFile, path: Path, identity: os.stat_result) -> bool:
+    def replace_and_link(path: Path, *args: Any, **options: Any) -> None:
         content = path.read_bytes()
         path.unlink()
         path.write_bytes(content)
-        return become(file, path, identity)
+        link(path, *args, **options)
 
-    if why == "no hard links":
-        monkeypatch.setattr(os, "link", refuse)
-    else:
-        monkeypatch.setattr(DurableFile, "become", replace_and_become)
+    monkeypatch.setattr(os, "link", refuse if why == "no hard links" else replace_and_link)
     path = await spoken(tts, "one", overwrite=True)
     assert not path.samefile(kept_file(config))
     assert samples(path) == samples(kept_file(config))

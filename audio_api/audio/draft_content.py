@@ -54,7 +54,7 @@ class DraftContent(Protocol):
 
 
 class WavContent:
-    """A header, which is put there at the end, and the samples: ``data_bytes`` of them so far."""
+    """A header, which is put there at the end, and the samples: ``data_bytes`` of them so far. A twin has them all."""
 
     def __init__(self, sample_rate: int, *, growing: bool = False) -> None:
         wav_header(0, sample_rate)
@@ -76,10 +76,13 @@ class WavContent:
         size_bytes = memoryview(pcm).nbytes
         if self.data_bytes + size_bytes > MAX_DATA_BYTES:
             raise OSError(errno.EFBIG, "a WAV holds less than 4 GiB")
-        self._file.write(pcm)
+        if not self._file.is_twin:
+            self._file.write(pcm)
         self.data_bytes += size_bytes
 
     def finish(self, trailer: bytes) -> None:
+        if self._file.is_twin:
+            return
         header = wav_header(self.data_bytes, self._sample_rate, trailer_bytes=len(trailer))
         self._file.write(trailer)
         os.lseek(self._file.fileno(), 0, os.SEEK_SET)

@@ -12,6 +12,7 @@ import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,6 +30,8 @@ _REPLACED = "a link took the place of its folder"
 # so this is longer than any pause between two pieces of a book.
 _FORGOTTEN_AFTER_S = 3600
 _DRAFT_NAME = re.compile(r"\..+\.([1-9][0-9]{0,6})\.[0-9a-f]{16}\.tmp", re.DOTALL)
+# What neither a further name nor a rename changes.
+_IDENTITY = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
 # What linkat(2) answers on FAT, exFAT and some network and FUSE file systems.
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 
@@ -81,7 +84,7 @@ def real_folder(folder: Path) -> Path:
         OSError: The working folder was deleted, or a link leads nowhere.
     """
     folder = absolute(folder)
-    there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    there = next(each for each in chain((folder,), folder.parents) if os.path.lexists(each))
     return there.resolve(strict=True) / folder.relative_to(there)
 
 
@@ -176,7 +179,7 @@ def folder_at(real: Path) -> Iterator[int]:
             raise OSError(errno.ESTALE, _REPLACED) from None
         raise
     else:
-        if real.resolve() != real or not os.path.samestat(os.fstat(descriptor), real.lstat()):
+        if os.path.realpath(real) != str(real) or not os.path.samestat(os.fstat(descriptor), real.lstat()):
             os.close(descriptor)
             raise OSError(errno.ESTALE, _REPLACED)
     try:
@@ -211,10 +214,22 @@ class DurableFile:
         overwrite: Whether it may replace an existing file.
         draft: Its name until it is published, in ``draft_path``; ``None``: a hidden one that tells whose it is.
         synced: Whether its name is on disk before ``publish`` returns.
+        twin: The path of a complete file, and what that is. If it still is that, and the file system has hard links,
+            this file is a further name of it, instead of an empty file. ``None``: there is none.
+
+    Attributes:
+        is_twin: Whether it is a further name of that file.
     """
 
     def __init__(
-        self, folder_fd: int, path: Path, *, overwrite: bool, draft: str | None = None, synced: bool = True
+        self,
+        folder_fd: int,
+        path: Path,
+        *,
+        overwrite: bool,
+        draft: str | None = None,
+        synced: bool = True,
+        twin: tuple[Path, os.stat_result] | None = None,
     ) -> None:
         self._folder_fd = folder_fd
         self._path = path
@@ -223,11 +238,24 @@ class DurableFile:
         self.draft_path = path.with_name(draft or draft_name(path.name))
         self._fd = -1
         self._is_draft = False
+        self._twin = twin
+        self.is_twin = False
 
     def __enter__(self) -> Self:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        self._fd = os.open(self.draft_path.name, flags, 0o666, dir_fd=self._folder_fd)
-        self._is_draft = True
+        if self._twin:
+            with suppress(OSError):
+                os.link(self._twin[0], self.draft_path.name, dst_dir_fd=self._folder_fd, follow_symlinks=False)
+                self._is_draft = True
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+                self._fd = os.open(self.draft_path.name, flags, dir_fd=self._folder_fd)
+                found = os.fstat(self._fd)
+                self.is_twin = all(getattr(found, name) == getattr(self._twin[1], name) for name in _IDENTITY)
+        if not self.is_twin:
+            # What was linked may have been replaced.
+            self._remove()
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            self._fd = os.open(self.draft_path.name, flags, 0o666, dir_fd=self._folder_fd)
+            self._is_draft = True
         return self
 
     @property
@@ -246,33 +274,6 @@ class DurableFile:
             # No view has a name here: Python before 3.11.9 and 3.12.3 crashes when it collects one with the frame, and
             # the traceback, of an error that is part of a circle (gh-77894).
             at += os.write(self._fd, memoryview(content).cast("B")[at:])
-
-    def become(self, path: Path, identity: os.stat_result) -> bool:
-        """Be a further name (a hard link) of a file that is complete, instead of a file of its own.
-
-        Args:
-            path: The other file.
-            identity: What it is.
-
-        Returns:
-            Whether it is; it is not where the file system has no hard links, or when the other file was replaced.
-        """
-        link = draft_name(self._path.name)
-        try:
-            os.link(path, link, dst_dir_fd=self._folder_fd, follow_symlinks=False)
-        except OSError:
-            return False
-        fd = os.open(link, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._folder_fd)
-        found = os.fstat(fd)
-        is_same = os.path.samestat(found, identity) and found.st_size == identity.st_size
-        if not is_same or found.st_mtime_ns != identity.st_mtime_ns:
-            os.close(fd)
-            os.unlink(link, dir_fd=self._folder_fd)
-            return False
-        os.rename(link, self.draft_path.name, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd)
-        self.close()
-        self._fd = fd
-        return True
 
     def close(self) -> None:
         """Close it; it keeps its draft's name until it is published."""
@@ -305,6 +306,9 @@ class DurableFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
         with suppress(OSError):
             self.close()
         if self._is_draft:

@@ -138,7 +138,7 @@ class WavWriter:
 
     async def __aenter__(self) -> Self:
         try:
-            await self._draft.in_thread(self._draft.__enter__)
+            await self._draft.in_thread(self._draft.open)
         except asyncio.CancelledError:
             await self._draft.in_thread(self._draft.discard)
             raise
@@ -181,20 +181,22 @@ class WavWriter:
         """
         return await self._draft.in_thread(self._draft.prepare, pcm)
 
-    async def adopt(self, saved: SavedWav, data_bytes: int) -> os.stat_result | None:
-        """Do what ``prepare`` does with a file that holds this sound already: it gets a further name (a hard link).
+    async def hold(self, pcm: Pcm, twin: SavedWav | None = None) -> os.stat_result:
+        """Do what ``async with``, ``write`` and ``prepare`` do, in one trip to a thread; ``__aexit__`` follows.
 
         Args:
-            saved: The other file.
-            data_bytes: The size of its sound.
+            pcm: The whole sound.
+            twin: A file that holds it already. A WAV becomes a further name of it (a hard link) where the file system
+                has such, and where it still is that file. ``None``: there is none.
 
         Returns:
-            As ``prepare``; ``None`` when it cannot have a further name, is not that file any more, or is to be no WAV.
+            As ``prepare``.
 
         Raises:
-            TTSOutputError, RuntimeError: As ``prepare``.
+            TTSOutputError: As ``commit``.
+            ValueError: The sound ends inside a sample.
         """
-        return await self._draft.in_thread(self._draft.adopt, saved, data_bytes)
+        return await self._draft.in_thread(self._draft.hold, pcm, twin)
 
     @property
     def draft_path(self) -> Path:
@@ -291,29 +293,39 @@ class _SoundDraft:
         running.exception()
         raise cancellation
 
-    def __enter__(self) -> Self:
+    def open(self, twin: SavedWav | None = None) -> None:
         with explained(self._path), ExitStack() as undo:
             self._path = absolute(self._path)
             folder_fd = undo.enter_context(folder_at(self._real or real_folder(self._path.parent)))
             remove_stale_drafts(folder_fd)
             if self._growing_name:
                 remove_part_of_the_dead(self._path.with_name(self._growing_name), folder_fd)
-            self._file = DurableFile(
-                folder_fd, self._path, overwrite=self._overwrite, draft=self._growing_name, synced=self._synced
+            file = DurableFile(
+                folder_fd,
+                self._path,
+                overwrite=self._overwrite,
+                draft=self._growing_name,
+                synced=self._synced,
+                # In the cache, every sound is a WAV.
+                twin=twin if isinstance(self.content, WavContent) else None,
             )
-            undo.enter_context(self._file)
+            self._file = undo.enter_context(file)
             if self._growing_name:
                 # Another process may look for a moment whether the file was left behind.
-                fcntl.flock(self._file, fcntl.LOCK_EX)
+                fcntl.flock(file, fcntl.LOCK_EX)
             undo.callback(self.content.let_go)
-            self.content.begin(self._file)
+            self.content.begin(file)
             self._undo = undo.pop_all()
-        return self
 
     def save(self, pcm: Pcm, trailer: bytes = b"") -> SavedWav:
-        with self:
+        self.open()
+        with self._undo:
             identity = self.prepare(pcm, trailer)
             return SavedWav(self.publish(), identity)
+
+    def hold(self, pcm: Pcm, twin: SavedWav | None) -> os.stat_result:
+        self.open(twin)
+        return self.prepare(pcm)
 
     def write(self, pcm: Pcm) -> None:
         with self._writing():
@@ -326,17 +338,6 @@ class _SoundDraft:
             if self._synced:
                 os.fsync(file.fileno())
             self._prepared = True
-            return os.fstat(file.fileno())
-
-    def adopt(self, saved: SavedWav, data_bytes: int) -> os.stat_result | None:
-        # In the cache, every sound is a WAV.
-        if not isinstance(self.content, WavContent):
-            return None
-        with self._writing() as file:
-            if not file.become(saved.path, saved.identity):
-                return None
-            os.fsync(file.fileno())
-            self.content.data_bytes, self._prepared = data_bytes, True
             return os.fstat(file.fileno())
 
     def sound(self) -> bytes | None:
@@ -377,11 +378,6 @@ class _SoundDraft:
 
     def discard(self) -> None:
         self._undo.close()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.discard()
 
     def _opened(self) -> DurableFile:
         if self._file is None or not self._file.is_open or self._cancelled:

@@ -20,6 +20,7 @@ _MOST_MIME_CHARS = 200
 _AROUND_VALUES = '" \t\r\n'
 _NUMBER = re.compile("[1-9][0-9]{0,5}")
 # Those of Gemini have 6 KB.
+_HEAD_STEP_BYTES = 2**13
 _MOST_HEAD_BYTES = 2**20
 # Sizes that writers put into a header before they know better.
 _UNKNOWN_SIZES = {0, 0xFFFFFFFF}
@@ -113,17 +114,18 @@ class Unwrapper:
 
     def _after_head(self, head: bytearray, data: bytes) -> bytes:
         """The sound behind a WAV's header; nothing as long as the header is not complete."""
-        known = len(head)
-        head += data[:_MOST_HEAD_BYTES]
-        for chunk in riff_chunks(head, self._next_chunk):
-            if chunk.name == b"data":
-                self._format = _wav_format(bytes(head[: chunk.start]))
-                self._left_bytes = sys.maxsize if chunk.size in _UNKNOWN_SIZES else chunk.size
-                self._head = None
-                return data[chunk.start - known :]
-            self._next_chunk = chunk.end
-        if len(head) >= _MOST_HEAD_BYTES:
-            raise _damaged(f"no sound within its first {_MOST_HEAD_BYTES:,} bytes")
+        for at in range(0, len(data), _HEAD_STEP_BYTES):
+            known = len(head) - at
+            head += data[at : at + _HEAD_STEP_BYTES]
+            for chunk in riff_chunks(head, self._next_chunk):
+                if chunk.name == b"data":
+                    self._format = _wav_format(bytes(head[: chunk.start]))
+                    self._left_bytes = sys.maxsize if chunk.size in _UNKNOWN_SIZES else chunk.size
+                    self._head = None
+                    return data[chunk.start - known :]
+                self._next_chunk = chunk.end
+            if len(head) >= _MOST_HEAD_BYTES:
+                raise _damaged(f"no sound within its first {_MOST_HEAD_BYTES:,} bytes")
         return b""
 
 

@@ -9,7 +9,7 @@ import os
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import cache, partial
 from typing import Any
@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from audio_api.audio.large_sounds import in_sound_thread
-from audio_api.engines.gemini_body import Body, Unpacked, unpacked
+from audio_api.engines.gemini_body import Body, Unpacked, unpacked_event
 from audio_api.engines.gemini_json import MOST_ERROR_BYTES, Events, reduce_error, reduce_reply, too_much
 from audio_api.engines.gemini_reply import Wire, current_wire
 from audio_api.errors import ConfigurationError, ErrorCode, TTSAudioError
@@ -116,7 +116,7 @@ class _SpeechTransport(httpx2.AsyncBaseTransport):
                 async for part in stream:
                     await body.add(part)
                 if wire and method == _SPEECH:
-                    return respond(content=await _reduced(await _unpacked(body, wire), wire))
+                    return respond(content=await _reduced(body.unpack(wire.permit), wire))
                 return respond(content=await body.read())
 
     async def aclose(self) -> None:
@@ -149,18 +149,12 @@ async def _send(lane: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> htt
 _SENDING = "http11.send_request_headers.started"
 
 
-async def _unpacked(body: Body, wire: Wire) -> Unpacked:
-    try:
-        return await body.unpack(wire.permit)
-    except ValueError as error:
-        raise httpx2.DecodingError(str(error)) from None
-
-
-async def _reduced(unpacked: Unpacked, wire: Wire) -> bytes:
+async def _reduced(unpacking: Awaitable[Unpacked], wire: Wire) -> bytes:
     """What the SDK is given; the wire keeps the rest."""
-    reduce = partial(reduce_reply, unpacked.json, unpacked.sounds, wire.marks)
     try:
-        reduced = await in_sound_thread(reduce) if len(unpacked.json) > _SMALL_REPLY_BYTES else reduce()
+        body = await unpacking
+        reduce = partial(reduce_reply, body.json, body.sounds, wire.marks)
+        reduced = await in_sound_thread(reduce) if len(body.json) > _SMALL_REPLY_BYTES else reduce()
     except (ValueError, RecursionError) as error:
         raise httpx2.DecodingError(type(error).__name__) from None
     wire.sounds |= reduced.sounds
@@ -248,13 +242,7 @@ class _Speech(httpx2.AsyncByteStream):
             raise too_much()
         # Thousands of events may come at once.
         await asyncio.sleep(0)
-        try:
-            found = (
-                await in_sound_thread(unpacked, event) if len(event) > _SMALL_REPLY_BYTES else Unpacked(bytes(event))
-            )
-        except ValueError as error:
-            raise httpx2.DecodingError(str(error)) from None
-        return b"data: " + await _reduced(found, self._wire) + b"\n\n"
+        return b"data: " + await _reduced(unpacked_event(event), self._wire) + b"\n\n"
 
     async def aclose(self) -> None:
         await self._stream.aclose()

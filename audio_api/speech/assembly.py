@@ -166,12 +166,11 @@ async def write_one(spoken: SpokenPiece, target: Target, opened: AsyncExitStack)
         TTSOutputError: The file could not be written. Its ``audio`` is the whole WAV.
     """
     audio = spoken.audio
+    writer = target.writer()
+    opened.push_async_exit(writer)
+    writer.describe(target.tags(audio.model))
     try:
-        writer = await opened.enter_async_context(target.writer())
-        identity = await writer.adopt(spoken.file, len(audio.pcm)) if spoken.file else None
-        if identity is None:
-            writer.describe(target.tags(audio.model))
-            identity = await writer.prepare(audio.pcm)
+        identity = await writer.hold(audio.pcm, spoken.file)
     except TTSOutputError as error:
         error.audio, error.model = encode_wav(audio.pcm), audio.model
         raise
