@@ -13,7 +13,7 @@ import pytest
 from google_credentials import service_account
 from hypothesis import HealthCheck, settings
 from own_time import PATIENCE_S
-from redis_server import ENV_URL, RedisServer
+from redis_server import ENV_URL, RedisServer, limit_answers
 from store_servers import StoreServer, store_server
 
 from audio_api.config import AudioConfig
@@ -100,16 +100,9 @@ def google_credentials(gemini_emulator: Emulator, tmp_path: Path, monkeypatch: p
 def patient_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the library wait long for an answer of Redis: on a busy machine a second may pass without one.
 
-    The tests of ``test_redis_queue.py`` with a frozen server test the limit itself.
+    ``test_redis_queue.py`` tests the limit itself.
     """
-    pytest.importorskip("redis")
-    from audio_api.queues import redis_connection
-    from audio_api.queues.redis_queue import RedisBackend
-
-    monkeypatch.setattr(redis_connection, "ANSWER_LIMIT_S", PATIENCE_S)
-    for call in (RedisBackend._run, redis_connection.RedisConnection.command):
-        monkeypatch.setitem(call.__kwdefaults__, "limit_s", PATIENCE_S)
-    monkeypatch.setattr(redis_connection.RedisConnection.introduce, "__defaults__", (PATIENCE_S,))
+    limit_answers(monkeypatch, PATIENCE_S)
 
 
 @pytest.fixture

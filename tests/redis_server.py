@@ -145,3 +145,15 @@ async def until(condition: Callable[[], Awaitable[bool]], limit_s: float = PATIE
     async with asyncio.timeout(limit_s):
         while not await condition():  # noqa: ASYNC110 -- nothing out there could set an event
             await asyncio.sleep(0.005)
+
+
+def limit_answers(monkeypatch: pytest.MonkeyPatch, limit_s: float) -> None:
+    """Let the library wait so long for an answer of Redis."""
+    pytest.importorskip("redis")
+    from audio_api.queues import redis_connection
+    from audio_api.queues.redis_queue import RedisBackend
+
+    monkeypatch.setattr(redis_connection, "ANSWER_LIMIT_S", limit_s)
+    for call in (RedisBackend._run, redis_connection.RedisConnection.command):
+        monkeypatch.setitem(call.__kwdefaults__, "limit_s", limit_s)
+    monkeypatch.setattr(redis_connection.RedisConnection.introduce, "__defaults__", (limit_s,))

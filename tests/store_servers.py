@@ -29,7 +29,7 @@ from redis_server import free_port
 
 ACCESS_KEY, SECRET_KEY = "CANARYSTOREACCESS", "CANARY-store-secret"
 BUCKET = "sounds"
-_START_S = 30.0
+_START_S = 120.0
 _HEAD_END = b"\r\n\r\n"
 
 

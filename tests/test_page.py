@@ -65,6 +65,7 @@ def page(browser: Any, served: tuple[Served, Emulator]) -> Iterator[Any]:
 def opened(browser: Any, server: Served, **context: Any) -> Iterator[Any]:
     """A page in a context of its own."""
     with browser.new_context(**context) as made:
+        made.set_default_timeout(120_000)
         page = made.new_page()
         errors: list[str] = []
         hosts: set[str] = set()
@@ -93,7 +94,7 @@ def picture(page: Any, name: str) -> None:
 
 def heard(page: Any) -> float:
     """The seconds of a sound that the browser has played to its end."""
-    page.wait_for_function("() => document.querySelector('#player').ended", timeout=30_000)
+    page.wait_for_function("() => document.querySelector('#player').ended", timeout=120_000)
     return float(page.evaluate("document.querySelector('#player').currentTime"))
 
 
@@ -213,7 +214,7 @@ def test_the_dashboard_shows_the_queue_and_retries_what_is_dead(page: Any, serve
     _, body = server.ask("POST", "/v1/audio/jobs", {"input": "A job that works."})
     task = json.loads(body)["id"]
     page.goto(f"{server.url}/#dashboard")
-    page.wait_for_function(f"() => document.querySelector('#finished').textContent.includes('{task}')", timeout=30_000)
+    page.wait_for_function(f"() => document.querySelector('#finished').textContent.includes('{task}')", timeout=120_000)
     assert "closed" in page.text_content("#models")
     assert "server" in page.text_content("#workers")
     backend = server.state.queue.backend
@@ -231,7 +232,7 @@ def test_the_dashboard_shows_the_queue_and_retries_what_is_dead(page: Any, serve
     assert "two workers died with it" in page.text_content("#dead")
     picture(page, "page-dashboard")
     page.click(f"#dead button[aria-label='Retry {dead}']")
-    page.wait_for_function(f"() => document.querySelector('#finished').textContent.includes('{dead}')", timeout=30_000)
+    page.wait_for_function(f"() => document.querySelector('#finished').textContent.includes('{dead}')", timeout=120_000)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

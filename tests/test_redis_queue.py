@@ -17,10 +17,10 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
-from own_time import own_time
+from own_time import PATIENCE_S, own_time
 from redis.exceptions import ConnectionError as CutError
 from redis.exceptions import ResponseError
-from redis_server import PASSWORD, USER, RedisSentinel, RedisServer, free_port, until
+from redis_server import PASSWORD, USER, RedisSentinel, RedisServer, free_port, limit_answers, until
 
 from audio_api.errors import ConfigurationError, QueueServiceError, QueueUnavailableError
 from audio_api.queues import redis_answers, redis_connection
@@ -28,7 +28,10 @@ from audio_api.queues.base import backoff
 from audio_api.queues.jobs import Job, JobState, Lease
 from audio_api.queues.redis_queue import RedisBackend
 
-LONG_S = 30.0
+pytestmark = pytest.mark.usefixtures("patient_redis")
+
+LONG_S = 60.0
+LIMIT_S = redis_connection.ANSWER_LIMIT_S
 DURABLE = ("appendonly yes", "appendfsync always")
 FAST_S = 1.0
 """Within this time a producer hears that the server does not answer."""
@@ -75,7 +78,7 @@ def jobs(count: int) -> list[Job]:
     return [Job(f"j{n}", b'{"v":1}') for n in range(count)]
 
 
-async def one(queue: RedisBackend, lease_s: float = LONG_S, wait_s: float = 10.0) -> Lease:
+async def one(queue: RedisBackend, lease_s: float = LONG_S, wait_s: float = PATIENCE_S) -> Lease:
     """The next job, which must come."""
     (lease,) = await queue.lease(1, lease_s, wait_s)
     return lease
@@ -83,10 +86,12 @@ async def one(queue: RedisBackend, lease_s: float = LONG_S, wait_s: float = 10.0
 
 async def refusal(call: Awaitable[object]) -> str:
     """What a producer hears, within a second."""
-    async with own_time() as elapsed_s:
-        with pytest.raises(QueueUnavailableError) as caught:
-            await call
-        assert elapsed_s() < FAST_S + 0.2
+    with pytest.MonkeyPatch.context() as patch:
+        limit_answers(patch, LIMIT_S)
+        async with own_time() as elapsed_s:
+            with pytest.raises(QueueUnavailableError) as caught:
+                await call
+            assert elapsed_s() < FAST_S + 0.2
     assert caught.value.retryable
     assert PASSWORD not in str(caught.value)
     return str(caught.value)
@@ -104,14 +109,14 @@ async def test_a_server_that_is_down_at_the_start(server: RedisServer, connect: 
     producer, worker = connect(server.url), connect(server.url)
     assert f"127.0.0.1:{server.port} does not answer" in await refusal(producer.enqueue(jobs(1)))
     await refusal(producer.health())
-    await refusal(producer.wait_result("j0", 20))
+    await refusal(producer.wait_result("j0", PATIENCE_S))
     await refusal(worker.lease(1, LONG_S))
-    waiting = asyncio.create_task(one(worker, wait_s=20))
+    waiting = asyncio.create_task(one(worker, wait_s=2 * PATIENCE_S))
     server.start()
     await producer.enqueue(jobs(1))
     start = time.monotonic()
     assert (await waiting).job_id == "j0"
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < PATIENCE_S
 
 
 async def test_a_server_killed_in_the_middle_of_a_job(server: RedisServer, connect: Connect) -> None:
@@ -120,8 +125,8 @@ async def test_a_server_killed_in_the_middle_of_a_job(server: RedisServer, conne
     await producer.enqueue(jobs(2), "batch")
     await other.lease(1, 0.001)
     lease = await one(worker, 1.0)
-    heard = asyncio.create_task(producer.wait_result(lease.job_id, 30))
-    complete = asyncio.create_task(producer.wait_batch("batch", 30, more_than=0))
+    heard = asyncio.create_task(producer.wait_result(lease.job_id, PATIENCE_S))
+    complete = asyncio.create_task(producer.wait_batch("batch", PATIENCE_S, more_than=0))
     await asyncio.wait([heard, complete], timeout=0.2)
     server.stop(signal.SIGKILL)
     finishing = asyncio.create_task(worker.finish(lease, b"paid", success=True))
@@ -147,7 +152,7 @@ async def test_after_a_restart_lost_jobs_come_back(server: RedisServer, connect:
     start = time.monotonic()
     lease = await one(connect(server.url), 0.5)
     assert (lease.job_id, lease.deliveries) == ("j0", 2)
-    assert time.monotonic() - start < 0.5 + 1
+    assert time.monotonic() - start < PATIENCE_S / 2
 
 
 async def test_a_frozen_server(server: RedisServer, connect: Connect) -> None:
@@ -171,9 +176,9 @@ async def test_a_frozen_server(server: RedisServer, connect: Connect) -> None:
 async def test_leases_that_ran_out_while_the_server_was_frozen(server: RedisServer, connect: Connect) -> None:
     """A worker that saw the server frozen lets the holders renew before it takes their jobs."""
     holder, other = connect(server.url), connect(server.url)
+    await other.lease(1, LONG_S)
     await holder.enqueue(jobs(1))
     lease = await one(holder, 1.5)
-    await other.lease(1, LONG_S)
     server.process.send_signal(signal.SIGSTOP)
     await refusal(other.lease(1, LONG_S))
     await asyncio.wait([asyncio.create_task(asyncio.sleep(0.8))])
@@ -213,8 +218,8 @@ async def test_connections_that_are_cut(shared: RedisServer, connect: Connect) -
             await shared.admin("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
             await asyncio.sleep(0.01)
 
-    async with asyncio.timeout(30):
-        *_, status = await asyncio.gather(cut(), work(), work(), producer.wait_batch("batch", 25))
+    async with asyncio.timeout(3 * PATIENCE_S):
+        *_, status = await asyncio.gather(cut(), work(), work(), producer.wait_batch("batch", 2 * PATIENCE_S))
     assert sorted(finished) == sorted(job.id for job in jobs(150))
     assert (status.succeeded, status.complete) == (150, True)
 
@@ -306,15 +311,16 @@ async def test_a_server_that_is_loading(server: RedisServer, connect: Connect) -
     queue = connect(server.url)
     await queue.enqueue(jobs(8_000))
     server.stop(signal.SIGTERM)
-    server.slowly("key-load-delay 100", "loading-process-events-interval-bytes 8192")
+    server.slowly("key-load-delay 300", "loading-process-events-interval-bytes 8192")
     server.start(ready="oading")
 
     async def says_that_it_loads() -> bool:
         return "is still loading its data" in await refusal(queue.enqueue([Job("x", b"{}")]))
 
     async with asyncio.TaskGroup() as tasks:
-        worker = tasks.create_task(one(queue, wait_s=30))
+        worker = tasks.create_task(one(queue, wait_s=2 * PATIENCE_S))
         await until(says_that_it_loads)
+        await server.admin("CONFIG", "SET", "key-load-delay", "0")
     assert worker.result().job_id == "j0"
 
 
@@ -336,11 +342,14 @@ async def test_more_callers_than_connections(shared: RedisServer, connect: Conne
     assert (await queue.stats()).waiting == {0: 500}
 
 
-async def test_callers_without_a_connection_hear_of_a_frozen_server(server: RedisServer, connect: Connect) -> None:
+async def test_callers_without_a_connection_hear_of_a_frozen_server(
+    server: RedisServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also those who wait for their turn behind others are told within a second or two."""
     queue = connect(server.url, pool_size=1)
     await queue.enqueue(jobs(1))
     server.process.send_signal(signal.SIGSTOP)
+    limit_answers(monkeypatch, LIMIT_S)
     async with own_time() as elapsed_s:
         ends = await asyncio.gather(*(queue.status("j0") for _ in range(20)), return_exceptions=True)
         assert elapsed_s() < 2 * FAST_S + 0.5
@@ -408,7 +417,7 @@ async def test_a_user_who_may_not_subscribe(shared: RedisServer, connect: Connec
     queue = connect(f"redis://deaf:{PASSWORD}@127.0.0.1:{shared.port}")
     await queue.enqueue(jobs(1))
     lease = await one(queue)
-    heard = asyncio.create_task(queue.wait_result("j0", 10))
+    heard = asyncio.create_task(queue.wait_result("j0", PATIENCE_S))
     await asyncio.wait([heard], timeout=0.1)
     await queue.finish(lease, b"{}", success=True)
     assert (await heard).state is JobState.SUCCEEDED
@@ -624,7 +633,7 @@ async def move_all(giver: RedisServer, taker: RedisServer) -> None:
     old, new = [redis_answers.as_text(await node.admin("CLUSTER", "MYID")) for node in (giver, taker)]
     await taker.admin("CLUSTER", "SETSLOT", slot, "IMPORTING", old)
     await giver.admin("CLUSTER", "SETSLOT", slot, "MIGRATING", new)
-    await giver.admin("MIGRATE", "127.0.0.1", str(taker.port), "", "0", "5000", "AUTH", PASSWORD, "KEYS", *keys)
+    await giver.admin("MIGRATE", "127.0.0.1", str(taker.port), "", "0", "60000", "AUTH", PASSWORD, "KEYS", *keys)
     for node in (taker, giver):
         await node.admin("CLUSTER", "SETSLOT", slot, "NODE", new)
 
@@ -653,7 +662,7 @@ async def test_a_cluster(tmp_path: Path, connect: Connect) -> None:
 
         await until(enqueued)
         assert await second.admin("DBSIZE")
-        waiting = asyncio.create_task(queue.wait_batch("batch", 20))
+        waiting = asyncio.create_task(queue.wait_batch("batch", PATIENCE_S))
         await asyncio.wait([waiting], timeout=0.2)
         lease = await one(queue)
         await queue.finish(lease, b"{}", success=True)
@@ -700,8 +709,8 @@ async def test_sentinels(tmp_path: Path, connect: Connect) -> None:
             known: Any = await sentinel.admin("SENTINEL", "REPLICAS", "queues")
             return copy["master_link_status"] == "up" and copy["master_sync_in_progress"] == 0 and bool(known)
 
-        await until(replicated, 20)
-        await master.admin("WAIT", "1", "5000")
+        await until(replicated)
+        await master.admin("WAIT", "1", "60000")
         master.stop()
         finishing = asyncio.create_task(queue.finish(lease, b"{}", success=True))
 
@@ -713,7 +722,7 @@ async def test_sentinels(tmp_path: Path, connect: Connect) -> None:
                 return role[0] == b"master"
             return False
 
-        await until(promoted, 20)
+        await until(promoted)
         assert await finishing
         assert (await one(queue)).job_id == "j1"
     finally:
@@ -746,17 +755,18 @@ async def test_a_subscription_is_asked_whether_it_stands(
 ) -> None:
     """Silence is no proof: one that answers stays, one that does not is replaced, and no result is missed."""
     monkeypatch.setattr(redis_connection, "_QUIET_S", 0.05)
+    limit_answers(monkeypatch, 3.0)
     queue, worker = connect(server.url), connect(server.url)
     await queue.enqueue(jobs(2))
     first, second = await worker.lease(2, LONG_S)
-    heard = asyncio.create_task(queue.wait_result("j0", 20))
+    heard = asyncio.create_task(queue.wait_result("j0", PATIENCE_S))
     await asyncio.wait([heard], timeout=0.4)
     await worker.finish(first, b"{}", success=True)
     assert (await heard).state is JobState.SUCCEEDED
-    heard = asyncio.create_task(queue.wait_result("j1", 20))
+    heard = asyncio.create_task(queue.wait_result("j1", PATIENCE_S))
     await asyncio.wait([heard], timeout=0.2)
     server.process.send_signal(signal.SIGSTOP)
-    await asyncio.wait([heard], timeout=1.5)
+    await asyncio.wait([heard], timeout=4)
     server.process.send_signal(signal.SIGCONT)
     await worker.finish(second, b"{}", success=True)
     assert (await heard).state is JobState.SUCCEEDED
@@ -811,15 +821,15 @@ async def test_what_strangers_publish_is_ignored(shared: RedisServer, connect: C
     queue = connect(shared.url)
     await queue.enqueue(jobs(1))
     lease = await one(queue)
-    waiting = asyncio.create_task(queue.wait_result("j0", 20))
+    waiting = asyncio.create_task(queue.wait_result("j0", PATIENCE_S))
     from redis.asyncio import Redis
 
     async with Redis.from_url(shared.admin_url) as stranger:
         channel = f"{queue._key}:done"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not await stranger.publish(channel, b"\xff\xfejob \x80"):  # noqa: ASYNC110 - nothing announces it
                 await asyncio.sleep(0.01)
     assert not waiting.done()
     await queue.finish(lease, b"{}", success=True)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_S):
         assert (await waiting).state is JobState.SUCCEEDED

@@ -129,7 +129,7 @@ async def test_services_show_their_parts(config: AudioConfig) -> None:
         task_id = await queue.enqueue_single_task(HELLO)
         await worker.start_worker()
         assert worker.running
-        assert (await queue.wait_for_result(task_id, timeout=30)).success
+        assert (await queue.wait_for_result(task_id, timeout=60)).success
         await worker.stop_worker()
         assert (worker.running, worker.tasks_processed) == (False, 1)
         for service, names in (
