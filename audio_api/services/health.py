@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import astuple, dataclass
 
-from audio_api.errors import ErrorCode
+from audio_api.errors import ErrorCode, error_class
+
+# The event is one of the workers, which wait.
+logger = logging.getLogger("audio_api.services.worker_service")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,6 +24,17 @@ class Health:
     healthy: bool
     error: str | None = None
     error_code: ErrorCode | None = None
+
+    def refuse_lasting(self) -> None:
+        """Raise what waiting does not mend: wrong settings, and a key that is refused. What passes is logged.
+
+        Raises:
+            ConfigurationError, TTSAuthenticationError: As the check found it.
+        """
+        if self.error_code in {ErrorCode.CONFIGURATION, ErrorCode.AUTHENTICATION}:
+            raise error_class(self.error_code)(self.error or "")
+        if not self:
+            logger.warning("waiting for what is down", extra={"error": self.error})
 
     def __bool__(self) -> bool:
         """The answer in one word."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from importlib import import_module
 from types import TracebackType
 from typing import Self, get_args
@@ -84,8 +84,7 @@ class SpeechService:
         async with self.prepare(request, on_progress) as draft:
             return await draft.publish()
 
-    @asynccontextmanager
-    async def prepare(
+    def prepare(
         self,
         request: AudioRequest,
         on_progress: SpeechCallback | None = None,
@@ -93,7 +92,7 @@ class SpeechService:
         unsaved: AudioResponse | None = None,
         attempt_limit_s: float | None = None,
         task: str = "",
-    ) -> AsyncIterator[SpeechDraft]:
+    ) -> AbstractAsyncContextManager[SpeechDraft]:
         """Do all of ``generate_audio`` but the last step, which gives the file its name.
 
         For programs that must record, or be allowed, which file comes. Leaving the context without publishing removes
@@ -109,13 +108,12 @@ class SpeechService:
             task: The id of the queued task that asks for it, which will stand on the sound in a store. What is there
                 for this task is taken over, not refused. Empty: none does.
 
-        Yields:
-            The finished speech; or the failure, which ``publish`` returns.
+        Returns:
+            A context that gives the finished speech; or the failure, which ``publish`` returns.
         """
         check_type(request)
         options = SpeakOptions(request.cache, attempt_limit_s)
-        async with self._drafting.draft(request, options, on_progress, unsaved, task=task) as draft:
-            yield draft
+        return self._drafting.draft(request, options, on_progress, unsaved, task=task)
 
     async def stream_to_file(self, request: AudioRequest, on_progress: SpeechCallback | None = None) -> AudioResponse:
         """Speak one request into a file that can be played while it grows, as ``NAME.part.wav`` beside the final one.

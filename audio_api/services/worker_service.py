@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from audio_api.config import AudioConfig, get_config
-from audio_api.errors import ErrorCode, QueueClosedError, QueueUnavailableError, WorkerServiceError, error_class
+from audio_api.errors import ErrorCode, QueueClosedError, QueueUnavailableError, WorkerServiceError
 from audio_api.queues.base import SuspectFirstError
 from audio_api.queues.jobs import Lease
 from audio_api.services.job_run import JobRun, JobsInHand, hand_back
@@ -88,7 +88,8 @@ class WorkerService:
                     self._queue = await own.enter_async_context(QueueService(config=self._config))
                 if self._makes_tts:
                     self._tts = await own.enter_async_context(make_tts(self._config, self._queue))
-                    await _check_start(self._queue, self._tts)
+                    (await self._queue.health_check()).refuse_lasting()
+                    (await self._tts.health_check()).refuse_lasting()
                 self._own = own.pop_all()
             try:
                 # A call that leaves long after its turn may arrive in a later minute, next to that minute's own calls.
@@ -306,15 +307,6 @@ class WorkerService:
             self._tally.add(task.result())
 
 
-async def _check_start(queue: QueueService, tts: TTSService) -> None:
-    """Refuse what waiting does not mend."""
-    for health in (await queue.health_check(), await tts.health_check()):
-        if health.error_code in {ErrorCode.CONFIGURATION, ErrorCode.AUTHENTICATION}:
-            raise error_class(health.error_code)(health.error or "")
-        if not health:
-            logger.warning("waiting for what is down", extra={"error": health.error})
-
-
 class WorkerManager:
     """The workers of one process: they share one queue service and one speech service. Belongs to one event loop.
 
@@ -363,7 +355,8 @@ class WorkerManager:
             async with AsyncExitStack() as own:
                 queue = await own.enter_async_context(self._make_queue())
                 tts = await own.enter_async_context(make_tts(self._config, queue))
-                await _check_start(queue, tts)
+                (await queue.health_check()).refuse_lasting()
+                (await tts.health_check()).refuse_lasting()
                 self._own = own.pop_all()
             for number in range(1, self.num_workers + 1):
                 worker = self._workers[f"worker-{number}"] = WorkerService(self._config, queue, tts)
