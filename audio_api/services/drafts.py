@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import get_args
@@ -99,66 +100,64 @@ def identity_of(file: os.stat_result) -> dict[str, int]:
     return {name: getattr(file, name) for name in IDENTITY}
 
 
-async def write_short(
-    piece: PlannedPiece,
-    speaker: PieceSpeaker,
-    options: SpeakOptions,
-    report: Report,
-    target: Target,
-    opened: AsyncExitStack,
-    on_progress: SpeechCallback | None,
-    unsaved: AudioResponse | None,
-) -> Draft:
-    """Speak what is one piece into a draft."""
-    if unsaved and unsaved.unsaved_audio:
-        report.earlier = unsaved
-        pcm = decode_wav(unsaved.unsaved_audio).pcm
-        spoken = SpokenPiece(piece, SpeechAudio(pcm, SAMPLE_RATE, unsaved.model or piece.utterance.model))
-    else:
-        spoken = await speaker.speak(piece, options)
-        report.calls += spoken.calls
-    draft = await write_one(spoken, target, opened)
-    if on_progress:
-        seconds = draft.recording.duration_s
-        await tell(on_progress, SpeechProgress(pieces_done=1, pieces_total=1, seconds=seconds))
-    return draft
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """The file of one request, which is being spoken.
 
+    Attributes:
+        speaker: Speaks it.
+        options: How its pieces are spoken.
+        report: Gets the calls.
+        target: Where the file goes.
+        opened: Removes the file at its end, unless it was published.
+        on_progress: Told after each piece; ``None``: no listener is told.
+    """
 
-async def write_long(
-    pieces: Sequence[PlannedPiece],
-    speaker: PieceSpeaker,
-    options: SpeakOptions,
-    report: Report,
-    target: Target,
-    opened: AsyncExitStack,
-    on_progress: SpeechCallback | None,
-) -> Draft:
-    """Speak pieces, a few at a time, into a draft of all."""
-    joint = Joint()
-    async with OrderedPieces(pieces, speaker, options) as ordered:
-        async with aclosing(ordered.in_order()) as parts, aclosing(joined_blocks(parts, joint)) as blocks:
-            draft = await write_blocks(blocks, joint, len(pieces), target, opened, on_progress)
-        notes = await speaker.compare(draft.recording.lines)
-    report.calls += [*ordered.calls, *notes]
-    return draft
+    speaker: PieceSpeaker
+    options: SpeakOptions
+    report: Report
+    target: Target
+    opened: AsyncExitStack
+    on_progress: SpeechCallback | None
 
+    async def short(self, piece: PlannedPiece, unsaved: AudioResponse | None) -> Draft:
+        """Speak what is one piece; of an earlier response whose file could not be written, write the sound."""
+        if unsaved and unsaved.unsaved_audio:
+            self.report.earlier = unsaved
+            pcm = decode_wav(unsaved.unsaved_audio).pcm
+            spoken = SpokenPiece(piece, SpeechAudio(pcm, SAMPLE_RATE, unsaved.model or piece.utterance.model))
+        else:
+            spoken = await self.speaker.speak(piece, self.options)
+            self.report.calls += spoken.calls
+        draft = await write_one(spoken, self.target, self.opened)
+        if self.on_progress:
+            seconds = draft.recording.duration_s
+            await tell(self.on_progress, SpeechProgress(pieces_done=1, pieces_total=1, seconds=seconds))
+        return draft
 
-async def write_stream(
-    stream: SpeechStream,
-    report: Report,
-    target: Target,
-    opened: AsyncExitStack,
-    on_progress: SpeechCallback | None,
-) -> Draft:
-    """Write a stream into a draft that grows as it is heard."""
-    try:
-        async with aclosing(stream.blocks()) as blocks:
-            draft = await write_blocks(blocks, stream.joint, stream.total, target, opened, on_progress, growing=True)
-    except AudioAPIError as error:
-        error.calls = stream.calls
-        raise
-    report.calls += stream.calls
-    return draft
+    async def long(self, pieces: Sequence[PlannedPiece]) -> Draft:
+        """Speak pieces, a few at a time, into one file."""
+        joint = Joint()
+        async with OrderedPieces(pieces, self.speaker, self.options) as ordered:
+            async with aclosing(ordered.in_order()) as parts, aclosing(joined_blocks(parts, joint)) as blocks:
+                draft = await write_blocks(blocks, joint, len(pieces), self.target, self.opened, self.on_progress)
+            notes = await self.speaker.compare(draft.recording.lines)
+        self.report.calls += [*ordered.calls, *notes]
+        return draft
+
+    async def growing(self, pieces: Sequence[PlannedPiece]) -> Draft:
+        """Speak pieces as a stream, into a file that is heard while it grows."""
+        stream = SpeechStream(pieces, self.speaker, self.options)
+        try:
+            async with aclosing(stream.blocks()) as blocks:
+                draft = await write_blocks(
+                    blocks, stream.joint, stream.total, self.target, self.opened, self.on_progress, growing=True
+                )
+        except AudioAPIError as error:
+            error.calls = stream.calls
+            raise
+        self.report.calls += stream.calls
+        return draft
 
 
 class Drafting:
@@ -228,14 +227,13 @@ class Drafting:
                 report.config = self._settings()
                 speaker = await opened.enter_async_context(self.speaking(report.config))
                 pieces, target = await self.plan(speaker, report, opened, growing=growing)
+                writing = Writing(speaker, options, report, target, opened, on_progress)
                 if growing:
-                    draft = await write_stream(
-                        SpeechStream(pieces, speaker, options), report, target, opened, on_progress
-                    )
+                    draft = await writing.growing(pieces)
                 elif len(pieces) == 1:
-                    draft = await write_short(pieces[0], speaker, options, report, target, opened, on_progress, unsaved)
+                    draft = await writing.short(pieces[0], unsaved)
                 else:
-                    draft = await write_long(pieces, speaker, options, report, target, opened, on_progress)
+                    draft = await writing.long(pieces)
                 if speaker.store:
                     delivery = await Delivery.of(speaker.store, draft, request.subtitles, task)
             except AudioAPIError as error:
