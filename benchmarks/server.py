@@ -2,8 +2,9 @@
 
     python benchmarks/server.py [--rounds N] [--requests N] [--many N] [--latency S]
 
-The emulator and the server run in processes of their own. The baselines are ``stream_audio`` in this process, and plain
-posts to the emulator, as many at once as the server gets.
+The emulator and the server run in processes of their own. The baselines are ``stream_audio`` in this process, plain
+posts to the emulator, as many at once as the server gets, and ``bare_server.py``: the least that FastAPI takes to pass
+the samples of such a call on. openai-edge-tts and Kokoro-FastAPI are in no registry, and bring engines of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import aiohttp
@@ -35,16 +36,28 @@ _numbers = count()
 
 
 @contextmanager
-def serving(gemini: str, folder: str, **settings: object) -> Iterator[tuple[str, int]]:
-    """The address and the process of a server."""
+def serving(gemini: str, folder: str, *, bare: bool = False, **settings: object) -> Iterator[tuple[str, int]]:
+    """The address and the process of a server, ours or the bare one.
+
+    Raises:
+        ChildProcessError: It ended before it served; the text is what it said.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     variables = {name.upper(): str(value) for name, value in settings.items()}
     environment = os.environ | {"GEMINI_API_KEY": "any", "GEMINI_BASE_URL": gemini, "OUTPUT_DIR": folder} | variables
     command = [sys.executable, "-m", "audio_api", "serve", "--port", str(port)]
-    with subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.DEVNULL) as process:
+    if bare:
+        command = [sys.executable, str(Path(__file__).with_name("bare_server.py")), str(port), gemini]
+    with (
+        TemporaryFile("w+") as said,
+        subprocess.Popen(command, env=environment, cwd=folder, stdout=said, stderr=said) as process,
+    ):
         try:
             while True:
+                if process.poll() is not None:
+                    said.seek(0)
+                    raise ChildProcessError(f"the server has ended with {process.returncode}: {said.read()[-2000:]}")
                 try:
                     socket.create_connection(("127.0.0.1", port)).close()
                     break
@@ -110,43 +123,49 @@ def verdict(value: float, goal: float) -> str:
     return f"≤ {goal:g} {'met' if value <= goal else 'MISSED'}"
 
 
-async def first_bytes(url: str, gemini: str, rounds: int) -> None:
+async def first_bytes(url: str, bare: str, gemini: str, rounds: int) -> None:
     """Time to the first byte, by turns."""
     settings: dict[str, Any] = {"gemini_base_url": gemini, "_env_file": None}
     config = AudioConfig(gemini_api_key="any", cache_max_bytes=0, **settings)
     async with aiohttp.ClientSession() as client, TTSService(config) as service:
         for sound_format in ("pcm", "mp3"):
-            ours, theirs = [], []
+            waits_ms: dict[str, list[float]] = {"ours": [], "stream_audio": [], "bare": []}
             for number in range(rounds + 5):
                 text = new_text()
-                http, bare = await ask(client, url, text, sound_format), await streamed(service, text)
-                if number >= 5:
-                    ours.append(http * 1000)
-                    theirs.append(bare * 1000)
-            over = p95(ours) - p95(theirs)
+                for name, wait_s in (
+                    ("ours", await ask(client, url, text, sound_format)),
+                    ("stream_audio", await streamed(service, text)),
+                    ("bare", await ask(client, bare, text, "pcm")),
+                ):
+                    if number >= 5:
+                        waits_ms[name].append(wait_s * 1000)
+            over = p95(waits_ms["ours"]) - p95(waits_ms["stream_audio"])
+            told = ", ".join(f"{name} {median(waits):.1f} / {p95(waits):.1f}" for name, waits in waits_ms.items())
             print(
-                f"first byte, {sound_format:<4} median {median(ours):7.1f} / {median(theirs):7.1f} ms, "
-                f"p95 {p95(ours):7.1f} / {p95(theirs):7.1f} ms, "
-                f"p95 over stream_audio {over:6.1f} ms  {verdict(over, FIRST_BYTE_GOAL_MS)}"
+                f"first byte, {sound_format:<4} median / p95 ms: {told}; p95 over stream_audio {over:6.1f} ms  "
+                f"{verdict(over, FIRST_BYTE_GOAL_MS)}",
+                flush=True,
             )
 
 
-async def many_at_once(url: str, gemini: str, requests: int, label: str, formats: tuple[str, ...]) -> None:
-    """The wall time of many requests at once, beside plain posts."""
+async def many_at_once(url: str, bare: str, gemini: str, requests: int, formats: tuple[str, ...]) -> None:
+    """The wall time of many requests at once, beside plain posts and the bare server."""
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as client:
         for sound_format in formats:
-            ratios, walls = [], []
-            for number in range(3):
+            rounds = []
+            for number in range(4):
                 posts = await wall_s(lambda: post(client, gemini, new_text()), requests)
                 ours = await wall_s(lambda form=sound_format: ask(client, url, new_text(), form), requests)
+                least = await wall_s(lambda: ask(client, bare, new_text(), "pcm"), requests)
                 if number:
-                    ratios.append(ours / posts)
-                    walls.append((ours, posts))
-            ours, posts = walls[-1]
+                    rounds.append((ours / posts, ours / least, ours, posts, least))
+            ratio, to_bare, *walls = (median(each) for each in zip(*rounds, strict=True))
             print(
-                f"{requests} at once, {label}, {sound_format:<4} {ours:6.2f} / {posts:6.2f} s  "
-                f"ratio {median(ratios):5.2f}  {verdict(median(ratios), WALL_GOAL)}"
+                f"{requests} at once, {sound_format:<4} ours {walls[0]:5.2f} s, posts {walls[1]:5.2f} s, bare server "
+                f"{walls[2]:5.2f} s; ours / bare {to_bare:5.2f}, ours / posts {ratio:5.2f}  "
+                f"{verdict(ratio, WALL_GOAL)}",
+                flush=True,
             )
 
 
@@ -184,13 +203,19 @@ def main() -> None:
     options = parser.parse_args()
     print(machine(), flush=True)
     with TemporaryDirectory() as folder:
-        with server(0.05) as gemini, serving(gemini, folder, cache_max_bytes=0) as (url, _):
-            asyncio.run(first_bytes(url, gemini, options.rounds))
-        with server(options.latency) as gemini:
-            wide = {"cache_max_bytes": 0, "max_concurrency": options.requests}
-            with serving(gemini, folder, **wide) as (url, _):
-                label = f"MAX_CONCURRENCY={options.requests}"
-                asyncio.run(many_at_once(url, gemini, options.requests, label, ("pcm", "wav", "mp3")))
+        plain = {"cache_max_bytes": 0}
+        with (
+            server(0.05) as gemini,
+            serving(gemini, folder, **plain) as (url, _),
+            serving(gemini, folder, bare=True) as (bare, _),
+        ):
+            asyncio.run(first_bytes(url, bare, gemini, options.rounds))
+        with (
+            server(options.latency) as gemini,
+            serving(gemini, folder, **plain, max_concurrency=options.requests) as (url, _),
+            serving(gemini, folder, bare=True) as (bare, _),
+        ):
+            asyncio.run(many_at_once(url, bare, gemini, options.requests, ("pcm", "wav", "mp3")))
         with server(0.0) as gemini, serving(gemini, folder) as (url, pid):
             asyncio.run(memory(url, pid, options.many))
 

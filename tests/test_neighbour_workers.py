@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,18 @@ async def warnings(
     backend: RedisBackend, caplog: pytest.LogCaptureFixture, config: AudioConfig, *others: str, looks: int = 1
 ) -> int:
     """How many warnings a worker of the machine "here" logs while others work."""
-    for other in others:
-        await Neighbours(other).look(backend, config)
-    caplog.clear()
     here = Neighbours("here")
-    with caplog.at_level(logging.WARNING):
-        for _ in range(looks):
-            await here.look(backend, config)
+    async with AsyncExitStack() as working:
+        for neighbour in (here, *map(Neighbours, others)):
+            await working.enter_async_context(neighbour.worker(backend, "worker-1"))
+            if neighbour is not here:
+                await neighbour.look(backend, config)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            for _ in range(looks):
+                await here.look(backend, config)
+        assert {name.partition("/")[0] for name in await backend.workers()} == {"here", *others}
+    assert await backend.workers() == {}
     return caplog.text.count("other machines work on the same queue")
 
 
@@ -57,7 +63,6 @@ async def test_workers_with_a_store_need_no_warning(
     """Their sounds are where all machines reach them; to the others they are neighbours all the same."""
     stored = AudioConfig(output_url=(tmp_path / "store").as_uri())
     assert await warnings(backend, caplog, stored, "there") == 0
-    assert await backend.hosts("elsewhere") == {"here", "there", "elsewhere"}
 
 
 async def test_a_queue_that_does_not_answer_stops_no_worker(caplog: pytest.LogCaptureFixture) -> None:

@@ -788,10 +788,45 @@ async def test_many_workers_share_the_jobs(open_queue: OpenQueue) -> None:
     assert sum(each.succeeded for each in counts) == 150
 
 
-async def test_machines_with_workers_are_known(open_queue: OpenQueue, request: pytest.FixtureRequest) -> None:
-    """Each is told of all that have workers at the queue; in memory there is only one."""
+async def test_workers_are_known_until_they_leave(open_queue: OpenQueue) -> None:
+    """Each handle is told of all that are at the queue; asking alone makes none."""
     first, second = open_queue(), open_queue()
-    assert await first.hosts("one") == {"one"}
-    in_redis = "redis" in request.node.name
-    assert await second.hosts("two") == ({"one", "two"} if in_redis else {"two"})
-    assert await first.hosts("one") == ({"one", "two"} if in_redis else {"one"})
+    assert await first.workers() == {}
+    assert set(await first.workers(["one", "other"])) == {"one", "other"}
+    assert set(await second.workers(["two"])) == {"one", "other", "two"}
+    assert set(await first.workers(gone=["other"])) == {"one", "two"}
+    assert all(0 <= age_s < LONG_S for age_s in (await second.workers()).values())
+
+
+async def test_a_job_names_its_worker_and_how_long_it_waited(queue: QueueBackend) -> None:
+    """While it is leased, and when it is finished; one that was taken without a name has none."""
+    await queue.enqueue(jobs("a", "b"))
+    (lease,) = await queue.lease(1, LONG_S, worker="host/1/worker-1")
+    assert 0 <= lease.waited_s < LONG_S
+    assert [status.worker for status in await queue.list_jobs(JobState.LEASED)] == ["host/1/worker-1"]
+    await queue.finish(lease, b"{}", success=True)
+    assert (await known(queue, "a")).worker == "host/1/worker-1"
+    assert (await known(queue, "b")).worker is None
+    await queue.release((await queue.lease(1, LONG_S, worker="host/1/worker-1"))[0])
+    await one(queue)
+    assert (await known(queue, "b")).worker is None
+
+
+async def test_counters_are_shared(open_queue: OpenQueue) -> None:
+    """What each handle adds is added up, for all time and for today."""
+    first, second = open_queue(), open_queue()
+    assert await first.counts() == await first.counts(today=True) == {}
+    await first.count({"calls ok": 2, "cost": 40_000_000_000})
+    await second.count({"calls ok": 1, "calls failed": 1})
+    await second.count({})
+    expected = {"calls ok": 3, "calls failed": 1, "cost": 40_000_000_000}
+    assert await first.counts() == await second.counts(today=True) == expected
+
+
+async def test_the_dead_are_counted_for_good(queue: QueueBackend) -> None:
+    """A dead job that is retried was buried all the same."""
+    await queue.enqueue(jobs("a"))
+    await queue.bury(await one(queue), "x")
+    await queue.retry_dead("a")
+    stats = await queue.stats()
+    assert (stats.dead, stats.buried) == (0, 1)

@@ -265,8 +265,12 @@ def test_several_processes_serve_together(gemini_emulator: Emulator, redis_url: 
     with program("--workers", "2", **variables) as (process, port):
         for number in range(6):
             assert curl(port, f"Hello to number {number}, and a good day.").communicate(timeout=600)[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-            text = answer.read().decode()
-        assert 'audio_api_speeches_total{outcome="succeeded"} 6.0' in text
+
+        def are_counted() -> bool:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+                return b'audio_api_speeches_total{outcome="succeeded"} 6.0' in answer.read()
+
+        # The queue is told of a speech after its listeners.
+        Served.until(are_counted)
         process.send_signal(signal.SIGTERM)
         assert process.wait(600) == 0

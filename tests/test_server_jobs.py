@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import threading
 import urllib.request
 import wave
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from test_server_access import FIRST, bearer
 from test_server_speech import assert_spoken, new_text, settings
 
 from audio_api import WorkerManager
-from audio_api.emulator import Emulator, Fault
+from audio_api.emulator import Emulator, Fault, ReceivedCall
 from audio_api.emulator.speech import synthesize
 
 JOBS = "/v1/audio/jobs"
@@ -226,6 +227,68 @@ def test_jobs_on_redis_are_done_by_workers(gemini_emulator: Emulator, redis_url:
         answer, content = served.ask("GET", f"{JOBS}/{ids[0]}/audio")
         assert content[:4] == b"RIFF"
         assert answer.headers["accept-ranges"] == "bytes"
+
+
+def test_workers_elsewhere_are_seen_and_counted(gemini_emulator: Emulator, redis_url: str, tmp_path: Path) -> None:
+    """Who works on what since when, what all of them spent today, and what became of their tasks; two servers agree."""
+    config = settings(gemini_emulator, tmp_path, use_redis=True, redis_url=redis_url, num_workers=2)
+    with Served(config) as served, Served(config) as other:
+        assert ask(served, "GET", "/page/overview")[1]["workers"] == []
+        failures, is_seen = iter([Fault.UNAVAILABLE_503]), threading.Event()
+
+        def fault(call: ReceivedCall) -> Fault | None:
+            if call.action != "generateContent":
+                return None
+            assert is_seen.wait(60)
+            return next(failures, None)
+
+        gemini_emulator.faults = fault
+        first = ask(served, "POST", JOBS, {"input": new_text()})[1]["id"]
+
+        def watch() -> None:
+            found: dict[str, Any] = {}
+
+            def is_at_it() -> bool:
+                workers = ask(other, "GET", "/page/overview")[1]["workers"]
+                found.update({each["name"]: each["tasks"] for each in workers})
+                return any(found.values())
+
+            other.until(is_at_it)
+            assert {name.rpartition("/")[2] for name in found} == {"worker-1", "worker-2"}
+            (task,) = (task for tasks in found.values() for task in tasks)
+            assert task["id"] == first
+            job = ask(other, "GET", f"{JOBS}/{first}")[1]
+            assert job["worker"] in found
+            assert task["since"] == job["started_at"]
+            is_seen.set()
+            finished(served, first)
+            served.speak(new_text(), response_format="pcm")
+
+        async def work() -> None:
+            async with WorkerManager(config):
+                await asyncio.to_thread(watch)
+
+        asyncio.run(work())
+
+        def figures(server: Served) -> dict[str, float]:
+            lines = server.ask("GET", "/metrics")[1].decode().splitlines()
+            return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
+
+        served.until(lambda: figures(other).get('audio_api_speeches_total{outcome="succeeded"}') == 1)
+        told = figures(other)
+        model = "gemini-3.8-flash-tts"
+        assert told == figures(served)
+        assert told['audio_api_tasks_total{outcome="succeeded"}'] == 1
+        assert told['audio_api_tasks_total{outcome="deferred"}'] == told['audio_api_tasks_total{outcome="dead"}'] == 0
+        assert told['audio_api_deliveries_total{redelivered="false"}'] == 1
+        assert told["audio_api_task_wait_seconds_count"] == told['audio_api_task_wait_seconds_bucket{le="+Inf"}'] == 1
+        assert told['audio_api_task_duration_seconds_count{outcome="succeeded"}'] == 1
+        assert told['audio_api_task_duration_seconds_sum{outcome="succeeded"}'] > 0
+        assert told[f'audio_api_attempts_total{{code="unavailable",model="{model}"}}'] == 1
+        assert told[f'audio_api_attempts_total{{code="ok",model="{model}"}}'] == 2
+        costs = [ask(each, "GET", "/v1/audio/queue")[1]["cost_today_usd"] for each in (served, other)]
+        assert costs[0] == costs[1] == pytest.approx(told[f'audio_api_cost_usd_total{{model="{model}"}}'])
+        assert ask(served, "GET", "/page/overview")[1]["workers"] == []
 
 
 def test_the_page_has_its_routes(gemini_emulator: Emulator, tmp_path: Path) -> None:

@@ -490,7 +490,7 @@ def test_the_log_holds_no_text(served: Served, gemini_emulator: Emulator, caplog
 
 
 def test_metrics_count_what_was_spoken(served: Served, gemini_emulator: Emulator) -> None:
-    """``/metrics`` counts speeches, seconds, characters, cost and attempts, and shows the queue."""
+    """``/metrics`` counts speeches, seconds, characters, cost and each attempt by its code, and shows the queue."""
     text = new_text()
 
     def figures() -> dict[str, float]:
@@ -509,6 +509,12 @@ def test_metrics_count_what_was_spoken(served: Served, gemini_emulator: Emulator
     assert grown("audio_api_characters_total") == len(text)
     assert grown('audio_api_audio_seconds_total{model="gemini-3.8-flash-tts"}') == pytest.approx(len(content) / 48_000)
     assert grown('audio_api_cost_usd_total{model="gemini-3.8-flash-tts"}') > 0
+    for code in ("ok", "unavailable"):
+        assert grown(f'audio_api_attempts_total{{code="{code}",model="gemini-3.8-flash-tts"}}') == 1
+    assert grown('audio_api_speech_duration_seconds_count{outcome="succeeded"}') == 1
+    assert grown('audio_api_speech_duration_seconds_sum{outcome="succeeded"}') > 0
+    assert after["audio_api_pace_waiting"] == 0
+    assert after['audio_api_outage{model="gemini-3.8-flash-tts"}'] == 0
     assert after["audio_api_requests_in_progress"] == 0
     assert after["audio_api_queue_up"] == 1
     assert after['audio_api_queue_tasks{priority="",state="dead"}'] == 0

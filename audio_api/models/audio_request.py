@@ -314,7 +314,7 @@ class AudioResponse(FrozenModel):
         reset_at: When the used-up quota comes back; ``None`` for every other failure, and when waiting does not help.
         processing_time: Seconds from the call to this answer, waits included.
         model: The model that spoke, which may be the successor of the one asked for; ``None`` when none did.
-        attempts: API calls made.
+        attempts, attempt_codes: API calls made, and how each ended: ``ok``, ``ended`` here, or a code. Not serialised.
         cached_pieces: Pieces of the text that had been made before, and cost nothing.
         usage: Tokens billed, summed over every attempt.
         service_tier: What served the sound; of several, the dearest; ``None``: no call was billed.
@@ -348,6 +348,7 @@ class AudioResponse(FrozenModel):
     doubtful: tuple[ErrorCode, ...] = ()
     heard: float | None = None
     unsaved_audio: bytes | None = Field(default=None, exclude=True, repr=False)
+    attempt_codes: tuple[str, ...] = Field(default=(), exclude=True, repr=False)
 
     def raise_for_error(self) -> Self:
         """Return this response if it is a success.
@@ -379,8 +380,7 @@ class BatchAudioResponse(FrozenModel):
     Attributes:
         batch_id: The batch's id.
         total_requests: Requests in the batch.
-        completed: Requests that succeeded.
-        failed: Requests that failed.
+        completed, failed: Requests that succeeded, and those that failed.
         results: One response for each finished request, in the order of the requests.
         status: ``pending`` until a request is taken up, ``processing`` until every request is finished; then
             ``completed`` when at least one succeeded (see ``failed`` for the others), ``failed`` when none did.

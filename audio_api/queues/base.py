@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any, ClassVar, TypeVar
@@ -23,8 +23,8 @@ NEVER_FINISHED = "delivered %d times and never finished"
 """Why a job that ran out of leases too often is dead."""
 FAIR_TURN = 8
 """While several priorities wait, every eighth job handed out is the oldest of them all, so that none starves."""
-HOSTS_WINDOW_S = 600.0
-"""So long a host counts as one that has workers at the queue; each tells so every minute."""
+WORKERS_WINDOW_S = 150.0
+"""So long a worker counts as one that is at the queue; each says so every minute."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 
@@ -81,7 +81,9 @@ class QueueBackend(ABC):
         """
 
     @abstractmethod
-    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, suspects: bool = True) -> list[Lease]:
+    async def lease(
+        self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, suspects: bool = True, worker: str = ""
+    ) -> list[Lease]:
         """Take up to ``max_jobs`` jobs; no other worker gets them until ``lease_s`` has passed without a renewal.
 
         First come jobs that were handed back or whose lease ran out, then the highest priority, the oldest first
@@ -94,6 +96,7 @@ class QueueBackend(ABC):
             lease_s: How long each lease lasts, in seconds; renew it at a third of that.
             wait_s: The longest wait in seconds; 0 asks once.
             suspects: Whether jobs may be among them that were delivered before and never finished.
+            worker: Who takes them, for people who look at the queue; empty: it is not told.
 
         Returns:
             The leases; none when the wait was in vain.
@@ -275,15 +278,31 @@ class QueueBackend(ABC):
         """Forget results older than their TTL, and return how many; 0 where the place does that by itself."""
 
     @abstractmethod
-    async def hosts(self, host: str) -> set[str]:
-        """Note that this host has a worker at the queue, and tell which hosts had any within ``HOSTS_WINDOW_S``.
+    async def workers(self, here: Iterable[str] = (), gone: Iterable[str] = ()) -> dict[str, float]:
+        """Note which workers are at the queue, and tell which are.
 
         Args:
-            host: The machine's name.
+            here: Names of workers that are at it.
+            gone: Names of workers that have ended.
 
         Returns:
-            The names, that of this host included.
+            How many seconds ago each said so, of those within ``WORKERS_WINDOW_S``.
         """
+
+    @abstractmethod
+    async def count(self, amounts: Mapping[str, int]) -> None:
+        """Add to counters that all handles of the queue share, of all time and of today (UTC).
+
+        They are for people who watch: when the answer of a call is lost, it may count twice. They are forgotten when
+        nothing is counted for a month.
+
+        Args:
+            amounts: How much is added to each; of few names.
+        """
+
+    @abstractmethod
+    async def counts(self, *, today: bool = False) -> dict[str, int]:
+        """The counters of ``count``, of all time or of today."""
 
     @abstractmethod
     async def health(self) -> str:

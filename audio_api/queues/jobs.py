@@ -123,6 +123,7 @@ class Lease:
         lease_s: Seconds the lease lasts from now, and from each renewal.
         progress: What the last holder noted with ``progress``; ``None``: nothing.
         trace: As enqueued; a stranger may have written it.
+        waited_s: Seconds since the job was accepted.
     """
 
     job_id: str
@@ -134,6 +135,7 @@ class Lease:
     lease_s: float
     progress: Mapping[str, Any] | None = None
     trace: str | None = None
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ class JobStatus:
         result: What ``finish`` was given, byte for byte; ``None`` in every other state.
         progress: What its last holder noted; ``None``: nothing.
         reason: Why it is dead; ``None`` otherwise.
+        worker: Who took it last, as ``lease`` was told; ``None``: no worker that gave a name.
     """
 
     job_id: str
@@ -165,6 +168,7 @@ class JobStatus:
     result: bytes | None = field(default=None, repr=False)
     progress: Mapping[str, Any] | None = None
     reason: str | None = None
+    worker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +210,7 @@ class QueueStats:
         waiting: Jobs that could be handed out now, by priority; priorities without any are left out.
         delayed: Jobs that wait for their time.
         leased, dead: Jobs handed out and not finished; dead letters.
-        succeeded, failed, cancelled: Jobs that ended so since the queue exists.
+        succeeded, failed, cancelled, buried: Jobs that ended so since the queue exists.
         oldest_age_s: Seconds since the job that has been in the queue longest, of those at the head of their priority,
             was accepted; ``None``: nothing waits.
     """
@@ -218,6 +222,7 @@ class QueueStats:
     succeeded: int
     failed: int
     cancelled: int
+    buried: int
     oldest_age_s: float | None
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from audio_api.errors import QueueClosedError, QueueServiceError
-from audio_api.queues.base import DEFAULT_RESULT_TTL_S, QueueBackend, heard
+from audio_api.queues.base import DEFAULT_RESULT_TTL_S, WORKERS_WINDOW_S, QueueBackend, heard
 from audio_api.queues.jobs import (
     BatchStatus,
     DeadLetter,
@@ -24,6 +24,8 @@ from audio_api.queues.jobs import (
 )
 from audio_api.queues.limits import CallLimits
 from audio_api.queues.memory_state import MemoryState, state_of, steady_unix_time
+
+_DAY_S = 86_400
 
 
 class MemoryBackend(QueueBackend):
@@ -67,11 +69,13 @@ class MemoryBackend(QueueBackend):
         check_jobs(jobs, batch_id)
         self._state.accept(jobs, batch_id, self._max_size)
 
-    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, suspects: bool = True) -> list[Lease]:
+    async def lease(
+        self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, suspects: bool = True, worker: str = ""
+    ) -> list[Lease]:
         clock = asyncio.get_running_loop().time
         give_up = clock() + wait_s
         while True:
-            leases = self._state.lease(max_jobs, lease_s, suspects=suspects)
+            leases = self._state.lease(max_jobs, lease_s, suspects=suspects, worker=worker)
             left_s = give_up - clock()
             if leases or left_s <= 0:
                 return leases
@@ -133,9 +137,19 @@ class MemoryBackend(QueueBackend):
     async def cleanup_expired(self) -> int:
         return self._state.forget_expired()
 
-    async def hosts(self, host: str) -> set[str]:
-        _ = self._state
-        return {host}
+    async def workers(self, here: Iterable[str] = (), gone: Iterable[str] = ()) -> dict[str, float]:
+        state, now = self._state, self._state.clock()
+        state.workers |= dict.fromkeys(here, now)
+        for name in {*gone} | {name for name, seen in state.workers.items() if seen <= now - WORKERS_WINDOW_S}:
+            state.workers.pop(name, None)
+        return {name: now - seen for name, seen in state.workers.items()}
+
+    async def count(self, amounts: Mapping[str, int]) -> None:
+        for day in (0, self._state.clock() // _DAY_S):
+            self._state.counts[day].update(amounts)
+
+    async def counts(self, *, today: bool = False) -> dict[str, int]:
+        return dict(self._state.counts[self._state.clock() // _DAY_S if today else 0])
 
     @property
     def limits(self) -> CallLimits:

@@ -60,6 +60,7 @@ class Entry:
     result: bytes | None = None
     progress: bytes | None = None
     reason: str | None = None
+    worker: str | None = None
     expires_at: float = inf
 
     def noted(self) -> Mapping[str, Any] | None:
@@ -68,7 +69,7 @@ class Entry:
     def status(self) -> JobStatus:
         who = (self.job.id, self.state, self.job.priority, self.batch_id, self.deliveries)
         times = (self.enqueued_at, self.started_at, self.finished_at)
-        return JobStatus(*who, *times, self.result, self.noted(), self.reason)
+        return JobStatus(*who, *times, self.result, self.noted(), self.reason, self.worker)
 
     def letter(self) -> DeadLetter:
         reason, buried_at = self.reason or "", self.finished_at or 0.0
@@ -106,6 +107,9 @@ class MemoryState:
         self._totals: Counter[JobState] = Counter()
         self._numbers = 0
         self._turns = 0
+        # When each worker was last here, and what was counted in all (0) and on each day.
+        self.workers: dict[str, float] = {}
+        self.counts: defaultdict[float, Counter[str]] = defaultdict(Counter)
 
     def _number(self) -> int:
         self._numbers += 1
@@ -176,7 +180,7 @@ class MemoryState:
         if not self._lines[entry.line]:
             del self._lines[entry.line]
 
-    def lease(self, max_jobs: int, lease_s: float, *, suspects: bool) -> list[Lease]:
+    def lease(self, max_jobs: int, lease_s: float, *, suspects: bool, worker: str) -> list[Lease]:
         now = self.clock()
         for entry in _over(self.delayed, now):
             self._leave(entry)
@@ -194,6 +198,7 @@ class MemoryState:
             entry = next(iter(self._lines[first].values()))
             suspect = entry.deliveries > 0 and not suspects
             if not suspect:
+                entry.worker = worker or None
                 taken.append(self._grant(entry, now, lease_s))
         if self._lines:
             self.ring("jobs")
@@ -216,7 +221,9 @@ class MemoryState:
         if batch := self._batches.get(entry.batch_id or ""):
             batch.started = True
         who = (entry.job.id, entry.job.payload, entry.job.priority, entry.batch_id)
-        return Lease(*who, entry.token, entry.deliveries, lease_s, entry.noted(), entry.job.trace)
+        return Lease(
+            *who, entry.token, entry.deliveries, lease_s, entry.noted(), entry.job.trace, now - entry.enqueued_at
+        )
 
     def due_in_s(self) -> float:
         """Seconds until a job may appear by itself; infinity when none will."""
@@ -355,6 +362,7 @@ class MemoryState:
             succeeded=self._totals[JobState.SUCCEEDED],
             failed=self._totals[JobState.FAILED],
             cancelled=self._totals[JobState.CANCELLED],
+            buried=self._totals[JobState.DEAD],
             oldest_age_s=self.clock() - min(heads) if heads else None,
         )
 

@@ -17,9 +17,14 @@ def as_text(value: bytes) -> str:
     return value.decode(errors="replace")
 
 
-def names(answer: Any) -> set[str]:
-    """The names of hosts."""
-    return {as_text(name) for name in answer}
+def workers(answer: Any) -> dict[str, float]:
+    """The workers, and how many seconds ago each was here."""
+    return {as_text(name): age_ms / 1000 for name, age_ms in answer}
+
+
+def counts(answer: Any) -> dict[str, int]:
+    """What was counted."""
+    return {as_text(name): _whole(amount) for name, amount in zip(answer[::2], answer[1::2], strict=True)}
 
 
 def taken(lease_s: float, answer: Any) -> tuple[list[Lease], float | None, bool]:
@@ -36,9 +41,10 @@ def taken(lease_s: float, answer: Any) -> tuple[list[Lease], float | None, bool]
         return [], None, True
     _, found, due_ms, fits = answer
     leases = []
-    for job_id, payload, priority, batch_id, token, deliveries, progress, trace in found:
+    for job_id, payload, priority, batch_id, token, deliveries, progress, trace, waited_ms in found:
         who = (as_text(job_id), bytes(payload), int(priority), _text(batch_id))
-        leases.append(Lease(*who, int(token), int(deliveries), lease_s, _note(progress), _text(trace)))
+        told = (_note(progress), _text(trace), max(0, waited_ms) / 1000)
+        leases.append(Lease(*who, int(token), int(deliveries), lease_s, *told))
     return leases, inf if due_ms < 0 else due_ms / 1000, bool(fits)
 
 
@@ -79,10 +85,10 @@ def statuses(answer: Any) -> list[JobStatus]:
     """The jobs that are known."""
     found = []
     for job_id, values in answer:
-        state, priority, batch_id, deliveries, enqueued, started, finished, result, progress, reason = values
+        state, priority, batch_id, deliveries, enqueued, started, finished, result, progress, reason, worker = values
         who = (as_text(job_id), JobState(as_text(state)), _whole(priority), _text(batch_id), _whole(deliveries))
         times = (_whole(enqueued) / 1000, _seconds(started), _seconds(finished))
-        found.append(JobStatus(*who, *times, result, _note(progress), _text(reason)))
+        found.append(JobStatus(*who, *times, result, _note(progress), _text(reason), _text(worker)))
     return found
 
 
@@ -97,7 +103,7 @@ def batch_status(batch_id: str, answer: Any) -> BatchStatus | None:
 
 def stats(answer: Any) -> QueueStats:
     """The snapshot."""
-    waiting, delayed, leased, dead, (succeeded, failed, cancelled), oldest_ms = answer
+    waiting, delayed, leased, dead, (succeeded, failed, cancelled, buried), oldest_ms = answer
     return QueueStats(
         waiting={int(priority): int(count) for priority, count in waiting},
         delayed=int(delayed),
@@ -106,6 +112,7 @@ def stats(answer: Any) -> QueueStats:
         succeeded=_whole(succeeded),
         failed=_whole(failed),
         cancelled=_whole(cancelled),
+        buried=_whole(buried),
         oldest_age_s=None if oldest_ms < 0 else oldest_ms / 1000,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from math import inf
@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from audio_api.errors import ConfigurationError, QueueServiceError, QueueUnavailableError
 from audio_api.queues import redis_answers as answers
-from audio_api.queues.base import DEFAULT_RESULT_TTL_S, HOSTS_WINDOW_S, QueueBackend, SuspectFirstError, backoff
+from audio_api.queues.base import DEFAULT_RESULT_TTL_S, WORKERS_WINDOW_S, QueueBackend, SuspectFirstError, backoff
 from audio_api.queues.jobs import (
     BatchStatus,
     DeadLetter,
@@ -135,13 +135,15 @@ class RedisBackend(QueueBackend):
         while calls:
             calls = await self._run("arrive", read=int)
 
-    async def lease(self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, suspects: bool = True) -> list[Lease]:
+    async def lease(
+        self, max_jobs: int, lease_s: float, wait_s: float = 0.0, *, suspects: bool = True, worker: str = ""
+    ) -> list[Lease]:
         clock, pauses = asyncio.get_running_loop().time, backoff()
         give_up = clock() + wait_s
         while True:
             last = clock() >= give_up
             try:
-                leases, due_s = await self._take_or_give_back(max_jobs, lease_s, suspects)
+                leases, due_s = await self._take_or_give_back(max_jobs, lease_s, suspects, worker)
                 if leases or last:
                     return leases
                 # Half a lease, because one that is given out in the meantime may also run out in the meantime.
@@ -153,9 +155,11 @@ class RedisBackend(QueueBackend):
                     raise
                 await self._server.pause(min(next(pauses), give_up - clock()))
 
-    async def _take_or_give_back(self, max_jobs: int, lease_s: float, suspects: bool) -> tuple[list[Lease], float]:
+    async def _take_or_give_back(
+        self, max_jobs: int, lease_s: float, suspects: bool, worker: str
+    ) -> tuple[list[Lease], float]:
         """As ``_take``; a caller that is cancelled meanwhile hears of no job, and so none may stay with it."""
-        taking = asyncio.create_task(self._take(max_jobs, lease_s, suspects))
+        taking = asyncio.create_task(self._take(max_jobs, lease_s, suspects, worker))
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -164,11 +168,11 @@ class RedisBackend(QueueBackend):
                     await self._end("release", lease, secrets.token_hex(8), 0, 0)
             raise
 
-    async def _take(self, max_jobs: int, lease_s: float, suspects: bool) -> tuple[list[Lease], float]:
+    async def _take(self, max_jobs: int, lease_s: float, suspects: bool, worker: str) -> tuple[list[Lease], float]:
         """The jobs that can be had now, and the seconds until one may appear by itself."""
         clock = asyncio.get_running_loop().time
         call = self._unanswered.pop() if self._unanswered else secrets.token_hex(8)
-        ask = partial(self._ask, max_jobs, lease_s, call, suspects)
+        ask = partial(self._ask, max_jobs, lease_s, call, suspects, worker)
         # A server that was frozen, read-only or away comes back with every lease run out, before their holders could
         # renew them: they get the time.
         reclaims = "never" if clock() - self._server.failed_at < lease_s else "ask"
@@ -190,9 +194,9 @@ class RedisBackend(QueueBackend):
         return leases, inf if due_s is None else due_s
 
     async def _ask(
-        self, max_jobs: int, lease_s: float, call: str, suspects: bool, reclaims: str
+        self, max_jobs: int, lease_s: float, call: str, suspects: bool, worker: str, reclaims: str
     ) -> tuple[list[Lease], float | None, bool]:
-        args = (max_jobs, _ms(lease_s), call, reclaims, self._ttl_ms, int(suspects))
+        args = (max_jobs, _ms(lease_s), call, reclaims, self._ttl_ms, int(suspects), worker)
         return await self._run("lease", *args, 0, if_unknown=(*args, 1), read=partial(answers.taken, lease_s))
 
     async def renew(self, leases: Sequence[Lease]) -> list[Lease]:
@@ -293,8 +297,16 @@ class RedisBackend(QueueBackend):
         self._server.refuse_if_closed()
         return 0
 
-    async def hosts(self, host: str) -> set[str]:
-        return await self._run("hosts", host, _ms(HOSTS_WINDOW_S), read=answers.names)
+    async def workers(self, here: Iterable[str] = (), gone: Iterable[str] = ()) -> dict[str, float]:
+        told = [word for names, state in ((here, "here"), (gone, "gone")) for name in names for word in (name, state)]
+        return await self._run("workers", _ms(WORKERS_WINDOW_S), *told, read=answers.workers)
+
+    async def count(self, amounts: Mapping[str, int]) -> None:
+        if amounts:
+            await self._run("count", *(word for amount in amounts.items() for word in amount), read=int)
+
+    async def counts(self, *, today: bool = False) -> dict[str, int]:
+        return await self._run("counts", int(today), read=answers.counts)
 
     @property
     def limits(self) -> CallLimits:

@@ -13,19 +13,20 @@ from starlette.middleware.cors import CORSMiddleware
 from audio_api import __version__
 from audio_api.audio.encoding import require_encoder
 from audio_api.config import AudioConfig
-from audio_api.errors import ConfigurationError
+from audio_api.errors import ConfigurationError, QueueServiceError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
 from audio_api.models.sound_formats import StreamFormat
 from audio_api.server import jobs, metrics, page_routes, speech
 from audio_api.server.access import MOST_BODY_BYTES, Doorkeeper, Entrance
 from audio_api.server.catalogue import Catalogue
 from audio_api.server.ledger import Ledger
-from audio_api.server.metrics import Metrics
 from audio_api.server.problems import answer_problems
 from audio_api.server.shared_speech import SharedSpeech
 from audio_api.server.state import ServerState
+from audio_api.services.pacing import Pacer, paced_tts
 from audio_api.services.queue_service import QueueService
-from audio_api.services.worker_service import WorkerService, make_tts
+from audio_api.services.tally import of_speech
+from audio_api.services.worker_service import WorkerService
 
 health = APIRouter(tags=["operation"])
 
@@ -45,13 +46,12 @@ def build_app(config: AudioConfig) -> Entrance:
     async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with AsyncExitStack() as parts:
             queue = await parts.enter_async_context(QueueService(config=config))
-            service = await parts.enter_async_context(make_tts(config, queue))
-            counts, ledger = Metrics(), Ledger(config.output_dir / ".server.sqlite3")
+            pacer = Pacer(queue.backend.limits, lambda: config)
+            service = await parts.enter_async_context(paced_tts(config, pacer))
 
             async def record(request: AudioRequest, response: AudioResponse) -> None:
-                counts.record(request, response)
-                if response.cost_usd:
-                    await ledger.add("cost_usd", response.cost_usd)
+                with suppress(QueueServiceError):
+                    await queue.backend.count(of_speech(request, response))
 
             state = ServerState(
                 config=config,
@@ -59,8 +59,8 @@ def build_app(config: AudioConfig) -> Entrance:
                 service=service,
                 speeches=SharedSpeech(service, record),
                 queue=queue,
-                ledger=ledger,
-                metrics=counts,
+                ledger=Ledger(config.output_dir / ".server.sqlite3"),
+                pacer=pacer,
             )
             if not queue.use_redis:
                 # No other process sees these jobs.

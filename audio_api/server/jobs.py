@@ -24,6 +24,7 @@ from audio_api.server.sound import SoundResponse, Speech, events
 from audio_api.server.speech import SpeechBody, refuse_unknown_format
 from audio_api.server.state import ServerState, State
 from audio_api.services.job_codec import TaskResult
+from audio_api.services.tally import cost_usd
 
 # How often a listener is told what has changed. The end of a job is pushed.
 _LOOK_S = 1.0
@@ -175,7 +176,7 @@ async def cancel_job(job_id: str, server: State, _: ShownKey) -> dict[str, Any]:
 
 @router.get("/audio/queue")
 async def show_queue(server: State, _: ShownKey) -> dict[str, Any]:
-    """The queue in numbers, and what this server spent today."""
+    """The queue in numbers, and what its workers and servers spent today (UTC)."""
     return await queue_numbers(server)
 
 
@@ -186,7 +187,7 @@ async def follow_queue(server: State, _: ShownKey) -> StreamingResponse:
 
 
 async def queue_numbers(server: ServerState) -> dict[str, Any]:
-    """The queue in numbers, and what this server spent today."""
+    """The queue in numbers, and what its workers and servers spent today (UTC)."""
     stats = await server.queue.get_queue_stats()
     return {
         "object": "audio.queue",
@@ -199,7 +200,7 @@ async def queue_numbers(server: ServerState) -> dict[str, Any]:
         "cancelled": stats.cancelled,
         "oldest_age_s": stats.oldest_age_s,
         "speaking": server.in_progress,
-        "cost_today_usd": await server.ledger.today("cost_usd"),
+        "cost_today_usd": cost_usd(await server.queue.backend.counts(today=True)),
     }
 
 
@@ -280,6 +281,7 @@ def _shown(task: TaskResult) -> dict[str, Any]:
         "deliveries": task.deliveries,
         "created_at": task.enqueued_at,
         "started_at": task.started_at,
+        "worker": task.worker,
         "finished_at": task.finished_at,
         "progress": task.progress.model_dump() if task.progress else None,
         "duration": task.duration,

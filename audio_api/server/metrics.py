@@ -1,117 +1,117 @@
-"""What Prometheus reads at ``/metrics``: what this server did, and how its queue is."""
+"""What Prometheus reads at ``/metrics``: what the queue's workers and servers did, and how the queue is."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from audio_api.errors import ErrorCode, QueueServiceError
-from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.errors import QueueServiceError
+from audio_api.models.speech_models import MODEL_SPECS
 from audio_api.queues.jobs import QueueStats
 from audio_api.server.access import ShownKey
-
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable that names the folder in which the processes of a server share their counters."""
-# From a cached piece to a piece that was asked for six times.
-_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+from audio_api.server.state import ServerState
+from audio_api.services.tally import BUCKETS_S, METRICS
 
 router = APIRouter(tags=["operation"])
 
 
-class Metrics:
-    """The counters of a server; those of all its processes, where it has several."""
+@dataclass
+class _Figures(Collector):
+    """All that is told at one moment.
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        counters: Mapping[str, tuple[str, tuple[str, ...]]] = {
-            "speeches": ("Speeches that ended.", ("outcome",)),
-            "attempts": ("Calls to the API.", ("model", "code")),
-            "audio_seconds": ("Seconds of sound.", ("model",)),
-            "characters": ("Characters of the texts asked for.", ()),
-            "cost_usd": ("US dollars, where the price is known.", ("model",)),
-            "cached_pieces": ("Pieces of texts that had been made before.", ()),
-            "checks_failed": ("Sounds that failed a check, or are doubtful.", ("code",)),
-        }
-        self._counters = {
-            name: Counter(f"audio_api_{name}", text, labels, registry=self._registry)
-            for name, (text, labels) in counters.items()
-        }
-        self._durations = Histogram(
-            "audio_api_speech_duration_seconds",
-            "Seconds from a request to the end of its speech.",
-            ("outcome",),
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
+    Attributes:
+        in_progress: Requests that this process answers.
+        pace_waiting: Calls of this process that wait for their turn.
+        stats: The queue; ``None``: it does not answer.
+        counts: What its workers and servers counted.
+        outages: Whether the circuit of each model is open.
+    """
 
-    def record(self, request: AudioRequest, response: AudioResponse) -> None:
-        """Count a speech that ended."""
-        count = self._counters
-        model = response.model or str(request.model)
-        left = not response.success and response.error_code is None
-        outcome = "succeeded" if response.success else "cancelled" if left else "failed"
-        count["speeches"].labels(outcome).inc()
-        self._durations.labels(outcome).observe(response.processing_time or 0.0)
-        if response.attempts:
-            count["attempts"].labels(model, response.error_code or "ok").inc(response.attempts)
-        count["audio_seconds"].labels(model).inc(response.duration or 0.0)
-        count["characters"].inc(len(request.text))
-        count["cost_usd"].labels(model).inc(response.cost_usd or 0.0)
-        count["cached_pieces"].inc(response.cached_pieces)
-        code = response.error_code
-        failed = [code] if code and (code is ErrorCode.WORDS_MISSING or code.startswith("audio_")) else []
-        for fault in (*failed, *response.doubtful):
-            count["checks_failed"].labels(fault).inc()
+    in_progress: int
+    pace_waiting: int
+    stats: QueueStats | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    outages: Mapping[str, bool] = field(default_factory=dict)
 
-    def text(self, in_progress: int, stats: QueueStats | None) -> bytes:
-        """Everything in Prometheus' text format.
-
-        Args:
-            in_progress: Requests that this process answers.
-            stats: The queue; ``None``: it does not answer.
-        """
-        counted = self._registry
-        if MULTIPROCESS in os.environ:
-            counted = CollectorRegistry()
-            MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
-        return generate_latest(counted) + generate_latest(_now(in_progress, stats))
+    def collect(self) -> Iterator[Metric]:
+        """Each metric with its values."""
+        yield _gauge("requests_in_progress", "Requests for speech that this process answers.", self.in_progress)
+        yield _gauge("pace_waiting", "Calls of this process that wait for their turn.", self.pace_waiting)
+        yield _gauge("queue_up", "Whether the queue answers.", self.stats is not None)
+        outage = GaugeMetricFamily("audio_api_outage", "Whether the model's circuit is open.", labels=("model",))
+        for model, is_open in self.outages.items():
+            outage.add_metric((model,), is_open)
+        yield outage
+        if self.stats:
+            yield from _of_queue(self.stats, self.counts.get("tasks_deferred", 0))
+        for name, metric in METRICS.items():
+            amounts = {
+                tuple(key.split(" ")[1:]): amount / metric.scale
+                for key, amount in self.counts.items()
+                if key.partition(" ")[0] == name
+            }
+            if metric.is_histogram:
+                yield _histogram(name, metric.help, metric.labels, amounts, metric.scale)
+                continue
+            counter = CounterMetricFamily(f"audio_api_{name}", metric.help, labels=metric.labels)
+            for labels, amount in amounts.items():
+                counter.add_metric(labels, amount)
+            yield counter
 
 
-def _now(in_progress: int, stats: QueueStats | None) -> CollectorRegistry:
-    """What is so at this moment; it is the same whichever process is asked, but for the first."""
-    registry = CollectorRegistry()
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"audio_api_{name}", text, value)
 
-    def gauge(name: str, text: str, value: float) -> None:
-        Gauge(f"audio_api_{name}", text, registry=registry).set(value)
 
-    gauge("requests_in_progress", "Requests for speech that this process answers.", in_progress)
-    gauge("queue_up", "Whether the queue answers.", stats is not None)
-    if stats is None:
-        return registry
-    tasks = Gauge("audio_api_queue_tasks", "Tasks in the queue.", ("state", "priority"), registry=registry)
+def _of_queue(stats: QueueStats, deferred: int) -> Iterator[Metric]:
+    tasks = GaugeMetricFamily("audio_api_queue_tasks", "Tasks in the queue.", labels=("state", "priority"))
     for priority, waiting in stats.waiting.items():
-        tasks.labels("queued", priority).set(waiting)
+        tasks.add_metric(("queued", str(priority)), waiting)
     for state in ("delayed", "leased", "dead"):
-        tasks.labels(state, "").set(getattr(stats, state))
-    gauge("queue_oldest_age_seconds", "Age of the task that waits longest; 0: none waits.", stats.oldest_age_s or 0.0)
-    gauge("tasks_in_progress", "Tasks that workers have in hand.", stats.leased)
-    ended = Counter("audio_api_tasks", "Tasks that ended since the queue exists.", ("outcome",), registry=registry)
+        tasks.add_metric((state, ""), getattr(stats, state))
+    yield tasks
+    oldest = "Age of the task that waits longest; 0: none waits."
+    yield _gauge("queue_oldest_age_seconds", oldest, stats.oldest_age_s or 0.0)
+    yield _gauge("tasks_in_progress", "Tasks that workers have in hand.", stats.leased)
+    ended = CounterMetricFamily("audio_api_tasks", "Tasks that ended, or were put back.", labels=("outcome",))
     for outcome in ("succeeded", "failed", "cancelled"):
-        ended.labels(outcome).inc(getattr(stats, outcome))
-    return registry
+        ended.add_metric((outcome,), getattr(stats, outcome))
+    ended.add_metric(("dead",), stats.buried)
+    ended.add_metric(("deferred",), deferred)
+    yield ended
+
+
+def _histogram(
+    name: str, text: str, labels: tuple[str, ...], amounts: Mapping[tuple[str, ...], float], scale: int
+) -> HistogramMetricFamily:
+    """Buckets hold what is at most as long as their bound, so that each includes those before it."""
+    family = HistogramMetricFamily(f"audio_api_{name}", text, labels=labels)
+    for values in sorted({key[:-1] for key in amounts}):
+        buckets, total = [], 0.0
+        for number, bound in enumerate((*map(str, BUCKETS_S), "+Inf")):
+            total += amounts.get((*values, str(number)), 0.0) * scale
+            buckets.append((bound, total))
+        family.add_metric(values, buckets, amounts.get((*values, "sum"), 0.0))
+    return family
 
 
 @router.api_route("/metrics", methods=["GET", "HEAD"], response_class=Response)
 async def metrics(request: Request, _: ShownKey) -> Response:
     """Counters and gauges in Prometheus' text format."""
-    server = request.state.server
+    server: ServerState = request.state.server
+    figures = _Figures(server.in_progress, server.pacer.waiting)
     try:
-        stats = await server.queue.get_queue_stats()
+        figures.counts = await server.queue.backend.counts()
+        figures.outages = {
+            str(model): await server.queue.backend.limits.is_circuit_open(str(model)) for model in MODEL_SPECS
+        }
+        figures.stats = await server.queue.get_queue_stats()
     except QueueServiceError:
-        stats = None
-    return Response(server.metrics.text(server.in_progress, stats), media_type=CONTENT_TYPE_LATEST)
+        figures.stats = None
+    return Response(generate_latest(figures), media_type=CONTENT_TYPE_LATEST)

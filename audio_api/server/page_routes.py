@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from audio_api.models.languages import Language
 from audio_api.models.sound_formats import StreamFormat
 from audio_api.models.speech_models import MODEL_SPECS
+from audio_api.queues.jobs import JobState
 from audio_api.server.access import COOKIE, Doorkeeper, ShownKey
 from audio_api.server.ledger import SPEECH_KEPT_S
 from audio_api.server.problems import AnswerError
@@ -28,6 +28,7 @@ from audio_api.server.speech import SpeechBody, check_length, sound_response
 from audio_api.server.state import State
 
 _PAGE = Path(__file__).parent / "page"
+_MOST_LEASED = 100
 _HEADERS = {
     b"content-security-policy": b"default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
     b"x-content-type-options": b"nosniff",
@@ -86,19 +87,24 @@ async def catalogue(server: State, _: ShownKey) -> dict[str, Any]:
 
 @router.get("/overview")
 async def overview(server: State, _: ShownKey) -> dict[str, Any]:
-    """The workers of this process, and whether the calls of each model are held back."""
-    limits, status = server.queue.backend.limits, server.worker.get_status() if server.worker else None
-    quota = server.config.rate_limit_rpm
+    """The workers of the queue, wherever they run, and whether the calls of each model are held back."""
+    queue, quota = server.queue.backend, server.config.rate_limit_rpm
+    workers: dict[str, list[dict[str, Any]]] = {name: [] for name in await queue.workers()}
+    for job in await queue.list_jobs(JobState.LEASED, _MOST_LEASED):
+        # One that is busy for long has no time to say that it is there.
+        workers.setdefault(job.worker or "", []).append({"id": job.job_id, "since": job.started_at})
+    problem = server.worker.get_status().problem if server.worker else None
     return {
         "models": [
             {
                 "model": str(model),
-                "circuit": "open" if await limits.is_circuit_open(model) else "closed",
+                "circuit": "open" if await queue.limits.is_circuit_open(model) else "closed",
                 "quota": quota,
             }
             for model in MODEL_SPECS
         ],
-        "workers": [asdict(status)] if status else [],
+        "workers": [{"name": name, "tasks": tasks} for name, tasks in sorted(workers.items())],
+        "problem": problem,
     }
 
 

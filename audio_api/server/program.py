@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
-import tempfile
-from contextlib import ExitStack
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -20,7 +17,6 @@ from audio_api.logging_config import setup_logging
 from audio_api.server.access import Doorkeeper, check_bind
 from audio_api.server.app import build_app
 from audio_api.server.catalogue import Catalogue
-from audio_api.server.metrics import MULTIPROCESS
 from audio_api.server.sound import BrokenBodyError
 
 _BACKLOG = 2048
@@ -62,15 +58,13 @@ def serve(host: str, port: int, workers: int) -> None:
     logging.getLogger("audio_api.server").info(
         "serving", extra={"host": address[0], "port": address[1], "processes": workers}
     )
-    with listener, ExitStack() as opened:
+    with listener:
         if workers == 1:
             for number in (signal.SIGTERM, signal.SIGINT):
                 # Before it begins to listen for them itself, and when it raises them once more at its end.
                 signal.signal(number, server.handle_exit)
             server.run([listener])
         else:
-            # The processes that are started read it.
-            os.environ[MULTIPROCESS] = opened.enter_context(tempfile.TemporaryDirectory(prefix="audio-api-metrics-"))
             Multiprocess(server.config, [listener]).run()
 
 

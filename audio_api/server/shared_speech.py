@@ -67,6 +67,8 @@ class SharedSpeech:
         self._service = service
         self._on_done = on_done
         self._speeches: dict[tuple[AudioRequest, bool], _SpeechInProgress] = {}
+        # A speech is told of after its listeners have left.
+        self._makers: set[asyncio.Task[None]] = set()
 
     @property
     def being_made(self) -> int:
@@ -93,6 +95,8 @@ class SharedSpeech:
         if speech is None or not speech.is_open:
             speech = self._speeches[key] = _SpeechInProgress()
             speech.making = asyncio.create_task(self._make(key, speech))
+            self._makers.add(speech.making)
+            speech.making.add_done_callback(self._makers.discard)
         listener, place = object(), 0
         speech.places[listener] = 0
         try:
@@ -114,7 +118,7 @@ class SharedSpeech:
         finally:
             del speech.places[listener]
             speech.tell()
-            if not speech.places:
+            if not (speech.places or speech.is_over):
                 await self._end(key, speech)
         if speech.error:
             # Each listener gets a traceback of its own.
@@ -132,14 +136,13 @@ class SharedSpeech:
 
     async def _make(self, key: tuple[AudioRequest, bool], speech: _SpeechInProgress) -> None:
         request, verified = key
-
-        async def done(response: AudioResponse) -> None:
-            speech.response = response
-            await self._on_done(request, response)
-
         made_bytes = 0
+
+        def note(response: AudioResponse) -> None:
+            speech.response = response
+
         try:
-            async with aclosing(self._service.stream_audio(request, done, verified=verified)) as blocks:
+            async with aclosing(self._service.stream_audio(request, note, verified=verified)) as blocks:
                 async for block in blocks:
                     speech.blocks.append(block)
                     speech.held_bytes += len(block)
@@ -157,3 +160,5 @@ class SharedSpeech:
             if self._speeches.get(key) is speech:
                 del self._speeches[key]
             speech.tell()
+            if speech.response:
+                await self._on_done(request, speech.response)

@@ -16,9 +16,9 @@ from audio_api.models.sound_formats import StreamFormat
 from audio_api.server.access import Key
 from audio_api.server.catalogue import Catalogue
 from audio_api.server.ledger import Ledger
-from audio_api.server.metrics import Metrics
 from audio_api.server.problems import AnswerError
 from audio_api.server.shared_speech import SharedSpeech
+from audio_api.services.pacing import Pacer
 from audio_api.services.queue_service import QueueService
 from audio_api.services.tts_service import TTSService
 from audio_api.services.worker_service import WorkerService
@@ -37,8 +37,8 @@ class ServerState:
         service: Makes speech.
         speeches: Those that are being made.
         queue: Where jobs wait.
-        ledger: Counts by the day.
-        metrics: Counts for monitoring.
+        ledger: Characters of each key by the day, and what the page asked for.
+        pacer: Lets calls through.
         formats: Those whose packages are installed.
         worker: Works on the jobs in memory; ``None``: workers of their own do, on Redis.
         stopping: Set when the server ends: who only listens for news is to leave.
@@ -51,7 +51,7 @@ class ServerState:
     speeches: SharedSpeech
     queue: QueueService
     ledger: Ledger
-    metrics: Metrics
+    pacer: Pacer
     formats: frozenset[StreamFormat] = frozenset()
     worker: WorkerService | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -84,6 +84,7 @@ class TaskResult(AudioResponse):
         deliveries: How often a worker took it up.
         enqueued_at: When it was accepted, in Unix seconds by the queue's clock.
         started_at: When a worker last took it up; ``None``: never.
+        worker: Which one, as ``HOST/PROCESS/WORKER``; ``None``: none, or one that gave no name.
         finished_at: When it was finished; ``None``: not yet.
         progress: How far a long text is; ``None``: not begun, or a single piece.
     """
@@ -95,6 +96,7 @@ class TaskResult(AudioResponse):
     deliveries: int = 0
     enqueued_at: float
     started_at: float | None = None
+    worker: str | None = None
     finished_at: float | None = None
     progress: SpeechProgress | None = None
 
@@ -231,6 +233,7 @@ def task_result(status: JobStatus) -> TaskResult:
         deliveries=status.deliveries,
         enqueued_at=status.enqueued_at,
         started_at=status.started_at,
+        worker=status.worker,
         finished_at=status.finished_at,
         progress=progress,
         **dict(response),

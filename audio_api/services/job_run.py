@@ -39,6 +39,7 @@ from audio_api.services.queue_service import QueueService
 from audio_api.services.recovery import History, put_back
 from audio_api.services.report import failure_of
 from audio_api.services.speech_service import SpeechService
+from audio_api.services.tally import of_delivery
 from audio_api.services.task_batch import NOTES, TaskBatch
 from audio_api.services.tts_service import TTSService
 from audio_api.services.worker_status import Ending
@@ -133,6 +134,7 @@ class JobRun:
         self._cancelled_as: Ending | None = None
         self._settling = False
         self._unsure_calls = 0
+        self._spoken: tuple[AudioRequest, AudioResponse] | None = None
         told = lease.progress or {}
         self._note: dict[str, object] = {name: told[name] for name in NOTES & told.keys()}
         self._note |= asdict(History.from_note(told))
@@ -142,6 +144,7 @@ class JobRun:
     async def run(self) -> Ending:
         """Work until the task is finished, handed back or lost; runs in an asyncio task of its own."""
         self._task = asyncio.current_task()
+        began_s = time.monotonic()
         held = HeldLease.hold(self._queue.backend, self.lease, inf, self._lose)
         try:
             older, self._older = self._older, None
@@ -149,20 +152,24 @@ class JobRun:
                 # It lost its lease in this very process, and leaves its file first.
                 older._lose()
                 await asyncio.wait([older._task])
-            return await self._work()
+            ending = await self._work()
         except asyncio.CancelledError:
             if self._cancelled_as is None:
                 raise
             if self._cancelled_as is Ending.RETURNED:
                 await hand_back(self._queue, self.lease)
-            return self._cancelled_as
+            ending = self._cancelled_as
         except WorkerServiceError:
-            return Ending.LOST
+            ending = Ending.LOST
         except Exception as error:  # a mistake in the code must cost one task, not the worker
-            return await self._give_up(error)
+            ending = await self._give_up(error)
         finally:
             held.let_go()
             self._in_hand.leave(self)
+        with suppress(QueueServiceError):
+            counted = of_delivery(self.lease, ending, time.monotonic() - began_s, self._spoken)
+            await self._queue.backend.count(counted)
+        return ending
 
     def hand_back(self) -> None:
         """Stop, and let another worker begin at once."""
@@ -196,6 +203,8 @@ class JobRun:
                 step = await self._speak_batch(request.model_copy(update={"service_tier": None}))
             else:
                 step = earlier or await self._speak_and_write(request, self._tts)
+        if isinstance(step, AudioResponse) and not earlier:
+            self._spoken = request, step
         if isinstance(step, float):
             return await self._settle(Ending.DEFERRED, self._queue.backend.release(self.lease, step))
         response = step

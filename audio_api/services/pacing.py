@@ -79,6 +79,9 @@ class Pacer:
         settings: The settings now.
         clock: Time and chance; ``None``: the real ones.
         window_s: The length of the API's minute, in seconds; tests shorten it.
+
+    Attributes:
+        waiting: Calls of this process that wait for their turn.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Pacer:
         # Calls of each model that are made or wait for their turn.
         self._in_progress: Counter[str] = Counter()
         self._blind = False
+        self.waiting = 0
 
     @asynccontextmanager
     async def call(self, model: str) -> AsyncIterator[None]:
@@ -115,7 +119,11 @@ class Pacer:
         """
         self._in_progress[model] += 1
         try:
-            admission = await self._admission(model)
+            self.waiting += 1
+            try:
+                admission = await self._admission(model)
+            finally:
+                self.waiting -= 1
             try:
                 yield
             except AudioAPIError as error:
@@ -293,5 +301,14 @@ def make_tts(config: AudioConfig | None, queue: QueueService) -> TTSService:
         config: The settings; ``None``: ``get_config()`` at every request.
         queue: The queue whose workers share the pace.
     """
-    pacer = Pacer(queue.backend.limits, lambda: config or get_config())
+    return paced_tts(config, Pacer(queue.backend.limits, lambda: config or get_config()))
+
+
+def paced_tts(config: AudioConfig | None, pacer: Pacer) -> TTSService:
+    """Speech at a pace.
+
+    Args:
+        config: The settings; ``None``: ``get_config()`` at every request.
+        pacer: Lets its calls through.
+    """
     return TTSService(config, engine_factory=lambda config: PacedEngine(make_engine(config), pacer))

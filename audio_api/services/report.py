@@ -115,6 +115,7 @@ class Report:
         if self.earlier:
             used |= {
                 "attempts": cost.attempts + self.earlier.attempts,
+                "attempt_codes": cost.attempt_codes + self.earlier.attempt_codes,
                 "cached_pieces": cost.cached_pieces + self.earlier.cached_pieces,
                 "usage": cost.usage + self.earlier.usage,
                 "cost_usd": self.earlier.cost_usd,

@@ -60,14 +60,13 @@ class WorkerService:
             self._tts = tts_service
         self._own = AsyncExitStack()
         self._starting = asyncio.Lock()
-        self._worker_id = ""
+        self._worker_id = self._name = ""
         self._loop_task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._runs: dict[asyncio.Task[Ending], JobRun] = {}
         self._tally = Tally()
-        self._started_at = 0.0
-        self._restarting = False
+        self._started_at, self._restarting = 0.0, False
 
     async def start_worker(self, worker_id: str = "worker-1") -> None:
         """Begin to take tasks, and return; ``stop_worker`` ends it.
@@ -97,9 +96,10 @@ class WorkerService:
             except Exception as error:  # whatever it is, the first task will tell, and the others may do without
                 logger.warning("the first calls will be late", extra={"error": type(error).__name__})
             self._in_hand = JobsInHand.of(self._queue)
+            here = self._in_hand.neighbours.worker(self._queue.backend, worker_id)
+            self._name = await self._own.enter_async_context(here)
             self._worker_id, self._started_at = worker_id, time.monotonic()
-            self._stopping.clear()
-            self._hurry.clear()
+            self._stopping, self._hurry = asyncio.Event(), asyncio.Event()
             self._loop_task = asyncio.create_task(self._supervise(), name=worker_id)
             logger.info("worker begins", extra={"worker_id": worker_id})
 
@@ -131,8 +131,7 @@ class WorkerService:
         await self._own.aclose()
         if self._loop_task is not None:
             self._loop_task = None
-            counts = {str(ending): count for ending, count in self._tally.endings.items()}
-            logger.info("worker has ended", extra={"worker_id": self._worker_id, **counts})
+            logger.info("worker has ended", extra={"worker_id": self._worker_id, **self._tally.endings})
 
     @property
     def config(self) -> AudioConfig:
@@ -237,7 +236,8 @@ class WorkerService:
         in_hand, lease_s = self._in_hand, self.config.lease_time
         if in_hand.alone.locked():
             return
-        asking = asyncio.create_task(self._queue.backend.lease(free, lease_s, _WAIT_S, suspects=False))
+        taking = self._queue.backend.lease(free, lease_s, _WAIT_S, suspects=False, worker=self._name)
+        asking = asyncio.create_task(taking)
         in_hand.asking.add(asking)
         in_hand.note_change()
         try:
@@ -275,7 +275,7 @@ class WorkerService:
                 asking.cancel()
             suspected = True
             while suspected and await self._or_stop(in_hand.empty.wait(), stop) and await self._can_write():
-                leases = await self._queue.backend.lease(1, self.config.lease_time)
+                leases = await self._queue.backend.lease(1, self.config.lease_time, worker=self._name)
                 for lease in leases:
                     self._begin(lease)
                 suspected = any(lease.deliveries > 1 for lease in leases)

@@ -72,7 +72,7 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self.endings: Counter[Ending] = Counter()
+        self.endings: Counter[str] = Counter()
         self.restarts = 0
         self._finished_at: deque[float] = deque()
 

@@ -289,6 +289,7 @@ class Attempts:
             return self._best_doubtful()
         # The output limit is met again by every further take, and so is any fault of a voice that costs nothing.
         retryable = audio.finish_reason != "MAX_TOKENS" and desk.engine.is_billed and not is_same
+        self._calls[-1] = replace(self._calls[-1], code=verdict.code)
         raise TTSAudioError(verdict.detail, code=verdict.code, retryable=retryable)
 
     def _best_doubtful(self) -> SpeechAudio:

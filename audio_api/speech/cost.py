@@ -55,6 +55,7 @@ class Call:
         doubtful: Why its sound may not be the whole text.
         tier: What served it, or was asked to; ``None``: nothing that is billed.
         heard: The share of its words that a recogniser heard; ``None``: none listened.
+        code: Of the error that it ended with; ``None``: it did not fail.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Call:
     doubtful: tuple[ErrorCode, ...] = ()
     tier: ServedTier | None = None
     heard: float | None = None
+    code: ErrorCode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Cost:
     warnings: tuple[str, ...] = ()
     doubtful: tuple[ErrorCode, ...] = ()
     heard: float | None = None
+    attempt_codes: tuple[str, ...] = ()
 
 
 def note(*warnings: str, doubtful: tuple[ErrorCode, ...] = (), heard: float | None = None) -> Call:
@@ -89,7 +92,8 @@ def failed_call(model: str, error: AudioAPIError, tier: ServedTier | None = None
     """The record of a call that raised this; the tier is the one asked for."""
     is_unsaid = isinstance(error, TTSAudioError) and error.usage is None
     unsure = is_unsaid or error.code in _PERHAPS_BILLED
-    return Call(model, Outcome.UNSURE if unsure else Outcome.FAILED, error.usage or _NOTHING, tier=error.tier or tier)
+    outcome = Outcome.UNSURE if unsure else Outcome.FAILED
+    return Call(model, outcome, error.usage or _NOTHING, tier=error.tier or tier, code=error.code)
 
 
 def as_kept(calls: Iterable[Call], *, finished: bool) -> tuple[Call, ...]:
@@ -169,4 +173,8 @@ def add_up(calls: Sequence[Call], own_prices: Mapping[str, tuple[float, float]],
         warnings=tuple(dict.fromkeys(warnings)),
         doubtful=tuple(dict.fromkeys(code for call in calls for code in call.doubtful)),
         heard=_least_heard(calls),
+        attempt_codes=tuple(
+            call.code or ("ok" if call.outcome in spoken else "ended" if call.outcome is Outcome.BEGUN else "failed")
+            for call in made
+        ),
     )

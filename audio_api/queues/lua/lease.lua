@@ -17,14 +17,17 @@ local function next_in_line()
 end
 
 local function show(id)
-  local known = call('HMGET', job_key(id), 'payload', 'priority', 'batch', 'token', 'deliveries', 'progress', 'trace')
-  return {id, known[1], known[2], known[3] or '', known[4], known[5], known[6] or '', known[7] or ''}
+  local known = call('HMGET', job_key(id), 'payload', 'priority', 'batch', 'token', 'deliveries', 'progress', 'trace',
+    'enqueued')
+  return {id, known[1], known[2], known[3] or '', known[4], known[5], known[6] or '', known[7] or '',
+    now - (whole(known[8]) or now)}
 end
 
-local function grant(id, lease_ms)
+local function grant(id, lease_ms, worker)
   local token, batch = number(), call('HGET', job_key(id), 'batch')
   call('HINCRBY', job_key(id), 'deliveries', 1)
-  call('HSET', job_key(id), 'state', 'leased', 'token', token, 'started', now, 'lasts', lease_ms)
+  call('HSET', job_key(id), 'state', 'leased', 'token', token, 'started', now, 'lasts', lease_ms,
+    'worker', worker)
   call('ZADD', leases, now + lease_ms, id)
   call('ZADD', live, token, id)
   if has_counters(batch) then call('HSET', batch_key(batch), 'started', 1) end
@@ -77,7 +80,7 @@ end
 -- milliseconds until a job may appear by itself, and whether the keys fit together: every job that is not finished
 -- waits, is delayed or is leased, else some line was lost. 'suspect' answers when the next job was delivered before and
 -- the call takes none of those. An idle call costs few commands.
-function steps.lease(most, lease_ms, this_call, reclaims, ttl, suspects, restarted)
+function steps.lease(most, lease_ms, this_call, reclaims, ttl, suspects, worker, restarted)
   local receipt, receipts = q .. ':reply:' .. this_call, {}
   most, lease_ms = tonumber(most), tonumber(lease_ms)
   local size = mend()
@@ -108,7 +111,7 @@ function steps.lease(most, lease_ms, this_call, reclaims, ttl, suspects, restart
     if odd then
       condemn(id, odd, ttl)
     elseif state == 'queued' then
-      taken[#taken + 1] = grant(id, lease_ms)
+      taken[#taken + 1] = grant(id, lease_ms, worker)
       receipts[#taken] = id .. ' ' .. taken[#taken][5]
     end
   end

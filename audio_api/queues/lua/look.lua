@@ -7,7 +7,7 @@ local function statuses(ids)
   local found = {}
   for _, id in ipairs(ids) do
     local known = read('HMGET', job_key(id), 'state', 'priority', 'batch', 'deliveries', 'enqueued', 'started',
-      'finished', 'result', 'progress', 'reason')
+      'finished', 'result', 'progress', 'reason', 'worker')
     if known[1] and known[1] ~= 'staged' then found[#found + 1] = {id, known} end
   end
   return found
@@ -44,7 +44,7 @@ function steps.stats()
     oldest = math.min(oldest, whole(read('HGET', job_key(line.id), 'enqueued')) or now)
   end
   return {counts, call('ZCARD', delayed), call('ZCARD', leases), read('ZCARD', dead),
-    call('HMGET', meta, 'succeeded', 'failed', 'cancelled'), #lines > 0 and now - oldest or -1}
+    call('HMGET', meta, unpack(ENDS)), #lines > 0 and now - oldest or -1}
 end
 
 function steps.list_dead(first, last)
@@ -78,12 +78,38 @@ function steps.check()
   return 1
 end
 
--- Notes that a host has a worker here, and returns all that had any within so many milliseconds.
-function steps.hosts(host, window)
-  local hosts = q .. ':hosts'
-  read('ZCARD', hosts)
-  call('ZADD', hosts, now, host)
-  call('ZREMRANGEBYSCORE', hosts, '-inf', now - window)
-  call('PEXPIRE', hosts, window)
-  return call('ZRANGE', hosts, 0, -1)
+-- Notes which workers are here, or have left, and returns all that said so within so many milliseconds, each with how
+-- long ago. The arguments after the first are two for each: its name, and 'here' or 'gone'.
+function steps.workers(window)
+  local workers, found = q .. ':workers', {}
+  read('ZCARD', workers)
+  for i = 2, #ARGV, 2 do
+    if ARGV[i + 1] == 'here' then call('ZADD', workers, now, ARGV[i]) else call('ZREM', workers, ARGV[i]) end
+  end
+  if #ARGV > 1 then
+    call('ZREMRANGEBYSCORE', workers, '-inf', now - window)
+    call('PEXPIRE', workers, window)
+  end
+  local known = call('ZRANGEBYSCORE', workers, now - window, '+inf', 'WITHSCORES')
+  for i = 1, #known, 2 do found[#found + 1] = {known[i], math.max(0, now - known[i + 1])} end
+  return found
+end
+
+local function counted_today() return q .. ':counts:' .. math.floor(now / DAY_MS) end
+
+-- Adds to what is counted: two arguments for each, its name and how much.
+function steps.count()
+  despite_full_memory()
+  for key, days in pairs({[q .. ':counts'] = 31, [counted_today()] = 2}) do
+    for i = 1, #ARGV, 2 do
+      if not whole(read('HGET', key, ARGV[i]) or 0) then call('HDEL', key, ARGV[i]) end
+      call('HINCRBY', key, ARGV[i], ARGV[i + 1])
+    end
+    call('PEXPIRE', key, days * DAY_MS)
+  end
+  return 1
+end
+
+function steps.counts(today)
+  return read('HGETALL', today == '1' and counted_today() or q .. ':counts')
 end

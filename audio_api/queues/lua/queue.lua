@@ -14,7 +14,8 @@
 --   batch:<id>  hash: counters; and :jobs, the list of its ids
 --   stage:<n>   list: jobs of a large call to enqueue; arrivals names the calls that were accepted
 --   reply:<n>   string: what a lease call took, in case its reply is lost
---   hosts       sorted set: the machines that have workers here, by when they last said so
+--   workers     sorted set: the workers here, by when they last said so
+--   counts      hash: what all of them have counted, until it is not used for a month; counts:<n> since a day began
 --   done        channel: "job <id>" and "batch <id>" when one ends
 --
 -- Other programs write into the same Redis, and a full one may evict any key. A key, a name or a field that cannot be

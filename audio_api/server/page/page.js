@@ -299,8 +299,12 @@ async function draw(queue) {
     [id, error?.message ?? "", act("Retry", id, "POST", `/v1/audio/jobs/${id}/retry`, `${id} waits again.`)]));
   $("retry-all").hidden = !dead.length;
   rows("finished", [...failed, ...succeeded].sort((one, other) => other.finished_at - one.finished_at).map(outcome));
-  rows("workers", overview.workers.map((worker) =>
-    [worker.worker_id, worker.problem ?? worker.state, worker.processed, worker.tasks_per_minute]));
+  rows("workers", overview.workers.map(({ name, tasks }) => [
+    name || "one without a name",
+    make("span", { class: overview.problem ? "bad" : "good", text: overview.problem ?? (tasks.length ? "working" : "idle") }),
+    tasks.map(({ id }) => id).join(", "),
+    tasks.length ? new Date(1000 * Math.min(...tasks.map(({ since }) => since))).toLocaleTimeString() : "",
+  ]));
   rows("models", overview.models.map(({ model, circuit, quota }) =>
     [model, make("span", { class: circuit === "open" ? "bad" : "good", text: circuit }), quota ?? "as Gemini says"]));
 }
