@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from decoded import assert_whole, decoded, pcm_samples
+from own_time import PATIENCE_S
 from project import variables_without
 from redis_server import free_port
 from served import Served
@@ -146,7 +147,13 @@ def test_a_body_has_at_most_a_mebibyte(chunked: bool, guarded: Served) -> None:
 
 def test_a_busy_server_says_when_to_come_back(gemini_emulator: Emulator, tmp_path: Path) -> None:
     """Beyond SERVER_MAX_REQUESTS a request is a 429 with ``retry-after``, which OpenAI's client repeats by itself."""
-    gemini_emulator.latency_s = 1.0
+    go_on = threading.Event()
+
+    def speak_later(*spoken: str) -> bytes:
+        go_on.wait(PATIENCE_S)
+        return synthesize(*spoken)
+
+    gemini_emulator.synthesize = speak_later
     with Served(settings(gemini_emulator, tmp_path, server_max_requests=1)) as server:
         first = threading.Thread(target=server.speak, args=("Hello, you over there.",))
         first.start()
@@ -156,6 +163,7 @@ def test_a_busy_server_says_when_to_come_back(gemini_emulator: Emulator, tmp_pat
         assert json.loads(content)["error"]["code"] == "server_busy"
         assert answer.headers["retry-after"] == "2"
         assert answer.headers["x-should-retry"] is None
+        go_on.set()
         first.join()
         assert server.speak("And hello to you, too.")[0].status == 200
 
