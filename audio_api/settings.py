@@ -132,6 +132,11 @@ class Settings(BaseSettings):
         default=True,
         description="Ask for what a batch did not bring, or brought doubtful, by ordinary calls at their price.",
     )
+    batch_webhook: str | None = Field(
+        default=None,
+        pattern=r"^https://\S+$",
+        description="An https URL at which Google tells when a job of its Batch API has ended; then collect it.",
+    )
     max_concurrency: int = Field(default=10, ge=1, le=10_000, description="Requests a service works on at once.")
     piece_concurrency: int = Field(
         default=4, ge=1, le=100, description="Pieces of one long text called for at once, within MAX_CONCURRENCY."

@@ -54,6 +54,7 @@ SETTINGS: list[tuple[str, object, str, object]] = [
     ("FLEX_FALLBACK", False, "on", True),
     ("BATCH_DEADLINE", 86_400.0, "60", 60.0),
     ("BATCH_FALLBACK", True, "off", False),
+    ("BATCH_WEBHOOK", None, "https://example.com/gemini", "https://example.com/gemini"),
     ("STREAM_STALL_TIMEOUT", 30.0, "5", 5.0),
     ("MAX_CONCURRENCY", 10, "200", 200),
     ("PIECE_CONCURRENCY", 4, "8", 8),

@@ -384,6 +384,14 @@ async def test_a_journal_is_private(setting: Setting) -> None:
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
 
 
+@pytest.mark.parametrize("url", [None, "https://example.com/gemini"])
+async def test_google_is_told_where_to_tell_of_the_end(setting: Setting, url: str | None) -> None:
+    """With the creation of each job; without the setting, those hear of it that are registered for the project."""
+    await setting.submit(requests_of(TEXTS[:1]), batch_webhook=url)
+    [create] = [call for call in setting.emulator.calls if call.action == "batchGenerateContent"]
+    assert create.body["batch"].get("webhookConfig") == ({"uris": [url]} if url else None)
+
+
 class Witness:
     """A recogniser that hears one text in everything, and remembers how often it listened."""
 

@@ -168,15 +168,18 @@ class BatchCalls:
             if is_last:
                 return understood(done.json, _file_name)
 
-    async def create(self, model: str, display_name: str, file: str) -> RemoteJob:
+    async def create(self, model: str, display_name: str, file: str, webhook: str | None = None) -> RemoteJob:
         """Begin a job. Never repeat it before ``find`` has looked for the name: twice is two jobs and two bills.
 
         Args:
             model: The model's id.
             display_name: Our name for it.
             file: The name of its input.
+            webhook: The URL at which the API tells of its end; ``None``: those that are registered for the project.
         """
-        batch = {"displayName": display_name, "inputConfig": {"fileName": file}}
+        batch: dict[str, Any] = {"displayName": display_name, "inputConfig": {"fileName": file}}
+        if webhook:
+            batch["webhookConfig"] = {"uris": [webhook]}
         answer = await self._rest.call("POST", f"v1beta/models/{model}:batchGenerateContent", {"batch": batch})
         return understood(answer.json, RemoteJob.from_json)
 

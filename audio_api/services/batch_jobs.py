@@ -148,7 +148,8 @@ class BatchJobs:
         part.asked_at = self._clock.now().timestamp()
         await in_file_thread(self._journal.save)
         try:
-            await self._found(part, await self._calls.create(part.model, part.display_name, part.file))
+            named = part.model, part.display_name, part.file
+            await self._found(part, await self._calls.create(*named, self._config.batch_webhook))
         except AudioAPIError as error:
             if error.code not in _PERHAPS_CREATED:
                 part.asked_at = 0.0

@@ -19,22 +19,20 @@ from audio_api.audio.conversion import resampled
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, Utterance
 from audio_api.errors import ErrorCode
-from audio_api.text.heard_words import Comparison, compare, plain_words
+from audio_api.text.heard_words import Comparison, compare, spoken_words
 
 if TYPE_CHECKING:
     from audio_api.audio.checks import Verdict
 
 logger = logging.getLogger(__name__)
 
-# Words in a row that do not match: of clean neural speech up to three, of a cut of 1.5 s mostly four or more.
-_DOUBTFUL_RUN = 4
+# Words in a row that do not match: of clean neural speech up to two, of a cut of 1.5 s mostly three or more.
+_DOUBTFUL_RUN = 3
 _WRONG_RUN = 8
 # A take that the other checks doubt is believed when it is understood but for so many in a row.
 _SURE_RUN = 2
-# Of fewer words a slip of the recogniser is too large a part.
+# Of fewer words a slip of the recogniser is too large a part: they confirm a take when all are heard, and nothing else.
 _LEAST_WORDS = 8
-# Of the words beside the longest run: below, the recogniser does not understand the voice, and cannot tell.
-_LEAST_UNDERSTOOD = 0.7
 # Written without spaces between words, so that there are no words to count.
 _UNSPACED = {"ja", "zh", "cmn", "yue", "th", "lo", "km", "my"}
 _WHISPER_RATE = 16_000
@@ -182,6 +180,7 @@ class Ear:
         self._utterance = utterance
         self._repeatable = repeatable
         self._missed: list[range] = []
+        self._words: list[str] = []
 
     async def judge(self, audio: SpeechAudio, verdict: Verdict) -> tuple[SpeechAudio, Verdict]:
         """Listen to a take, and confirm or correct what the other checks say of it.
@@ -191,17 +190,24 @@ class Ear:
             verdict: That of the other checks.
 
         Returns:
-            The take with its score, and the verdict of all; both unchanged when there was no listening.
+            The take with its score, and the verdict of all; both unchanged when there was no listening, or the voice is
+            not understood.
         """
-        text, language = self._utterance.text, self._utterance.language
         is_asked = verdict.outcome == "suspect" or (verdict.outcome == "accept" and self._listener.all_takes)
-        if not is_asked or len(plain_words(text)) < _LEAST_WORDS:
-            return audio, verdict
-        heard = await self._listener.hear(audio.pcm, language)
-        if heard is None:
+        if not is_asked:
             return audio, verdict
         # A piece has hundreds of words: to hold 4,000 characters against each other took 0.2 s.
-        comparison = await asyncio.to_thread(compare, text, heard)
+        self._words = self._words or await asyncio.to_thread(spoken_words, self._utterance.text)
+        is_short = len(self._words) < _LEAST_WORDS
+        if not self._words or (is_short and verdict.outcome == "accept"):
+            return audio, verdict
+        heard = await self._listener.hear(audio.pcm, self._utterance.language)
+        if heard is None:
+            return audio, verdict
+        comparison = await asyncio.to_thread(compare, self._words, heard)
+        is_matched = comparison.longest.length < _DOUBTFUL_RUN
+        if not (is_matched or comparison.is_understood) or (is_short and comparison.runs):
+            return audio, verdict
         return replace(audio, heard=comparison.score), self._corrected(verdict, comparison)
 
     def _corrected(self, verdict: Verdict, comparison: Comparison) -> Verdict:
@@ -213,15 +219,13 @@ class Ear:
         place = range(run.place.start, max(run.place.stop, run.place.start + 1))
         is_known = any(place.start < other.stop and other.start < place.stop for other in self._missed)
         self._missed.append(place)
-        others = comparison.said - run.said
-        wrong = sum(other.length for other in comparison.runs) - run.length
         detail = f"about {run.said:.0f} words in a row were not heard; {run.heard:.0f} others were in their place"
         if is_doubted:
             detail = f"{verdict.detail}; {detail}"
         # Two witnesses, the length and the ear, are enough. By ear alone more must be wrong, and not in every take at
         # the same place: there the voice reads otherwise than the text is written, such as a formula.
         is_wrong = abs(run.missing) >= (_DOUBTFUL_RUN if is_doubted else _WRONG_RUN)
-        is_certain = is_wrong and (is_doubted or not is_known) and wrong <= (1 - _LEAST_UNDERSTOOD) * others
+        is_certain = is_wrong and (is_doubted or not is_known)
         return replace(
             verdict,
             outcome="reject" if is_certain and self._repeatable else "suspect",
