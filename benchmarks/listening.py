@@ -2,10 +2,11 @@
 
     python benchmarks/listening.py MODEL [--voices neural offline] [--takes 1000] [--damaged 100] [--requests 50]
 
-MODEL is what ``LISTEN_MODEL`` takes. Texts are paragraphs of English that no limit was fitted on. The neural voice is
-hibari-tts, if it is installed; the offline voices are those of eSpeak NG. Every verdict is that of ``LISTEN=always``:
-of a take that the other checks accept. The last part makes requests of an engine of which 40 % of the calls fail, most
-often by a take that ends early, with ``LISTEN=off`` and ``doubtful``, and measures every file that came out.
+MODEL is what ``LISTEN_MODEL`` takes. Texts are paragraphs of English, of the half on which no limit was fitted. The
+neural voice is hibari-tts, if it is installed; the offline voices are those of eSpeak NG. Every verdict is that of
+``LISTEN=always``: of a take that the other checks accept. The last part makes requests of an engine of which 40 % of
+the calls fail, most often by a take that ends early, with ``LISTEN=off`` and ``doubtful``, and measures every file
+that came out.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def detection(listener: Listener, name: str, speak: Callable[[str], Samples], ta
     """Print how much of clean and of damaged sound is flagged, and the time that listening takes."""
     outcomes: dict[str, list[str]] = defaultdict(list)
     rng, cpu_s, audio_s = Random(name), 0.0, 0.0
-    for number, text in enumerate(islice(texts(3), takes)):
+    for number, text in enumerate(islice(texts(4), takes)):
         sound = speak(text)
         before_s = time.process_time()
         outcomes["clean"].append(asyncio.run(flagged(listener, text, sound)))
