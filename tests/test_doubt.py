@@ -271,6 +271,7 @@ async def test_right_sound_is_taken_at_once(kind: str, tmp_path: Path) -> None:
     assert (response.attempts, response.doubtful) == (1, ())
 
 
+@pytest.mark.slow
 async def test_whole_texts_pass_and_cut_ones_do_not() -> None:
     """The table of ``benchmarks/checks.py`` in small: texts that the pace was not fitted on, in 24 languages."""
     engine, marked, whole, passed, long = OfflineEngine(), 0, 0, dict.fromkeys((0.5, 0.6, 0.7), 0), 0

@@ -414,6 +414,7 @@ async def test_two_thousand_requests_at_forty_percent_faults(
         f"{len(good)} of {len(texts)} succeeded in {calls} calls; {1 - served[Fault.NONE] / calls:.1%} of calls failed"
     )
     assert len([fault for fault in served if fault is not Fault.NONE]) >= 15
+    print(*{result.error for text, result in zip(texts, batch.results, strict=True) if text not in spoken}, sep="\n")
     assert all(good)
     assert [text for text in texts if text not in spoken] == [text for text in texts if is_doomed(seed, text)]
     assert len(list((tmp_path / "out").iterdir())) == len(good)

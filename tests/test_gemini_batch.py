@@ -295,6 +295,7 @@ async def test_limits_are_waited_for(setting: Setting) -> None:
     assert setting.spoken == []
 
 
+@pytest.mark.slow
 async def test_a_job_that_is_too_large_is_split(setting: Setting) -> None:
     """When no other job waits and the tokens are too many, the halves follow each other."""
     texts = [f"{n}. {TEXTS[0]}" for n in range(300)]

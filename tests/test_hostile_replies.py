@@ -371,6 +371,7 @@ _ANY = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(document=_ANY, status=st.sampled_from(["200 OK", "400 Bad Request", "429 Too Many Requests", "503 Oh"]))
 def test_any_json_is_an_answer_or_an_error_of_ours(document: Any, status: str) -> None:
     """In one piece and in a stream, under any status."""

@@ -342,11 +342,13 @@ class QueueMachine(RuleBasedStateMachine):
 LIMITS = settings(max_examples=150, stateful_step_count=40, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.slow
 def test_the_queue_in_memory_does_what_the_model_does() -> None:
     """Any sequence of calls, crashes and pauses."""
     run_state_machine_as_test(QueueMachine, settings=LIMITS)
 
 
+@pytest.mark.slow
 def test_the_queue_in_redis_does_what_the_model_does(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same, on a real server with virtual time."""
     monkeypatch.setattr(lua, "CLOCK", "local now = tonumber(redis.call('GET', KEYS[1] .. ':clock'))\n")

@@ -108,6 +108,7 @@ def damaged(audio: SpeechAudio) -> SpeechAudio:
     return replace(audio, pcm=audio.pcm[2 * RATE * 15 // 100 + quarter : -2 * quarter])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("voice", ["kore", "charon"])
 async def test_joining_loses_no_words(voice: str, tmp_path: Path) -> None:
     """Of a text in pieces of a sentence or two, the joined file is understood as well as the pieces one by one.

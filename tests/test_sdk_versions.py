@@ -14,6 +14,8 @@ from project import PROJECT, ROOT, program, variables_without
 # Of 2.30 also the HTTP library that it needs, with its parts; everything else is installed here.
 OLDEST = ("google-genai==2.30.0", "httpx==0.28.1", "httpcore==1.0.9", "distro==1.9.0", "sniffio==1.3.1")
 NEWEST = ("google-genai==3.6.1",)
+# An express key takes the SDK's way to Vertex AI; with the version that is pinned, the whole suite tests it as well.
+TESTS = ["-k", "not express", *(f"tests/test_{name}.py" for name in ("gemini", "gemini_errors", "gemini_habits"))]
 
 
 def test_the_oldest_version_that_is_tested_is_the_declared_floor() -> None:
@@ -35,7 +37,6 @@ def test_the_engine_works_with_either_end_of_the_range(pins: tuple[str, ...], tm
     version = "import google.genai.version as v; print(v.__version__)"
     asked = subprocess.run([sys.executable, "-c", version], env=environment, capture_output=True, text=True, check=True)
     assert asked.stdout.strip() == pins[0].partition("==")[2]
-    tests = [ROOT / "tests" / f"{name}.py" for name in ("test_gemini", "test_gemini_errors", "test_gemini_habits")]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, tests)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3_000:]

@@ -252,6 +252,7 @@ def test_markdown_is_read_when_that_is_asked_for(served: Served, gemini_emulator
     assert "*" not in gemini_emulator.calls[0].text
 
 
+@pytest.mark.slow
 def test_equal_requests_at_once_are_one_call(served: Served, gemini_emulator: Emulator) -> None:
     """Ten requests at once, in several formats, share one call; the eleventh takes the sound from the cache."""
     text = new_text()
@@ -415,6 +416,7 @@ def test_a_broken_stream_of_events_says_so(served: Served, gemini_emulator: Emul
     assert [event["type"] for event in events if event["type"] != "speech.audio.delta"] == ["error"]
 
 
+@pytest.mark.slow
 def test_listeners_who_leave_end_their_calls(served: Served, gemini_emulator: Emulator) -> None:
     """Two hundred leave in mid-stream: no call, no task and no connection is left, and the server speaks on."""
     before = len(served.tasks), served.connections
