@@ -1,7 +1,8 @@
 """EPUBs as ten makers write them: their folders, file names, markup, tables of contents and oddities.
 
 How each was obtained: "pandoc" repeats what pandoc 2.17 wrote for a Markdown file of this content (both of its formats
-were unpacked and compared); the others are written by hand after the structure that their makers are known for.
+were unpacked and compared), and "calibre_page" what calibre 6.13 wrote for a web page of this content; the others are
+written by hand after the structure that their makers are known for.
 """
 
 from __future__ import annotations
@@ -211,6 +212,61 @@ def standard_ebooks() -> Made:
         cover="image/png",
         left_out="1 footnote",
         metadata={"publisher": "Standard Books", "description": "A fine book."},
+    )
+
+
+def calibre_page() -> Made:
+    """A page cut before each heading, items in reverse order, and a contents that lists the mark of a note."""
+    files = {
+        "META-INF/container.xml": container("content.opf"),
+        "content.opf": package(
+            {
+                "cover": "cover_image.jpg|image/jpeg",
+                "titlepage": "titlepage.xhtml",
+                "html3": "book_split_000.html",
+                "html2": "book_split_001.html",
+                "html1": "book_split_002.html",
+                "ncx": f"toc.ncx|{NCX_TYPE}",
+            },
+            "titlepage html3 html2 html1",
+            version="2.0",
+            language="en",
+            metadata='<meta name="cover" content="cover"/>',
+            extra='<guide><reference type="cover" href="titlepage.xhtml" title="Title page"/></guide>',
+            toc="ncx",
+        ),
+        "titlepage.xhtml": page(
+            '<div><svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1" '
+            'width="100%" height="100%" viewBox="0 0 1200 1600" preserveAspectRatio="none"><image width="1200" '
+            'height="1600" xlink:href="cover_image.jpg"/></svg></div>'
+        ),
+        "cover_image.jpg": JPEG,
+        "book_split_000.html": page(
+            f'<h1 id="calibre_toc_2" class="calibre1">Chapter 1</h1><p class="calibre2">{LONG}</p>'
+        ),
+        "book_split_001.html": page(
+            '<h2 class="calibre3" id="calibre_pb_1">A part</h2><p class="calibre2">Some <i class="calibre4">words</i>.'
+            '</p><hr class="calibre5"/><p class="calibre2">After the break.</p><div class="calibre6" '
+            'id="calibre_pb_2"></div>'
+        ),
+        "book_split_002.html": page(
+            '<h1 id="calibre_toc_3" class="calibre1">Chapter 2</h1><p class="calibre2">It ended.<sup class="calibre7">'
+            '<a id="r1" href="#n1">[1]</a></sup></p><p id="n1" class="calibre2"><a href="#r1">[1]</a> Or so they say.'
+            "</p>"
+        ),
+        "toc.ncx": ncx(
+            point("Chapter 1", "book_split_000.html")
+            + point("Chapter 2", "book_split_002.html")
+            + point("[1]", "book_split_002.html#n1")
+        ),
+    }
+    first = ["# Chapter 1", LONG.strip(), "# A part", "Some words.", "***", "After the break."]
+    return Made(
+        files,
+        [("Chapter 1", first), ("Chapter 2", ["# Chapter 2", "It ended."])],
+        language="en",
+        cover="image/jpeg",
+        left_out="1 footnote",
     )
 
 
@@ -545,6 +601,7 @@ MAKERS: Mapping[str, Callable[[], Made]] = {
     for make in (
         standard_ebooks,
         calibre,
+        calibre_page,
         pandoc,
         sigil,
         indesign,

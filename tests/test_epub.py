@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import struct
 import subprocess
@@ -72,6 +73,22 @@ def test_what_pandoc_makes_today(kind: str, tmp_path: Path) -> None:
     rule = ["***"] if kind == "epub2" else []
     assert contents(book)[1:] == [("One", ["# One", "He.", *rule]), ("Two", ["# Two", "She."])]
     assert (book.title, book.authors, book.language) == ("The River", ("Ann",), "en-GB")
+
+
+@pytest.mark.skipif(not shutil.which("ebook-convert"), reason="calibre is not installed")
+def test_what_calibre_makes_today(tmp_path: Path) -> None:
+    """The real program's book of two chapters, where it is installed; the contents also lists the mark of a note."""
+    source = tmp_path / "book.html"
+    source.write_text(
+        "<title>The River</title><h1>Chapter 1</h1><p>He.</p><h1>Chapter 2</h1><p>She."
+        "<sup><a id='r1' href='#n1'>[1]</a></sup></p><p id='n1'><a href='#r1'>[1]</a> Or so they say.</p>"
+    )
+    command = ["ebook-convert", source, tmp_path / "book.epub", "--authors=Ann", "--language=en", "--epub-version=3"]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"QT_QPA_PLATFORM": "offscreen"})
+    book = read_book(tmp_path / "book.epub")
+    assert contents(book) == [("Chapter 1", ["# Chapter 1", "He."]), ("Chapter 2", ["# Chapter 2", "She."])]
+    assert (book.title, book.authors, book.language) == ("The River", ("Ann",), "en")
+    assert "left out of the book: 1 footnote" in book.warnings
 
 
 def simple(*bodies: str, **attributes: str) -> epubs.Files:
