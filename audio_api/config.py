@@ -219,7 +219,7 @@ class AudioConfig(Settings):
             ) from None
 
 
-_URLS = {"gemini_base_url", "output_url", "cache_url"}
+_URLS = {"gemini_base_url", "output_url", "cache_url", "batch_webhook"}
 _SECRETS = {name for name, field in AudioConfig.model_fields.items() if "SecretStr" in str(field.annotation)}
 
 

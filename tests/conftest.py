@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import coverage
 import pytest
 from google_credentials import service_account
 from hypothesis import HealthCheck, settings
@@ -59,17 +58,6 @@ def _unmeasured_programs(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     """
     if not request.node.get_closest_marker("measured"):
         monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-
-
-@pytest.fixture(autouse=True)
-def _slow_tests_unmeasured(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Measure no coverage in ``slow`` tests: it nearly doubles their time, and faster tests run the same code."""
-    measuring = coverage.Coverage.current() if request.node.get_closest_marker("slow") else None
-    if measuring:
-        measuring.stop()
-    yield
-    if measuring:
-        measuring.start()
 
 
 @pytest.fixture(autouse=True)

@@ -354,6 +354,7 @@ def test_a_pickled_configuration_finds_the_secrets_where_it_is_loaded(monkeypatc
         {"gemini_base_url": f"https://u:{PASSWORD}@generativelanguage.googleapis.com"},
         {"gemini_base_url": f"https://generativelanguage.googleapis.com?key={KEY}"},
         {"gemini_base_url": f"https://generativelanguage.googleapis.com#{KEY}"},
+        {"batch_webhook": f"http://example.com/hook?token={KEY}"},
     ],
     ids=str,
 )
