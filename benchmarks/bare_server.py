@@ -54,7 +54,7 @@ def main() -> None:
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
     app = FastAPI()
     app.post("/v1/audio/speech")(speaker(httpx2.AsyncClient(limits=limits, timeout=60), gemini))
-    uvicorn.run(app, host="127.0.0.1", port=int(port), access_log=False, log_level="warning", backlog=2048)
+    uvicorn.run(app, host="127.0.0.1", port=int(port), access_log=False, log_level="warning", timeout_keep_alive=600)
 
 
 if __name__ == "__main__":
