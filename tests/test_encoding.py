@@ -11,10 +11,11 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import wave
 import zlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +33,6 @@ from audio_api.audio.aac import ChapterMark
 from audio_api.audio.encoding import (
     FileEncoder,
     StreamEncoder,
-    encode_sound,
     encoded,
     require_encoder,
     write_audiobook,
@@ -51,6 +51,19 @@ PCM = voice(3.217)
 FAAD = shutil.which("faad")
 
 Samples = npt.NDArray[np.int16]
+
+
+def encode_sound(pcm: bytes, output_format: OutputFormat, tags: Mapping[str, str] | None = None) -> bytes:
+    """A complete file, by way of one without a name on disk."""
+    with tempfile.TemporaryFile() as file:
+        encoder = FileEncoder(file.fileno(), output_format, tags or {})
+        try:
+            encoder.write(pcm)
+            encoder.finish()
+        finally:
+            encoder.abandon()
+        file.seek(0)
+        return file.read()
 
 
 def as_samples(pcm: bytes) -> Samples:

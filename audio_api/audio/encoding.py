@@ -6,7 +6,6 @@ The encoders are optional extras. Everything blocks except ``encoded``.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import wave
 from array import array
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
@@ -129,31 +128,6 @@ class FileEncoder:
         self._sink.let_go()
         with suppress(Exception):
             self._encoder.close()
-
-
-def encode_sound(pcm: Pcm, output_format: OutputFormat, tags: Mapping[str, str] | None = None) -> bytes:
-    """A complete file in memory, by way of one without a name on disk.
-
-    Args:
-        pcm: Signed 16-bit little-endian samples of one channel.
-        output_format: Any but WAV.
-        tags: As ``FileEncoder``; ``None``: none.
-
-    Raises:
-        ConfigurationError: As ``require_encoder``.
-        ValueError: The sound ends inside a sample.
-        TTSOutputError: As ``FileEncoder.finish``.
-        OSError: The system said no.
-    """
-    with tempfile.TemporaryFile() as file:
-        encoder = FileEncoder(file.fileno(), output_format, tags or {})
-        try:
-            encoder.write(pcm)
-            encoder.finish()
-        finally:
-            encoder.abandon()
-        file.seek(0)
-        return file.read()
 
 
 def write_audiobook(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -31,8 +31,8 @@ from audio_api.speech.speaker import PieceSpeaker, SpeakOptions, content_key
 from audio_api.speech.streaming import FIRST_CHARS, SpeechStream
 from audio_api.speech.subtitle_files import check_subtitles, write_subtitles
 
-IDENTITY = ("st_ino", "st_size", "st_mtime_ns")
-"""The fields of a file's status that a rename does not change."""
+# The fields of a file's status that a rename does not change.
+_IDENTITY = ("st_ino", "st_size", "st_mtime_ns")
 
 
 class SpeechDraft:
@@ -59,7 +59,7 @@ class SpeechDraft:
             return None
         if self._delivery:
             return self._delivery.note
-        return {"file": self._draft.recording.path.name, **identity_of(self._draft.identity)}
+        return {"file": self._draft.recording.path.name, **_identity_of(self._draft.identity)}
 
     @property
     def unsure_calls(self) -> int:
@@ -95,9 +95,13 @@ class SpeechDraft:
         )
 
 
-def identity_of(file: os.stat_result) -> dict[str, int]:
-    """What tells this file from any other of its name; a rename changes none of it."""
-    return {name: getattr(file, name) for name in IDENTITY}
+def is_noted(file: os.stat_result, note: Mapping[str, object]) -> bool:
+    """Whether a draft's ``note`` was of this very file, rather than of another one of its name."""
+    return _identity_of(file) == {name: note.get(name) for name in _IDENTITY}
+
+
+def _identity_of(file: os.stat_result) -> dict[str, int]:
+    return {name: getattr(file, name) for name in _IDENTITY}
 
 
 @dataclass(frozen=True, slots=True)

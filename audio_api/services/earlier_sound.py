@@ -13,7 +13,7 @@ from audio_api.errors import ConfigurationError, StoreError
 from audio_api.models.audio_request import AudioRequest, AudioResponse
 from audio_api.models.filenames import safe_filename
 from audio_api.services.delivery import delivered_before
-from audio_api.services.drafts import IDENTITY, identity_of
+from audio_api.services.drafts import is_noted
 from audio_api.services.report import Delivered, failure_of
 from audio_api.stores.base import Store
 
@@ -45,19 +45,18 @@ async def earlier_sound(
         except StoreError as error:
             return failure_of(error)
     else:
-        identity = {key: note.get(key) for key in IDENTITY}
-        found = await in_file_thread(_find, config.output_dir.absolute() / name, identity, request.subtitles)
+        found = await in_file_thread(_find, config.output_dir.absolute() / name, note, request.subtitles)
     if found is None:
         return None
     warning = "an earlier worker wrote the file, and ended before it could tell; its cost is unknown"
     return AudioResponse(**found.fields, warnings=(warning,))
 
 
-def _find(path: Path, identity: dict[str, object], kinds: tuple[str, ...]) -> Delivered | None:
+def _find(path: Path, note: Mapping[str, Any], kinds: tuple[str, ...]) -> Delivered | None:
     """Exactly this file, with its subtitles; ``None``: it is not there."""
     try:
         status = path.lstat()
-        if identity_of(status) != identity:
+        if not is_noted(status, note):
             return None
         duration_s = file_seconds(path)
     except (OSError, ValueError, ConfigurationError):  # the last one without an encoder

@@ -33,7 +33,8 @@ from audio_api.services.batch_journal import (
 from audio_api.services.batch_means import Means
 from audio_api.services.batch_plan import Plan, name_for, planned
 from audio_api.services.batch_results import BatchResults
-from audio_api.services.drafts import Drafting, identity_of
+from audio_api.services.drafts import Drafting, is_noted
+from audio_api.services.report import finished_batch
 from audio_api.speech.assembly import tell
 from audio_api.speech.listening import Recogniser
 from audio_api.speech.planning import PlannedPiece
@@ -254,7 +255,7 @@ class GeminiBatch:
                     await self._means.clock.sleep(poll_s)
                     poll_s = min(poll_s * _POLL_GROWTH, _LONGEST_POLL_S)
                 await self._speak(engine, calls, on_progress)
-        return self._response()
+        return finished_batch(self.name, [entry.response for entry in self._journal.entries if entry.response])
 
     def _reload(self) -> None:
         """Learn what another process did meanwhile."""
@@ -300,22 +301,9 @@ class GeminiBatch:
             response = await draft.publish()
         return await results.charged(response, index, self._means.config, self._means.clock.now().date())
 
-    def _response(self) -> BatchAudioResponse:
-        results = [entry.response for entry in self._journal.entries if entry.response]
-        completed = sum(response.success for response in results)
-        return BatchAudioResponse(
-            batch_id=self.name,
-            total_requests=len(results),
-            completed=completed,
-            failed=len(results) - completed,
-            results=tuple(results),
-            status="completed" if completed else "failed",
-        )
-
 
 def _is_ours(output_dir: Path, note: dict[str, Any]) -> bool:
     """Whether the file of a note is the one that was about to get its name."""
     with suppress(OSError):
-        found = identity_of((output_dir / Path(str(note.get("file"))).name).lstat())
-        return all(note.get(name) == value for name, value in found.items())
+        return is_noted((output_dir / Path(str(note.get("file"))).name).lstat(), note)
     return False

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from audio_api.config import AudioConfig
 from audio_api.errors import AudioAPIError, TTSOutputError, TTSQuotaError
-from audio_api.models.audio_request import AudioRequest, AudioResponse
+from audio_api.models.audio_request import AudioRequest, AudioResponse, BatchAudioResponse
 from audio_api.models.sound_formats import format_of
 from audio_api.retry import Clock
 from audio_api.speech.cost import Call, add_up
@@ -139,3 +140,16 @@ class Report:
             }
             logger.log(level, "speech made" if response.success else ended, extra=told)
         return response
+
+
+def finished_batch(batch_id: str, results: Sequence[AudioResponse]) -> BatchAudioResponse:
+    """What became of a batch whose requests are all finished; a failure when none of them succeeded."""
+    completed = sum(result.success for result in results)
+    return BatchAudioResponse(
+        batch_id=batch_id,
+        total_requests=len(results),
+        completed=completed,
+        failed=len(results) - completed,
+        results=tuple(results),
+        status="completed" if completed else "failed",
+    )

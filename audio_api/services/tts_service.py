@@ -32,6 +32,7 @@ from audio_api.retry import call_with_retry
 from audio_api.services.batch_means import Means
 from audio_api.services.drafts import SpeechDraft
 from audio_api.services.health import ServiceHealth
+from audio_api.services.report import finished_batch
 from audio_api.services.sound_access import SoundAccess
 from audio_api.services.speech_service import ResponseCallback, SpeechService, check_type
 from audio_api.speech.assembly import SpeechCallback, tell
@@ -134,15 +135,7 @@ class TTSService(SpeechService):
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
                 group.create_task(work())
-        completed = sum(response.success for response in results.values())
-        return BatchAudioResponse(
-            batch_id=batch_id or uuid.uuid4().hex,
-            total_requests=len(items),
-            completed=completed,
-            failed=len(items) - completed,
-            results=tuple(results[index] for index in range(len(items))),
-            status="completed" if completed else "failed",
-        )
+        return finished_batch(batch_id or uuid.uuid4().hex, [results[index] for index in range(len(items))])
 
     async def submit_batch(
         self, requests: BatchAudioRequest | Sequence[AudioRequest], *, name: str | None = None
