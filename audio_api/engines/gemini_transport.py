@@ -180,7 +180,9 @@ class _BoundedStream(httpx2.AsyncByteStream):
         """The stream as owner of the call, which ends with it, or when the engine says so."""
         self._call = self._call.pop_all()
         wire.call.push_async_callback(self.aclose)
-        return _Speech(self, wire)
+        speech = _Speech(self, wire)
+        wire.call.push_async_callback(speech.end)
+        return speech
 
     async def beginning(self, most_bytes: int) -> bytes:
         """The first bytes; the others stay where they are."""
@@ -223,9 +225,17 @@ class _Speech(httpx2.AsyncByteStream):
     def __init__(self, stream: _BoundedStream, wire: Wire) -> None:
         self._stream = stream
         self._wire = wire
-        self._events = 0
+        self._count = 0
+        self._events = self._read()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._events
+
+    async def end(self) -> None:
+        """Close the generator, so that the garbage collector of another thread does not."""
+        await self._events.aclose()
+
+    async def _read(self) -> AsyncGenerator[bytes, None]:
         events = Events()
         async for part in self._stream:
             for at in range(0, len(part), _STEP_BYTES):
@@ -237,8 +247,8 @@ class _Speech(httpx2.AsyncByteStream):
             yield await self._reduced(event)
 
     async def _reduced(self, event: bytearray) -> bytes:
-        self._events += 1
-        if self._events > _MOST_EVENTS:
+        self._count += 1
+        if self._count > _MOST_EVENTS:
             raise too_much()
         # Thousands of events may come at once.
         await asyncio.sleep(0)
