@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -26,6 +27,7 @@ from audio_api.emulator import Emulator, Fault
 from audio_api.emulator.batches import BatchRules
 from audio_api.emulator.control import ReceivedCall
 from audio_api.errors import WorkerServiceError
+from audio_api.queues.jobs import Lease
 from audio_api.services import batch_jobs, job_run, task_batch
 from audio_api.services.batch_results import BatchResults
 from audio_api.services.task_batch import TaskBatch
@@ -243,6 +245,65 @@ async def test_another_machine_that_takes_over_makes_the_same_halves(
     items = [item.text for job in setting.emulator.batches.jobs for item in job.items]
     assert len(setting.emulator.batches.jobs) >= 2
     assert sorted(items) == sorted(texts)
+
+
+async def test_a_worker_that_stood_still_creates_no_second_job(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped between its note and the creation, until another machine has taken over and created the job."""
+    name = f"test-{uuid4().hex}"
+    here, there = machine(setting, 0, name), machine(setting, 1, name)
+    async with QueueService(config=here) as queue:
+        batch = BatchAudioRequest(requests=tuple(requests_of(TEXTS[:2])))
+        await queue.enqueue_batch_tasks(batch, tier="batch")
+        tell = queue.backend.progress
+
+        async def told_and_stopped(lease: Lease, progress: Mapping[str, Any]) -> bool:
+            is_told = await tell(lease, progress)
+            if progress.get("batch_asked_at"):
+                monkeypatch.setattr(queue.backend, "progress", tell)
+                # The lease runs out.
+                await queue.backend.release(lease)
+                async with taken(setting, queue, there) as second:
+                    while not setting.emulator.batches.jobs:
+                        await second.look()
+                        await setting.clock.sleep(5.0)
+            return is_told
+
+        async with taken(setting, queue, here) as first:
+            monkeypatch.setattr(queue.backend, "progress", told_and_stopped)
+            with pytest.raises(WorkerServiceError):
+                await first.look()
+    assert (setting.creates, len(setting.emulator.batches.jobs)) == (1, 1)
+
+
+async def test_a_worker_that_stood_still_alone_creates_its_job_at_a_later_look(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It still has its lease, looks for the job, and creates it a minute after its note."""
+    config = machine(setting, 0, f"test-{uuid4().hex}")
+    async with QueueService(config=config) as queue:
+        batch = BatchAudioRequest(requests=tuple(requests_of(TEXTS[:2])))
+        await queue.enqueue_batch_tasks(batch, tier="batch")
+        tell = queue.backend.progress
+
+        async def told_and_stopped(lease: Lease, progress: Mapping[str, Any]) -> bool:
+            is_told = await tell(lease, progress)
+            if progress.get("batch_asked_at"):
+                monkeypatch.setattr(queue.backend, "progress", tell)
+                setting.now_s += 11.0
+            return is_told
+
+        async with taken(setting, queue, config) as task:
+            monkeypatch.setattr(queue.backend, "progress", told_and_stopped)
+            began_s = setting.now_s
+            assert isinstance(await task.look(), float)
+            assert setting.creates == 0
+            while not setting.emulator.batches.jobs:
+                await setting.clock.sleep(1.0)
+                await task.look()
+    assert setting.now_s - began_s >= 60
+    assert setting.creates == 1
 
 
 async def test_who_lost_the_lease_creates_no_job(setting: Setting) -> None:

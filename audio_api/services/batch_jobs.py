@@ -30,6 +30,8 @@ _T = TypeVar("_T")
 
 # A job whose creation was not answered may show in the list a while later.
 _SETTLE_S = 60.0
+# A process that stood still for longer creates no job: another one may have taken over, and looks after _SETTLE_S.
+_SEND_S = 10.0
 # Google erases uploaded files after 48 hours.
 _FILE_S = 47 * 3_600.0
 # How long a job that was to end may go on before it is given up.
@@ -75,14 +77,14 @@ class BatchJobs:
         """Create the jobs that are not there yet, and may be."""
         for part in list(self._journal.record.parts):
             if not part.job and part.state is None and await self.is_due(part):
-                await self.create(part)
+                await self.create(part, self._clock.now().timestamp())
 
     async def advance(self, part: BatchPart) -> None:
         """Take a job's next step; what passes is tried again at the next look."""
         now_s = self._clock.now().timestamp()
         try:
             if not part.job and await self.is_due(part):
-                await self.create(part)
+                await self.create(part, self._clock.now().timestamp())
             if part.job:
                 await self._look(part, now_s)
         except TTSModelNotFoundError:
@@ -143,10 +145,20 @@ class BatchJobs:
             return True
         return False
 
-    async def create(self, part: BatchPart) -> None:
-        """Create a job that is due. It is asked for once, and never blindly again."""
-        part.asked_at = self._clock.now().timestamp()
+    async def create(self, part: BatchPart, asked_at: float) -> None:
+        """Create a job that is due. It is asked for once, and never blindly again.
+
+        Args:
+            part: The job.
+            asked_at: When others were told that it is asked for, in Unix seconds. A process that was stopped, or a
+                machine that slept, since then leaves the job to the next look.
+        """
+        part.asked_at = asked_at
         await in_file_thread(self._journal.save)
+        late_s = self._clock.now().timestamp() - asked_at
+        if late_s > _SEND_S:
+            logger.warning("this process stood still, and creates no job", extra={"seconds": round(late_s)})
+            return
         try:
             named = part.model, part.display_name, part.file
             await self._found(part, await self._calls.create(*named, self._config.batch_webhook))

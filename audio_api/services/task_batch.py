@@ -163,8 +163,9 @@ class TaskBatch:
             # Another machine may have asked meanwhile.
             part.asked_at = max(part.asked_at, asked_at)
             if not part.job and part.state is None and await jobs.is_due(part):
-                await self._note({_ASKED: self._means.clock.now().timestamp()})
-                await jobs.create(part)
+                now_s = self._means.clock.now().timestamp()
+                await self._note({_ASKED: now_s})
+                await jobs.create(part, now_s)
                 # After a refusal there is nothing to be looked for.
                 unsure = [each.asked_at for each in journal.record.parts if not each.job]
                 await self._note({_ASKED: max(unsure, default=0.0)})
