@@ -1,7 +1,7 @@
 // The AI SDK's OpenAI voice: node server_client.mjs URL TEXT FILE writes the mp3 that it hears into the file.
 import { writeFileSync } from "node:fs";
 import { createOpenAI } from "@ai-sdk/openai";
-import { experimental_generateSpeech as generateSpeech } from "ai";
+import { experimental_generateSpeech as generateSpeech } from "ai-6";
 
 const [url, text, file] = process.argv.slice(2);
 const openai = createOpenAI({ baseURL: url, apiKey: "any" });

