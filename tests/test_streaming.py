@@ -23,7 +23,14 @@ from audio_api.emulator.control import ReceivedCall
 from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import SpeechAudio, SpeechEngine, Utterance
 from audio_api.engines.gemini import GeminiEngine
-from audio_api.errors import AudioAPIError, ErrorCode, TTSAudioError, TTSContentBlockedError, TTSModelNotFoundError
+from audio_api.errors import (
+    AudioAPIError,
+    ErrorCode,
+    TTSAudioError,
+    TTSContentBlockedError,
+    TTSModelNotFoundError,
+    TTSUnavailableError,
+)
 from audio_api.models.audio_request import AudioRequest, AudioResponse, SpeechProgress
 from audio_api.models.usage import TokenUsage
 from audio_api.services.tts_service import TTSService
@@ -286,12 +293,23 @@ async def test_a_successor_is_streamed(serve: Serve, gemini_emulator: Emulator) 
 async def test_the_settings_say_how_long_a_stream_may_pause(gemini_emulator: Emulator, folder: Path) -> None:
     """STREAM_STALL_TIMEOUT, although REQUEST_TIMEOUT would allow minutes."""
     gemini_emulator.faults = lambda _: Fault.STREAM_STALL
-    config = settings(gemini_emulator, folder, default_tts_model=MODEL, stream_stall_timeout=0.2)
+    config = settings(gemini_emulator, folder, default_tts_model=MODEL, stream_stall_timeout=PATIENCE_S)
+    assert config.request_timeout > PATIENCE_S
+    heard: list[bytes] = []
+
+    async def hear(tts: TTSService) -> None:
+        async for block in tts.stream_audio(AudioRequest(text=FIRST)):
+            heard.append(block)  # noqa: PERF401 - those before the error count
+
     async with TTSService(config, clock=CLOCK) as tts:
-        blocks, error = await listen(tts.stream_audio(AudioRequest(text=FIRST)))
-    assert blocks
-    assert error is not None
-    assert error.code is ErrorCode.TIMEOUT
+        hearing = asyncio.create_task(hear(tts))
+        await until(lambda: heard)
+        while not hearing.done():
+            pass_time(PATIENCE_S)
+            await asyncio.sleep(0.001)
+        with pytest.raises(TTSUnavailableError) as caught:
+            await hearing
+    assert caught.value.code is ErrorCode.TIMEOUT
 
 
 @pytest.mark.parametrize("ending", [None, TTSAudioError("broken", retryable=False)], ids=["no sound", "error"])

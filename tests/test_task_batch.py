@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from own_time import until
 from sound import assert_audible
 from test_gemini_batch import TEXTS, Setting, requests_of, tokens
 
@@ -28,6 +30,7 @@ from audio_api.emulator.batches import BatchRules
 from audio_api.emulator.control import ReceivedCall
 from audio_api.errors import WorkerServiceError
 from audio_api.queues.jobs import Lease
+from audio_api.retry import Clock
 from audio_api.services import batch_jobs, job_run, task_batch
 from audio_api.services.batch_results import BatchResults
 from audio_api.services.task_batch import TaskBatch
@@ -50,24 +53,25 @@ def machine(setting: Setting, number: int, queue_name: str, **changes: object) -
 
 
 @asynccontextmanager
-async def working(*machines: AudioConfig) -> AsyncIterator[None]:
+async def working(*machines: AudioConfig, clock: Clock | None = None) -> AsyncIterator[None]:
     """A worker on each machine."""
     async with AsyncExitStack() as stack:
         for config in machines:
             handle = await stack.enter_async_context(QueueService(config=config))
-            worker = WorkerService(config, handle)
+            tts = await stack.enter_async_context(TTSService(config, clock=clock)) if clock else None
+            worker = WorkerService(config, handle, tts)
             await worker.start_worker()
             stack.push_async_callback(worker.stop_worker)
         yield
 
 
 async def made(
-    setting: Setting, requests: list[AudioRequest], machines: int = 1, **changes: object
+    setting: Setting, requests: list[AudioRequest], machines: int = 1, clock: Clock | None = None, **changes: object
 ) -> BatchAudioResponse:
     """What becomes of a queued batch."""
     name = f"test-{uuid4().hex}"
     configs = [machine(setting, number, name, **changes) for number in range(machines)]
-    async with QueueService(config=configs[0]) as queue, working(*configs):
+    async with QueueService(config=configs[0]) as queue, working(*configs, clock=clock):
         batch_id = await queue.enqueue_batch_tasks(BatchAudioRequest(requests=tuple(requests)), tier="batch")
         return await queue.wait_for_batch(batch_id, timeout=LIMIT_S)
 
@@ -170,7 +174,11 @@ async def test_a_bad_item_costs_its_own_task_an_ordinary_call(setting: Setting) 
 async def test_a_job_that_hangs_leaves_its_tasks_to_ordinary_calls(setting: Setting) -> None:
     """It is cancelled at the deadline."""
     setting.emulator.batch = BatchRules(end="STUCK")
-    done = await made(setting, requests_of(TEXTS[:2]), batch_deadline=0.2)
+    making = asyncio.create_task(made(setting, requests_of(TEXTS[:2]), clock=setting.clock))
+    # From its first look at the job on, the worker knows when that was created.
+    await until(lambda: any(call.path.startswith("/v1beta/batches/") for call in setting.emulator.calls))
+    setting.now_s += AudioConfig().batch_deadline + 1
+    done = await making
     assert done.completed == 2
     assert setting.emulator.batches.jobs[0].cancelled
     assert sorted(setting.spoken) == TEXTS[:2]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from own_time import PATIENCE_S, pass_time, until
 from pydantic import ValidationError
 
 from audio_api import AudioConfig, AudioRequest, AudioResponse, ErrorCode, TTSService
 from audio_api.emulator import Emulator, Fault
 from audio_api.emulator.control import ReceivedCall
+from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import Utterance
 from audio_api.errors import ConfigurationError
 from audio_api.models.service_tiers import PRICE_FACTORS, ServiceTier, served_tier
@@ -164,20 +167,38 @@ async def test_a_fallback_is_for_a_lack_of_room_only(service: Open, gemini_emula
 
 async def test_flex_has_a_time_limit_of_its_own(service: Open, gemini_emulator: Emulator) -> None:
     """A call of flex may take longer than any other, and tells the server so; a job's limit for attempts is not its."""
-    gemini_emulator.latency_s = 0.6
-    tts = service(request_timeout=0.2, flex_timeout=60.0, retry_attempts=1)
-    refused = await tts.generate_audio(AudioRequest(text=TEXT))
-    assert refused.error_code is ErrorCode.TIMEOUT
-    request = AudioRequest(text=TEXT, service_tier="flex")
-    async with tts.prepare(request, attempt_limit_s=0.1) as draft:
-        (await draft.publish()).raise_for_error()
-    assert [
-        call.headers["x-server-timeout"] for call in gemini_emulator.calls if call.body.get("serviceTier") == "flex"
-    ] == ["60"]
-    gemini_emulator.latency_s = 20.0
-    hasty = service(request_timeout=60.0, flex_timeout=0.2, retry_attempts=1)
-    late = await hasty.generate_audio(AudioRequest(text=f"{TEXT} Again.", service_tier="flex"))
-    assert late.error_code is ErrorCode.TIMEOUT
+    brief_s, long_s, go_on = PATIENCE_S, 10 * PATIENCE_S, threading.Event()
+
+    def speak_later(*spoken: str) -> bytes:
+        go_on.wait(PATIENCE_S)
+        return synthesize(*spoken)
+
+    async def publish(tts: TTSService) -> AudioResponse:
+        request = AudioRequest(text=TEXT, service_tier="flex")
+        async with tts.prepare(request, attempt_limit_s=brief_s) as draft:
+            return await draft.publish()
+
+    async def after(seconds: float, call: Coroutine[object, object, AudioResponse]) -> AudioResponse:
+        """What becomes of a call for which so many seconds pass once the server has it."""
+        calls, answering = len(gemini_emulator.calls), asyncio.create_task(call)
+        await until(lambda: len(gemini_emulator.calls) > calls)
+        pass_time(seconds)
+        await asyncio.sleep(0)
+        go_on.set()
+        return await answering
+
+    gemini_emulator.fail_next(Fault.NEVER_ANSWERS)
+    tts = service(request_timeout=brief_s, flex_timeout=long_s, retry_attempts=1)
+    assert (await after(brief_s, tts.generate_audio(AudioRequest(text=TEXT)))).error_code is ErrorCode.TIMEOUT
+    go_on.clear()
+    gemini_emulator.synthesize = speak_later
+    (await after(2 * brief_s, publish(tts))).raise_for_error()
+    assert gemini_emulator.calls[-1].body["serviceTier"] == "flex"
+    assert gemini_emulator.calls[-1].headers["x-server-timeout"] == f"{long_s:g}"
+    gemini_emulator.fail_next(Fault.NEVER_ANSWERS)
+    hasty = service(request_timeout=long_s, flex_timeout=brief_s, retry_attempts=1)
+    request = AudioRequest(text=f"{TEXT} Again.", service_tier="flex")
+    assert (await after(brief_s, hasty.generate_audio(request))).error_code is ErrorCode.TIMEOUT
 
 
 async def test_a_tier_changes_no_sound(service: Open, gemini_emulator: Emulator) -> None:
