@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from books import CLOCK, MODEL, settings
 from environments import environment
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from project import ROOT, variables_without
 from scripted import ScriptedEngine, speech
 from sound import read_wav
@@ -30,8 +33,8 @@ from audio_api.errors import ConfigurationError, ErrorCode
 from audio_api.models.audio_request import AudioRequest, AudioResponse, VoiceConfig
 from audio_api.models.usage import TokenUsage
 from audio_api.services.tts_service import TTSService
-from audio_api.speech.listening import Ear, Listener
-from audio_api.text.heard_words import compare, plain_words, spoken_words
+from audio_api.speech.listening import Ear, Listener, Whisper
+from audio_api.text.heard_words import Heard, compare, plain_words, spoken_words
 
 TEXT = (
     "All human beings are born free and equal in dignity and rights, and they are endowed with reason and conscience, "
@@ -49,12 +52,12 @@ class Scripted:
         understood: What it understands of each sound.
     """
 
-    def __init__(self, understood: Iterable[str | Exception | None] = ()) -> None:
+    def __init__(self, understood: Iterable[Heard | Exception | None] = ()) -> None:
         self._understood = list(understood)
         self.heard: list[tuple[int, str]] = []
         self.threads: set[str] = set()
 
-    def listen(self, pcm: bytes, language: str) -> str | None:
+    def listen(self, pcm: bytes, language: str) -> Heard | None:
         """The next of them."""
         self.heard.append((len(pcm), language))
         self.threads.add(threading.current_thread().name)
@@ -116,6 +119,92 @@ async def spoken(
 def test_spellings_of_the_same_words_match(text: str, heard: str) -> None:
     """Numbers, signs, case, accents, British and American spellings, compounds and tags are no difference of words."""
     assert compare(spoken_words(text), heard).longest.length < 2
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        (
+            "we can verify you typed it in correctly. Invalid value",
+            "We can verify you typed it incorrectly. In valid value",
+        ),
+        ("나는 오늘 학교에 갔다가 친구를 만나서 집에 돌아왔다", "나는오늘 학교에갔다가 친구를만나서 집에 돌아왔다"),
+    ],
+)
+def test_spaces_between_words_are_no_difference(said: str, heard: str) -> None:
+    """A recogniser that joins and parts words otherwise has heard them."""
+    assert compare(spoken_words(said), heard).runs == ()
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "heard"),
+    [
+        ("de-DE", "Er kam neunzehnhundertdreiundsechzig nach Berlin", "Er kam 1963 nach Berlin."),
+        ("fr-FR", "Il est né en 1963 à Paris", "Il est né en mille neuf cent soixante-trois à Paris."),
+        ("es-ES", "Nació el 12.05.1963 en Madrid", "Nació el doce de mayo de mil novecientos sesenta y tres en Madrid"),
+    ],
+)
+def test_numbers_of_other_languages_may_be_words(language: str, text: str, heard: str) -> None:
+    """Their number words are not known, so that figures are held against as many words as a number may have."""
+    assert compare(spoken_words(text), heard, language).runs == ()
+    assert compare(spoken_words(text), heard.replace(" ", " und so weiter "), language).longest.length >= 3
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("नमस्ते दुनिया यह एक परीक्षण है", 6),
+        ("வணக்கம் உலகம்", 2),
+        ("শুভ সকাল বাংলাদেশ", 3),
+        ("مَرْحَبًا بِالعَالَم", 2),
+        ("Chào thế giới", 3),
+    ],
+)
+def test_marks_part_no_words(text: str, count: int) -> None:
+    """The vowels of Indian scripts are marks, as are those of Arabic and the tones of Vietnamese."""
+    assert len(spoken_words(text)) == count
+
+
+UNSPACED = {
+    "ja": "これはとても長い文章ですが、単語の間に空白がありません。",
+    "zh": "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。",
+    "th": "มนุษย์ทั้งปวงเกิดมามีอิสระ และเสมอภาคกันในศักดิ์ศรีและสิทธิ ต่างมีเหตุผลและมโนธรรม",
+    "km": "មនុស្សទាំងអស់កើតមកមានសេរីភាព និងភាពស្មើគ្នាក្នុងសេចក្តីថ្លៃថ្នូរ",
+    "lo": "ມະນຸດທຸກຄົນເກີດມາມີກຽດສັກສີ ສິດທິ ເສລີພາບ ແລະ ຄວາມສະເໝີພາບເທົ່າທຽມກັນ",
+    "my": "လူတိုင်းသည် တူညီ လွတ်လပ်သော ဂုဏ်သိက္ခာဖြင့် လည်းကောင်း၊ တူညီလွတ်လပ်သော အခွင့်အရေးများဖြင့်",
+}
+
+
+@given(st.sampled_from(sorted(UNSPACED.values())), st.text(st.sampled_from("abc 12.\n"), max_size=60), st.booleans())
+def test_a_text_without_spaces_between_words_has_no_words_to_miss(text: str, other: str, is_before: bool) -> None:
+    """Whatever stands beside it, and whatever its language is said to be: such a text is not listened to."""
+    assert spoken_words(f"{other} {text}" if is_before else f"{text} {other}") == []
+
+
+@given(st.sampled_from(sorted(UNSPACED)), st.sampled_from(["en-US", "ja-JP", "th-TH"]), st.text())
+async def test_a_right_take_of_such_a_text_is_never_doubted(code: str, language: str, heard: str) -> None:
+    """No recogniser can change what the other checks say of it, even where the request names another language."""
+    utterance = Utterance((Turn(UNSPACED[code], VoiceConfig()),), MODEL, language)
+    for verdict in (Verdict("accept"), Verdict("suspect", ErrorCode.AUDIO_TOO_SHORT, "1.0 s of speech")):
+        take = SpeechAudio(bytes(2), SAMPLE_RATE, MODEL)
+        ear = Ear(Listener("", Scripted([heard]), all_takes=True), utterance, repeatable=True)
+        assert await ear.judge(take, verdict) == (take, verdict)
+
+
+def test_a_foreign_name_is_a_word_among_others() -> None:
+    """A few letters of such a script do not keep a text from being listened to."""
+    assert len(spoken_words("We went to 東京 and stayed there for a whole week.")) == 11
+
+
+@given(st.lists(st.floats(0, 1), min_size=len(WORDS), max_size=len(WORDS)))
+def test_the_less_sure_a_recogniser_is_the_longer_is_a_run_that_tells(sure: list[float]) -> None:
+    """Nothing is lost of words that are heard, and a run that tells is never shorter than three words."""
+    heard = [(f" {word}", share) for word, share in zip(WORDS, sure, strict=True)]
+    comparison = compare(spoken_words(TEXT), heard)
+    assert comparison.score == 1
+    assert comparison.sureness == pytest.approx(sum(sure) / len(sure))
+    surer = compare(spoken_words(TEXT), [(word, 1.0) for word, _ in heard])
+    assert 3 == surer.telling_run <= comparison.telling_run
 
 
 @given(st.text(), st.text())
@@ -209,6 +298,19 @@ async def test_a_voice_that_is_not_understood_is_not_judged(heard: str, tmp_path
     """A recogniser that understands hardly anything flags nothing: it cannot tell."""
     response = await spoken(Scripted([heard]), [whole], tmp_path)
     assert (response.success, response.doubtful, response.attempts, response.heard) == (True, (), 1, None)
+
+
+@pytest.mark.parametrize(("sure", "attempts"), [(0.98, 3), (0.8, 1)])
+async def test_of_a_voice_that_is_hardly_understood_a_few_words_tell_nothing(
+    sure: float, attempts: int, tmp_path: Path
+) -> None:
+    """Four words that differ are a doubt when the recogniser is sure of the others, and its own slip when it is not."""
+    understood = [(f" {word}", sure) for word in without(6, 10, "quite other words there").split()]
+    response = await spoken(Scripted([understood] * 3), [whole] * 3, tmp_path)
+    assert (response.success, response.attempts) == (True, attempts)
+    assert response.doubtful == ((ErrorCode.WORDS_MISSING,) if attempts > 1 else ())
+    assert response.heard is not None
+    assert response.heard < 1
 
 
 async def test_doubtful_listens_to_no_other_take(tmp_path: Path) -> None:
@@ -327,7 +429,7 @@ async def test_listening_never_holds_up_the_event_loop() -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(Scripted):
-        def listen(self, pcm: bytes, language: str) -> str | None:
+        def listen(self, pcm: bytes, language: str) -> Heard | None:
             begun.set()
             assert go_on.wait(60)
             return super().listen(pcm, language)
@@ -341,6 +443,38 @@ async def test_listening_never_holds_up_the_event_loop() -> None:
     assert await asyncio.gather(*hearing) == [TEXT] * 3
     assert [size for size, _ in recogniser.heard] == [2, 4, 6]
     assert len(recogniser.threads) == 1
+
+
+class Model:
+    """In place of faster-whisper, which is 350 MB: of a sound with a noise it writes one word for ever."""
+
+    supported_languages = ("en",)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.sizes: list[int] = []
+
+    def transcribe(self, sound: NDArray[np.float32], **_: object) -> tuple[list[SimpleNamespace], None]:
+        """A word for each second, whose number the samples say; the number 99 is the noise."""
+        self.sizes.append(sound.size)
+        seconds = np.rint(sound[8_000::16_000] * 100).astype(int)
+        noise = np.flatnonzero(seconds == 99)
+        said = [*seconds[: noise[0]], *[7] * 99] if noise.size else seconds
+        words = [SimpleNamespace(word=f" w{'abcdefghijklmnop'[number]}", probability=0.9) for number in said]
+        return [SimpleNamespace(words=words, compression_ratio=30.0 if noise.size else 1.4)], None
+
+
+def test_a_recogniser_that_repeats_itself_listens_to_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands after a sound that Whisper cannot understand is heard all the same."""
+    monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=Model))
+    seconds = [0, 1, 2, 3, 99, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 1]
+    pcm = np.repeat(np.rint(np.array(seconds) / 100 * 32_767).astype("<i2"), SAMPLE_RATE).tobytes()
+    heard = Whisper("any").listen(pcm, "en-US")
+    assert heard is not None
+    assert not isinstance(heard, str)
+    words = [word.strip() for word, _ in heard]
+    assert words[:4] == ["wa", "wb", "wc", "wd"]
+    assert words[-8:] == ["wj", "wk", "wl", "wm", "wn", "wo", "wp", "wb"]
+    assert Whisper("any").listen(pcm, "de-DE") is None
 
 
 @pytest.mark.parametrize("value", ["OFF", "Doubtful", "always"])

@@ -19,16 +19,20 @@ from audio_api.audio.conversion import resampled
 from audio_api.config import AudioConfig
 from audio_api.engines.base import SpeechAudio, Utterance
 from audio_api.errors import ErrorCode
-from audio_api.text.heard_words import Comparison, compare, spoken_words
+from audio_api.text.heard_words import Comparison, Heard, compare, spoken_words
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from audio_api.audio.checks import Verdict
 
 logger = logging.getLogger(__name__)
 
-# Words in a row that do not match: of clean neural speech up to two, of a cut of 1.5 s mostly three or more.
-_DOUBTFUL_RUN = 3
+# Words in a row that do not match. From how many on a take is doubtful, the comparison says.
 _WRONG_RUN = 8
+# Two witnesses, the length and the ear, are enough: so many words that are missing, or too many.
+_MISSING_RUN = 3
 # A take that the other checks doubt is believed when it is understood but for so many in a row.
 _SURE_RUN = 2
 # Of fewer words a slip of the recogniser is too large a part: they confirm a take when all are heard, and nothing else.
@@ -36,12 +40,16 @@ _LEAST_WORDS = 8
 # Written without spaces between words, so that there are no words to count.
 _UNSPACED = {"ja", "zh", "cmn", "yue", "th", "lo", "km", "my"}
 _WHISPER_RATE = 16_000
+# Text that repeats itself is compressed to less than a part of this; speech is not.
+_LOOP_RATIO = 2.4
+# The shortest sound, in samples, that is listened to on its own.
+_LEAST_PART = 4 * _WHISPER_RATE
 
 
 class Recogniser(Protocol):
     """Understands speech. An object of your own goes into ``TTSService(recogniser=…)``."""
 
-    def listen(self, pcm: bytes, language: str) -> str | None:
+    def listen(self, pcm: bytes, language: str) -> Heard | None:
         """Write down what is said. It is called in a thread of its own, for one sound at a time, and may block.
 
         Args:
@@ -49,8 +57,9 @@ class Recogniser(Protocol):
             language: A BCP-47 code, such as ``en-US``.
 
         Returns:
-            The words, in any spelling; ``None``: the language is not known. Whatever it raises becomes one warning in
-            the log, and the take is judged without it.
+            The words, in any spelling: one text; or every word with the space before it, and how sure the recogniser is
+            of it, from 0 to 1. ``None``: the language is not known. Whatever it raises becomes one warning in the log,
+            and the take is judged without it.
         """
 
 
@@ -71,20 +80,30 @@ class Whisper:
 
         self._model: Any = WhisperModel(model, device="cpu", compute_type="int8")
 
-    def listen(self, pcm: bytes, language: str) -> str | None:
+    def listen(self, pcm: bytes, language: str) -> Heard | None:
         """As ``Recogniser.listen``."""
         spoken = language.partition("-")[0]
         if spoken not in self._model.supported_languages:
             return None
+        return self._words(resampled(pcm, _WHISPER_RATE), spoken)
+
+    def _words(self, sound: NDArray[np.float32], language: str) -> list[tuple[str, float]]:
+        """What is said, word by word."""
         segments, _ = self._model.transcribe(
-            resampled(pcm, _WHISPER_RATE),
-            language=spoken,
+            sound,
+            language=language,
             beam_size=1,
             # One pass: what it does not understand at once it would guess at up to five times.
             temperature=0.0,
             condition_on_previous_text=False,
+            word_timestamps=True,
         )
-        return " ".join(segment.text for segment in segments)
+        told = list(segments)
+        if len(sound) >= 2 * _LEAST_PART and any(segment.compression_ratio > _LOOP_RATIO for segment in told):
+            # After a sound without words it may write one word for ever, and hears nothing of what follows.
+            middle = len(sound) // 2
+            return self._words(sound[:middle], language) + self._words(sound[middle:], language)
+        return [(word.word, word.probability) for segment in told for word in segment.words or ()]
 
 
 # A model takes up to gigabytes: services with the same settings share it. Loaded in the listening thread alone.
@@ -132,7 +151,7 @@ class Listener:
         is_wanted = config.listen != "off"
         return cls(config.listen_model, recogniser, all_takes=config.listen == "always") if is_wanted else None
 
-    async def hear(self, pcm: bytes, language: str) -> str | None:
+    async def hear(self, pcm: bytes, language: str) -> Heard | None:
         """What is said, as a recogniser understands it; ``None``: none can tell. Never raises, never blocks the loop.
 
         Args:
@@ -143,7 +162,7 @@ class Listener:
             return None
         return await asyncio.get_running_loop().run_in_executor(_executor, self._hear, pcm, language)
 
-    def _hear(self, pcm: bytes, language: str) -> str | None:
+    def _hear(self, pcm: bytes, language: str) -> Heard | None:
         try:
             recogniser = self._recogniser or _whisper(self._model)
         except Exception as error:  # loaders raise what they like
@@ -204,15 +223,15 @@ class Ear:
         heard = await self._listener.hear(audio.pcm, self._utterance.language)
         if heard is None:
             return audio, verdict
-        comparison = await asyncio.to_thread(compare, self._words, heard)
-        is_matched = comparison.longest.length < _DOUBTFUL_RUN
+        comparison = await asyncio.to_thread(compare, self._words, heard, self._utterance.language)
+        is_matched = comparison.longest.length < comparison.telling_run
         if not (is_matched or comparison.is_understood) or (is_short and comparison.runs):
             return audio, verdict
         return replace(audio, heard=comparison.score), self._corrected(verdict, comparison)
 
     def _corrected(self, verdict: Verdict, comparison: Comparison) -> Verdict:
         run, is_doubted = comparison.longest, verdict.outcome == "suspect"
-        if run.length < _DOUBTFUL_RUN:
+        if run.length < comparison.telling_run:
             # A sound that is torn off at its end lacks what comes last.
             is_heard = run.length <= _SURE_RUN and not comparison.ends_early
             return replace(verdict, outcome="accept", code=None, detail="") if is_doubted and is_heard else verdict
@@ -222,9 +241,9 @@ class Ear:
         detail = f"about {run.said:.0f} words in a row were not heard; {run.heard:.0f} others were in their place"
         if is_doubted:
             detail = f"{verdict.detail}; {detail}"
-        # Two witnesses, the length and the ear, are enough. By ear alone more must be wrong, and not in every take at
-        # the same place: there the voice reads otherwise than the text is written, such as a formula.
-        is_wrong = abs(run.missing) >= (_DOUBTFUL_RUN if is_doubted else _WRONG_RUN)
+        # By ear alone more must be wrong, and not in every take at the same place: there the voice reads otherwise than
+        # the text is written, such as a formula.
+        is_wrong = abs(run.missing) >= (_MISSING_RUN if is_doubted else _WRONG_RUN)
         is_certain = is_wrong and (is_doubted or not is_known)
         return replace(
             verdict,
