@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,6 +41,8 @@ from audio_api.retry import Clock
 from audio_api.services import batch_jobs, job_run, task_batch
 
 NAME = "life"
+STOPPED = "standing still before the create"
+"""Here a process is not killed: it stands still until that of another machine has done its work, and then goes on."""
 LIMIT_S = 600.0
 
 
@@ -90,13 +93,18 @@ def _at_call(is_it: Callable[[ReceivedCall], bool], fault: Fault = Fault.NONE) -
     return arm
 
 
-def _at_file(*patterns: str, within_s: float = 0.0) -> Callable[..., None]:
-    """Kill when such a file is there, and a random while later."""
+def _at_file(*patterns: str, within_s: float = 0.0, content: bytes = b"") -> Callable[..., None]:
+    """Kill when such a file is there and has such a content, and a random while later."""
+    wanted = re.compile(content)
 
     def arm(emulator: Emulator, folder: Path, kill: Callable[[], None], chance: Random) -> None:
         def watch() -> None:
             end_s = time.monotonic() + LIMIT_S
-            while not any(found for pattern in patterns for found in folder.glob(pattern)) and time.monotonic() < end_s:
+            while time.monotonic() < end_s and not any(
+                wanted.search(found.read_bytes() if content else b"")
+                for pattern in patterns
+                for found in folder.glob(pattern)
+            ):
                 time.sleep(0.0005)
             time.sleep(chance.uniform(0, within_s))
             kill()
@@ -112,6 +120,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "upload": _at_call(lambda call: call.path.startswith("/upload/")),
     "uploaded": _at_call(lambda call: "upload_id" in call.query),
     "before the create": _at_call(lambda call: call.action == "batchGenerateContent", Fault.UNAVAILABLE_503),
+    STOPPED: _at_file(f".batches/{NAME}/batch.json", ".batches/.tasks/*/batch.json", content=rb'"asked_at": ?[1-9]'),
     "after the create": _at_call(lambda call: call.action == "batchGenerateContent"),
     "polling": _at_call(lambda call: call.method == "GET" and call.path.startswith("/v1beta/batches/")),
     "downloading": _at_call(lambda call: call.action == "download", Fault.CLOSE_IN_BODY),
@@ -153,9 +162,16 @@ def live(
 
     def kill() -> None:
         with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
+            os.kill(process.pid, signal.SIGSTOP if step == STOPPED else signal.SIGKILL)
 
     STEPS[step](emulator, folder, kill, chance or Random(step))
+    if step == STOPPED:
+        while process.poll() is None and ") T " not in Path(f"/proc/{process.pid}/stat").read_text():
+            time.sleep(0.01)
+        # On the same machine the other one would be told to wait.
+        if redis_url:
+            subprocess.run([*command[:3], str(folders[-1]), *command[4:]], check=True, capture_output=True)
+        process.send_signal(signal.SIGCONT)
     _, errors = process.communicate(timeout=LIMIT_S)
     killed = process.returncode == -signal.SIGKILL
     assert killed or process.returncode == 0, errors.decode()[-3_000:]
@@ -230,7 +246,7 @@ async def _main(url: str, folder: str, count: str, redis_url: str = "", queue_na
     if redis_url:
         # Real time passes here; a kill is to cost a second or two.
         task_batch._LEAST_WAIT_S = task_batch._MOST_WAIT_S = job_run._LOOK_AGAIN_S = 0.1
-        batch_jobs._SETTLE_S = 2.0
+        batch_jobs._SETTLE_S, batch_jobs._SEND_S = 2.0, 1.0
         config = _settings(url, Path(folder), use_redis=True, redis_url=redis_url, queue_name=queue_name)
         worker = WorkerService(config)
         await worker.start_worker()

@@ -216,17 +216,20 @@ def test_the_score_is_a_share(text: str, heard: str) -> None:
 @given(st.text(st.characters(exclude_characters="[]<>|")))
 def test_a_text_matches_itself(text: str) -> None:
     """What is heard word for word has the score 1, and no run that differs."""
-    comparison = compare(spoken_words(text), text)
+    comparison = compare(plain_words(text), text)
     assert (comparison.score, comparison.runs) == (1, ())
 
 
-@given(st.lists(st.sampled_from(WORDS), max_size=40), st.integers(0, 40), st.integers(0, 40))
+# Each is a word of its own, and no part of a number.
+SINGLE = sorted({word.strip(",.") for word in WORDS} - {"and", "one"})
+
+
+@given(st.lists(st.sampled_from(SINGLE), unique=True), st.integers(0, 30), st.integers(1, 30))
 def test_what_is_cut_is_missed(words: list[str], start: int, size: int) -> None:
-    """Of a text from which a part is cut, so many words more are said than heard as were in the part."""
-    cut = words[:start] + words[start + size :]
-    said, heard = plain_words(" ".join(words)), plain_words(" ".join(cut))
-    comparison = compare(spoken_words(" ".join(words)), " ".join(cut))
-    assert bool(comparison.runs) == (len(said) > len(heard))
+    """A part that is cut from a text is the one run that does not match, and nothing is heard in its place."""
+    comparison = compare(spoken_words(" ".join(words)), " ".join(words[:start] + words[start + size :]))
+    lost = range(start, min(start + size, len(words)))
+    assert [(run.place, run.heard) for run in comparison.runs] == [(lost, 0)] * bool(lost)
 
 
 async def test_off_listens_to_nothing(tmp_path: Path) -> None:
