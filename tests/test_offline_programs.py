@@ -221,10 +221,11 @@ def test_a_program_of_pyinstaller_is_told_at_once() -> None:
     site_packages = next(path for path in sys.path if path.endswith("site-packages"))
     paths = "--paths", str(ROOT), "--paths", site_packages
     variables = variables_without("COVERAGE_")
-    # Offline speech needs none of these, and to follow their imports takes most of the time.
+    # What the program says needs none of these, and to follow their imports takes most of the time.
     unused = (
-        "anyio av cryptography fastapi google httpx2 markdown_it obstore pkg_resources pytest redis rich setuptools "
-        "soundfile typer uvicorn"
+        "anyio av charset_normalizer cryptography django email_validator fastapi google httpx2 hypothesis jinja2 "
+        "markdown_it mypy numpy obstore opentelemetry pkg_resources pytest redis rich setuptools soundfile soxr typer "
+        "uvicorn yaml"
     )
     left_out = [f"--exclude-module={name}" for name in unused.split()]
     command = [python, "-m", "PyInstaller", "frozen.py", *left_out, *paths]

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from forked_programs import ForkedProgram
 from own_time import PATIENCE_S
-from project import ROOT
 
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator
@@ -55,22 +53,17 @@ class Site:
         }
         self.config = AudioConfig(**values)
         self.environment = {name.upper(): str(value) for name, value in values.items()}
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[ForkedProgram] = []
 
-    def start(self, count: int = 1, program: Sequence[str] = WORKER) -> list[subprocess.Popen[bytes]]:
+    def start(self, count: int = 1, program: Sequence[str] = WORKER) -> list[ForkedProgram]:
         """Start worker processes; they log into a file each."""
         started = []
         for _ in range(count):
-            with (self.folder / f"worker-{len(self.processes)}.log").open("wb") as log:
-                process = subprocess.Popen(
-                    [sys.executable, *program],
-                    cwd=self.folder,
-                    env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
-                    stderr=log,
-                    stdout=log,
-                )
-            self.processes.append(process)
-            started.append(process)
+            log = self.folder / f"worker-{len(self.processes)}.log"
+            # Empty before it writes: tests read the logs of all that were started.
+            log.touch()
+            started.append(ForkedProgram(program, self.folder, {**os.environ, **self.environment}, log))
+            self.processes.append(started[-1])
         return started
 
     def logs(self) -> str:
