@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from chaos_stage import HERE, SLOTS, Figure, Stage, new_folder, sound_of
-from store_servers import BUCKET, StoreServer, store_server
+from store_servers import BUCKET, StoreServer, running
 
 from audio_api.config import AudioConfig
 from audio_api.models.audio_request import AudioRequest
@@ -71,7 +71,7 @@ def _pcm(content: bytes) -> bytes | None:
 async def store(stage: Stage) -> list[Figure]:
     """``kill -9`` every 1.5 s of a worker with a disk of its own; all put their sounds into one bucket."""
     folder = new_folder(stage.site.folder, "bucket")
-    with store_server(folder, "ministack") as server:
+    with running(StoreServer(folder, "ministack")) as server:
         return [*await _kills(stage, server), *await _moves(stage, server)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from google_credentials import service_account
 from hypothesis import HealthCheck, settings
 from own_time import PATIENCE_S
 from redis_server import ENV_URL, RedisServer, limit_answers
-from store_servers import StoreServer, store_server
+from store_servers import AzuriteServer, StoreServer, running
 
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator
@@ -126,12 +127,22 @@ def _redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
     """A server of S3 that knows conditions, and checks who signed a link."""
-    with store_server(tmp_path_factory.mktemp("ministack"), "ministack") as server:
+    with running(StoreServer(tmp_path_factory.mktemp("ministack"), "ministack")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def nanio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
     """A server of S3 that ignores conditions, and checks every signature."""
-    with store_server(tmp_path_factory.mktemp("nanio"), "nanio") as server:
+    with running(StoreServer(tmp_path_factory.mktemp("nanio"), "nanio")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
+    """Azure's emulator, where its program is found."""
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("azurite-blob is not on the PATH: npm install azurite")
+    with running(AzuriteServer(tmp_path_factory.mktemp("azurite"), program)) as server:
         yield server

@@ -20,15 +20,18 @@ def url() -> str:
     return f"s3://{BUCKET}/{os.urandom(6).hex()}"
 
 
+@pytest.mark.parametrize("kind", ["ministack", "azurite"])
 async def test_a_good_store_passes_and_keeps_nothing(
-    ministack: StoreServer, monkeypatch: pytest.MonkeyPatch, url: str
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All four steps work; only the hidden marker of the condition's probe stays."""
-    enter(ministack, monkeypatch)
+    server: StoreServer = request.getfixturevalue(kind)
+    enter(server, monkeypatch)
+    prefix = os.urandom(6).hex()
+    url = f"{server.scheme}://{BUCKET}/{prefix}"
     check = await check_store("OUTPUT_URL", url, 5)
     assert check == ("ok", "OUTPUT_URL", f"{url} writes, refuses to replace, reads back and deletes")
-    prefix = url.removeprefix(f"s3://{BUCKET}/")
-    assert list(ministack.objects(prefix)) == [f"{prefix}/.audio-api-marker"]
+    assert list(server.objects(prefix)) == [f"{prefix}/.audio-api-marker"]
 
 
 async def test_a_store_that_ignores_conditions_is_worth_knowing(
