@@ -449,7 +449,7 @@ async def test_listening_never_holds_up_the_event_loop() -> None:
 
 
 class Model:
-    """In place of faster-whisper, which is 350 MB: of a sound with a noise it writes one word for ever."""
+    """In place of faster-whisper, which is 350 MB: it repeats itself after a noise, and may end before the sound."""
 
     supported_languages = ("en",)
 
@@ -457,12 +457,16 @@ class Model:
         self.sizes: list[int] = []
 
     def transcribe(self, sound: NDArray[np.float32], **_: object) -> tuple[list[SimpleNamespace], None]:
-        """A word for each second, whose number the samples say; the number 99 is the noise."""
+        """A word for each second, whose number the samples say; 99 is the noise, and before 88 or silence it ends."""
         self.sizes.append(sound.size)
         seconds = np.rint(sound[8_000::16_000] * 100).astype(int)
         noise = np.flatnonzero(seconds == 99)
         said = [*seconds[: noise[0]], *[7] * 99] if noise.size else seconds
-        words = [SimpleNamespace(word=f" w{'abcdefghijklmnop'[number]}", probability=0.9) for number in said]
+        ends = np.flatnonzero(np.isin(seconds[1:], (0, 88)))
+        words = [
+            SimpleNamespace(word=f" w{'abcdefghijklmnop'[number % 88]}", probability=0.9, end=second)
+            for second, number in enumerate(said[: ends[0] + 1] if ends.size else said, 1)
+        ]
         return [SimpleNamespace(words=words, compression_ratio=30.0 if noise.size else 1.4)], None
 
 
@@ -478,6 +482,22 @@ def test_a_recogniser_that_repeats_itself_listens_to_the_parts(monkeypatch: pyte
     assert words[:4] == ["wa", "wb", "wc", "wd"]
     assert words[-8:] == ["wj", "wk", "wl", "wm", "wn", "wo", "wp", "wb"]
     assert Whisper("any").listen(pcm, "de-DE") is None
+
+
+@pytest.mark.parametrize(
+    ("rest", "words"),
+    [([88, 14, 15, 13], " wa wo wp wn"), ([0, 0, 0, 0], ""), ([88], "")],
+    ids=["loud", "silent", "short"],
+)
+def test_a_recogniser_that_ends_early_listens_to_the_rest(
+    rest: list[int], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows the last word that it heard is listened to once more, unless it is silence, or short."""
+    monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=Model))
+    pcm = np.repeat(np.rint(np.array([11, 12, 13, *rest]) / 100 * 32_767).astype("<i2"), SAMPLE_RATE).tobytes()
+    heard = Whisper("any").listen(pcm, "en-US")
+    assert heard is not None
+    assert "".join(word for word, _ in heard if not isinstance(heard, str)) == f" wl wm wn{words}"
 
 
 @pytest.mark.parametrize("value", ["OFF", "Doubtful", "always"])

@@ -44,6 +44,8 @@ _WHISPER_RATE = 16_000
 _LOOP_RATIO = 2.4
 # The shortest sound, in samples, that is listened to on its own.
 _LEAST_PART = 4 * _WHISPER_RATE
+# So long, in samples, and of so large a share of the power of all, is speech after the last word that was heard.
+_LEAST_REST, _SPEECH_POWER = 2 * _WHISPER_RATE, 0.1
 
 
 class Recogniser(Protocol):
@@ -103,7 +105,13 @@ class Whisper:
             # After a sound without words it may write one word for ever, and hears nothing of what follows.
             middle = len(sound) // 2
             return self._words(sound[:middle], language) + self._words(sound[middle:], language)
-        return [(word.word, word.probability) for segment in told for word in segment.words or ()]
+        words = [word for segment in told for word in segment.words or ()]
+        heard = [(word.word, word.probability) for word in words]
+        end = round(words[-1].end * _WHISPER_RATE) if words else 0
+        rest = sound[end:]
+        is_loud = len(rest) >= _LEAST_REST and (rest**2).mean() > _SPEECH_POWER * (sound**2).mean()
+        # It may end in the midst of a sound, and hears nothing of what follows either.
+        return heard + self._words(rest, language) if end >= _WHISPER_RATE and is_loud else heard
 
 
 # A model takes up to gigabytes: services with the same settings share it. Loaded in the listening thread alone.
