@@ -372,6 +372,7 @@ async def test_the_generator_closes_its_sound() -> None:
     ("sound_format", "module", "extra"),
     [
         ("mp3", "soundfile", "formats"),
+        ("mp3", "lameenc", "formats"),
         ("opus", "soundfile", "formats"),
         ("flac", "soundfile", "formats"),
         ("m4a", "av", "audiobook"),

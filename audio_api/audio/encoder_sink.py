@@ -26,7 +26,7 @@ class Sink:
 
     Args:
         fd: The file; ``None``: a stream, whose bytes ``take`` hands over.
-        begin: The byte of the file at which the encoder begins; of a stream, how many bytes are left out at first.
+        begin: The byte of the file at which the encoder begins.
     """
 
     def __init__(self, fd: int | None = None, begin: int = 0) -> None:
@@ -42,7 +42,7 @@ class Sink:
         data = bytes(data)
         if self._is_stream:
             if self._at == self._end:
-                self._sendable += data[max(0, self._begin - self._at) :]
+                self._sendable += data
         elif self._fd is not None and self._problem is None:
             at, left = self._begin + self._at, data
             try:

@@ -22,12 +22,12 @@ from audio_api.models.sound_formats import OutputFormat, StreamFormat, format_of
 if TYPE_CHECKING:
     from audio_api.audio.aac import ChapterMark
 
-_EXTRA_OF: Mapping[OutputFormat | StreamFormat, tuple[str, str]] = {
-    "mp3": ("soundfile", "formats"),
-    "opus": ("soundfile", "formats"),
-    "flac": ("soundfile", "formats"),
-    "m4a": ("av", "audiobook"),
-    "aac": ("av", "audiobook"),
+_EXTRA_OF: Mapping[OutputFormat | StreamFormat, tuple[tuple[str, ...], str]] = {
+    "mp3": (("soundfile", "lameenc"), "formats"),
+    "opus": (("soundfile",), "formats"),
+    "flac": (("soundfile",), "formats"),
+    "m4a": (("av",), "audiobook"),
+    "aac": (("av",), "audiobook"),
 }
 _SECOND_BYTES = 2 * SAMPLE_RATE
 # How much longer or shorter than its sound a file may be.
@@ -50,9 +50,10 @@ def require_encoder(sound_format: OutputFormat | StreamFormat) -> None:
     """
     if sound_format not in _EXTRA_OF:
         return
-    module, extra = _EXTRA_OF[sound_format]
+    modules, extra = _EXTRA_OF[sound_format]
     try:
-        import_module(module)
+        for module in modules:
+            import_module(module)
     except (ImportError, OSError) as error:
         # OSError: soundfile does not find its C library.
         raise ConfigurationError(f"{sound_format} needs an extra: pip install 'audio-api[{extra}]' ({error})") from None
@@ -232,8 +233,7 @@ class StreamEncoder:
         # Of mp3: the first 20 ms, until it is known whether they are quiet.
         self._beginning: bytearray | None = bytearray() if self._is_mp3 else None
         self._spared_samples = 0
-        # The first frame of an mp3 is an empty one, which would tell the length if it could be filled in at the end.
-        self._sink = Sink(begin=_FRAME_BYTES if self._is_mp3 else 0)
+        self._sink = Sink()
         self._encoder: Encoder = self._sink
         if stream_format == "wav":
             self._sink.write(growing_header())
@@ -241,6 +241,10 @@ class StreamEncoder:
             from audio_api.audio.aac import AacEncoder
 
             self._encoder = AacEncoder(self._sink, "adts", {})
+        elif stream_format == "mp3":
+            from audio_api.audio.lame import LameEncoder
+
+            self._encoder = LameEncoder(self._sink)
         elif stream_format != "pcm":
             from audio_api.audio.soundfile_encoder import SoundFileEncoder
 

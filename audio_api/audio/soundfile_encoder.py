@@ -13,16 +13,11 @@ import soundfile
 from audio_api.audio.encoder_sink import Pcm, Sink
 from audio_api.audio.wav import SAMPLE_RATE
 
-# The level of mp3 is a quality, from 0 (the best) to 1, while its rate varies; while that is constant it is the rate,
-# and 0.6 means 64 kbit/s at 24 kHz.
+# The level of mp3 is a quality, from 0 (the best) to 1.
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.5},
     "opus": {"format": "OGG", "subtype": "OPUS"},
     "flac": {"format": "FLAC", "subtype": "PCM_16"},
-}
-_STREAM_OPTIONS = {
-    **_OPTIONS,
-    "mp3": {**_OPTIONS["mp3"], "bitrate_mode": "CONSTANT", "compression_level": 0.6},
 }
 # sndfile.h of libsndfile 1.1; soundfile has no name for it. Pages take a second without it.
 _SET_PAGE_LATENCY_MS, _PAGE_MS = 0x1302, 200.0
@@ -36,12 +31,11 @@ class SoundFileEncoder:
         sink: Takes the bytes.
         sound_format: ``"mp3"``, ``"opus"`` or ``"flac"``.
         tags: Any of ``title``, ``artist`` and ``comment``; ignored by mp3.
-        is_stream: Whether the sound is heard while it is made: mp3 has a constant rate then, and Opus short pages.
+        is_stream: Whether the sound is heard while it is made: Opus has short pages then.
     """
 
     def __init__(self, sink: Sink, sound_format: str, tags: Mapping[str, str], *, is_stream: bool) -> None:
-        options = (_STREAM_OPTIONS if is_stream else _OPTIONS)[sound_format]
-        self._file = soundfile.SoundFile(sink, "w", SAMPLE_RATE, channels=1, **options)
+        self._file = soundfile.SoundFile(sink, "w", SAMPLE_RATE, channels=1, **_OPTIONS[sound_format])
         if sound_format == "opus" and is_stream:
             latency = soundfile._ffi.new("double *", _PAGE_MS)
             soundfile._snd.sf_command(self._file._file, _SET_PAGE_LATENCY_MS, latency, soundfile._ffi.sizeof("double"))

@@ -31,8 +31,9 @@ _Answer = TypeVar("_Answer")
 _BLOCK_BYTES = 64 * 1024
 # Of a whole answer: 20 s of WAV. Longer ones lie on disk.
 _IN_MEMORY_BYTES = 1_000_000
-# What needs no encoder, and no thread.
+# What a thread would take longer to begin than to do: samples as they are, and a quarter of a second of mp3.
 _SAMPLES = {"pcm", "wav"}
+_SHORT_BYTES = 12_000
 # Proxies collect an answer otherwise, and browsers keep it.
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
@@ -125,7 +126,9 @@ class SoundResponse(Response):
         async for part in self._speech:
             if isinstance(part, AudioResponse):
                 self._made = part
-            elif content := await _done(encoder.encode, part, fast=sound_format in _SAMPLES):
+                continue
+            fast = sound_format in _SAMPLES or (sound_format == "mp3" and len(part) <= _SHORT_BYTES)
+            if content := await _done(encoder.encode, part, fast=fast):
                 yield content
         if content := await _done(encoder.finish, fast=sound_format in _SAMPLES):
             yield content
