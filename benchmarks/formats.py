@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
@@ -124,13 +125,13 @@ def compare(what: str, arms: dict[str, Callable[[], object]], rounds: int, minut
     row(what, ours, baseline, "s/min", goal)
 
 
-def growth_mb(output_format: str, minutes: int, folder: Path) -> float:
+def growth_mb(output_format: str, minutes: float, folder: Path) -> float:
     """How many MB a process of its own grows by over a sound of this length, its check included."""
     command = [sys.executable, __file__, "--grow", output_format, "--hour", str(minutes), "--folder", str(folder)]
     return float(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
 
 
-def grow(output_format: OutputFormat, minutes: int, folder: Path) -> None:
+def grow(output_format: OutputFormat, minutes: float, folder: Path) -> None:
     """Print how many MB this process has grown by at most, from the first second of sound to the end."""
     pcm = minute()
     with (folder / f"long.{output_format}").open("w+b") as file:
@@ -138,8 +139,8 @@ def grow(output_format: OutputFormat, minutes: int, folder: Path) -> None:
         encoder.write(pcm[:SECOND_BYTES])
         before = rss_mb()
         most = before
-        for _ in range(minutes):
-            encoder.write(pcm)
+        for second in range(0, round(60 * minutes), 60):
+            encoder.write(pcm[: round(60 * minutes - second) * SECOND_BYTES])
             most = max(most, rss_mb())
         encoder.finish()
         print(json.dumps(max(most, rss_mb()) - before))
@@ -185,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the encoders beside what they are made of.")
     parser.add_argument("--seconds", type=int, default=60, metavar="N", help="length of the sound (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds of each (default: %(default)s)")
-    parser.add_argument("--hour", type=int, default=60, metavar="N", help="minutes of the long sound (%(default)s)")
+    parser.add_argument("--hour", type=float, default=60, metavar="N", help="minutes of the long sound (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where to write files (default: the system's temporary folder)")
     parser.add_argument("--grow", choices=FILES, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -210,14 +211,14 @@ def main() -> None:
             arms = {"bare": partial(bare, pcm, encoder, folder / f"bare.{stream}", SECOND_BYTES // 10)}
             arms["ours"] = partial(streamed, pcm, stream, folder / f"ours.{stream}")
             compare(f"{stream} stream", arms, options.rounds, minutes, GOAL)
-        print(f"\nGrowth of memory over {options.hour} minutes of sound, check included")
+        print(f"\nGrowth of memory over {options.hour:g} minutes of sound, check included")
         for each in FILES:
             grown = growth_mb(each, options.hour, folder)
             print(f"{each:<5} {grown:6.1f} MB  ≤ {GOAL_MB} {'met' if grown <= GOAL_MB else 'MISSED'}", flush=True)
         print("\nLongest step of the event loop: whole file, stream")
         with server(0.0) as url:
             for form in ("wav", *FILES):
-                steps = asyncio.run(longest_steps_ms(url, form, 5 * options.hour, folder / f"{form}s"))
+                steps = asyncio.run(longest_steps_ms(url, form, math.ceil(5 * options.hour), folder / f"{form}s"))
                 shown = ", ".join(f"{step:.1f}" for step in steps)
                 print(f"{form:<5} {shown} ms  ≤ {GOAL_MS} {'met' if max(steps) <= GOAL_MS else 'MISSED'}", flush=True)
 

@@ -74,7 +74,7 @@ def test_long_text_benchmark_prints_every_goal(tmp_path: Path) -> None:
     tiny = ["--chars=6000", "--lengths", "200", "400", "--latency=0.2", "--rounds=1", "--streams=2"]
     done = run(f"--folder={tmp_path}", *tiny, program="long_text.py")
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r" \d+\.\d\d  \d+\.\d\d–\d+\.\d\d ", done.stdout)) == 8, done.stdout
+    assert len(re.findall(r" -?\d+\.\d\d  -?\d+\.\d\d–-?\d+\.\d\d ", done.stdout)) == 8, done.stdout
     assert len(re.findall(r" (?:met|MISSED)$", done.stdout, re.MULTILINE)) == 7, done.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -111,7 +111,7 @@ def test_unknown_part_is_refused() -> None:
 
 def test_format_benchmark_prints_every_format(tmp_path: Path) -> None:
     """Files, with and without their check, and streams, beside the bare encoder; then memory and the event loop."""
-    done = run(f"--folder={tmp_path}", "--seconds=3", "--rounds=1", "--hour=1", program="formats.py")
+    done = run(f"--folder={tmp_path}", "--seconds=1", "--rounds=1", "--hour=0.2", program="formats.py")
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r" \d+\.\d\d  \d+\.\d\d–\d+\.\d\d ", done.stdout)) == 12, done.stdout
     assert len(re.findall(r"^\w+ +-?\d+\.\d MB  ≤ 40 met$", done.stdout, re.MULTILINE)) == 4, done.stdout

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from environments import install, make_environment
 from project import PROJECT, ROOT, part_of_lock, program, variables_without
 from sound import RATE, assert_audible
 
@@ -153,14 +154,20 @@ def test_setup_installs_once(
 ) -> None:
     """The first run installs what the lock pins, with uv or pip; the second finds it done; a new lock redoes it."""
     monkeypatch.setattr(setup, "UV", uv)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
+    # One package that it needs stands for all: the checkout itself was set up with the whole lock.
+    needs = 'dependencies = ["aiofiles>=24.1"]'
+    metadata = (ROOT / "pyproject.toml").read_text("utf-8")
+    metadata, changes = re.subn(r"^dependencies = \[.*?^\]", needs, metadata, flags=re.MULTILINE | re.DOTALL)
+    assert changes == 1
+    (tmp_path / "pyproject.toml").write_text(metadata, "utf-8")
     shutil.copytree(ROOT / "audio_api", tmp_path / "audio_api")
     lock = tmp_path / "requirements.lock"
-    lock.write_text(part_of_lock("hatchling", "editables", *PROJECT["project"]["dependencies"]))
+    lock.write_text(part_of_lock("hatchling", "editables", "aiofiles"))
     python = setup.prepare(tmp_path)
     where = subprocess.run(
-        [python, "-c", "import audio_api; print(audio_api.__file__)"],
+        [python, "-c", "import aiofiles, audio_api; print(audio_api.__file__)"],
         env=variables_without("COVERAGE_"),
         check=True,
         capture_output=True,
@@ -173,6 +180,13 @@ def test_setup_installs_once(
     lock.write_text(lock.read_text() + "# changed\n")
     setup.prepare(tmp_path)
     assert "installing" in capsys.readouterr().out
+
+
+def python_with_pip(folder: Path, version: str = "23.2.1") -> Path:
+    """The Python of an environment that has this pip, and nothing else; Python's own way to it takes much longer."""
+    python = make_environment(folder)
+    install(python, f"pip=={version}")
+    return python
 
 
 def tiny_wheel(index: Path, name: str, version: str, needs: str = "") -> str:
@@ -198,8 +212,7 @@ def test_setup_installs_the_pin_with_any_pip_when_a_newer_release_is_out(
     if pip == "22.3.1" and sys.version_info >= (3, 12):
         pytest.skip("pip 22.3.1 needs pkgutil.ImpImporter, which Python 3.12 removed")
     monkeypatch.setattr(setup, "UV", None)
-    python = setup.make_environment(tmp_path / "venv")
-    subprocess.run([python, "-m", "pip", "install", "-qq", f"pip=={pip}"], check=True)
+    python = python_with_pip(tmp_path / "venv", pip)
     index = tmp_path / "index"
     pins = [
         tiny_wheel(index, "needing", "1.0", "Requires-Dist: pinned[more]>=1\n"),
@@ -223,7 +236,7 @@ def test_setup_installs_the_pin_with_any_pip_when_a_newer_release_is_out(
 def test_setup_refuses_an_incomplete_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When a package lacks one that it needs, the check behind the installation fails."""
     monkeypatch.setattr(setup, "UV", None)
-    python = setup.make_environment(tmp_path / "venv")
+    python = python_with_pip(tmp_path / "venv")
     tiny_wheel(tmp_path, "needing", "1.0", "Requires-Dist: missing\n")
     setup.install(python, str(tmp_path / "needing" / "needing-1.0-py3-none-any.whl"))
     with pytest.raises(subprocess.CalledProcessError):
@@ -232,6 +245,7 @@ def test_setup_refuses_an_incomplete_lock(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_setup_refuses_a_wrong_hash(tmp_path: Path) -> None:
     """A package whose content is not the pinned one is not installed, and the exit says which command failed."""
+    python_with_pip(tmp_path / ".venv")
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "requirements.lock").write_text(
         re.sub(r"sha256:[0-9a-f]{8}", "sha256:00000000", part_of_lock("editables"))
