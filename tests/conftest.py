@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,6 +60,19 @@ def _unmeasured_programs(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     """
     if not request.node.get_closest_marker("measured"):
         monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _slow_tests_unmeasured(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Measure no coverage of the event loop in ``slow`` tests: it doubles its time, and faster tests run the same code.
+
+    Other threads are measured: later tests use those that begin here, too.
+    """
+    tracer = sys.gettrace()
+    if request.node.get_closest_marker("slow"):
+        sys.settrace(None)
+    yield
+    sys.settrace(tracer)
 
 
 @pytest.fixture(autouse=True)
