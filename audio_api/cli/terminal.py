@@ -99,9 +99,14 @@ def ended_tidily() -> Iterator[list[int]]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         received.append(number)
         on_ctrl_c = signal.getsignal(signal.SIGINT)
-        # A shell lets a job in the background ignore Ctrl-C.
         (on_ctrl_c if callable(on_ctrl_c) else signal.default_int_handler)(number, frame)
 
+    # A shell lets a job in the background ignore Ctrl-C. asyncio then leaves its handler alone, and an interrupt would
+    # hit any line of the event loop instead of cancelling what it does. So Ctrl-C is held off, which ignores it, too.
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT] if ignored else [])
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     usual = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
     for number in usual:
         signal.signal(number, interrupt)
@@ -110,5 +115,9 @@ def ended_tidily() -> Iterator[list[int]]:
     finally:
         for number in usual:
             signal.signal(number, signal.SIG_DFL)
+        if ignored:
+            # One that came meanwhile is forgotten.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for each in received[:1]:
             signal.raise_signal(each)
