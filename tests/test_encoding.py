@@ -218,12 +218,16 @@ def test_a_full_disk_is_named(output_format: OutputFormat, capfd: pytest.Capture
 @pytest.mark.parametrize("output_format", FILES)
 def test_an_error_can_be_collected_as_part_of_a_circle(output_format: OutputFormat) -> None:
     """The frames of its traceback hold nothing that old Pythons crash on (gh-77894), as memory views are."""
-    with Path("/dev/full").open("r+b", buffering=0) as full:
-        try:
-            write_all(full.fileno(), output_format)
-        except OSError as error:
-            error.circle = error  # type: ignore[attr-defined]
-    assert gc.collect() > 0
+    gc.disable()
+    try:
+        with Path("/dev/full").open("r+b", buffering=0) as full:
+            try:
+                write_all(full.fileno(), output_format)
+            except OSError as error:
+                error.circle = error  # type: ignore[attr-defined]
+        assert gc.collect() > 0
+    finally:
+        gc.enable()
 
 
 def write_all(fd: int, output_format: OutputFormat) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import urllib.request
 from asyncio import to_thread
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_time import until
 from store_servers import BUCKET, StoreServer, enter
 
 from audio_api.config import AudioConfig
@@ -119,3 +122,30 @@ async def test_a_task_without_a_sound_is_told(queue: QueueService) -> None:
     with pytest.raises(QueueServiceError) as pending:
         await read(queue, task_id)
     assert pending.value.code is ErrorCode.TASK_PENDING
+
+
+async def test_a_sound_that_is_left_to_the_garbage_collector_is_closed_in_silence(
+    queue: QueueService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that is part of a circle: the collector, in any thread, closes each part once, and the file is free."""
+    complaints: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", complaints.append)
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    path = queue.config.output_dir / "hello.wav"
+    path.parent.mkdir()
+    path.write_bytes(SOUND)
+    task_id = await finished(queue, file_path=str(path))
+
+    async def leave() -> None:
+        left: list[object] = [blocks := queue.open_result(task_id)]
+        assert len(await anext(blocks)) < len(SOUND)
+        left.append(left)
+
+    def is_open() -> bool:
+        return str(path) in map(os.path.realpath, Path("/proc/self/fd").iterdir())
+
+    for _ in range(5):
+        await leave()
+        await to_thread(gc.collect)
+        await until(lambda: not is_open())
+    assert complaints == []

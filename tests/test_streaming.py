@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -310,6 +311,33 @@ async def test_the_settings_say_how_long_a_stream_may_pause(gemini_emulator: Emu
         with pytest.raises(TTSUnavailableError) as caught:
             await hearing
     assert caught.value.code is ErrorCode.TIMEOUT
+
+
+async def test_a_stream_that_is_left_to_the_garbage_collector_ends_in_silence(
+    serve: Serve, gemini_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the listener's is part of a circle with it: the collector, in any thread, closes each part once."""
+    complaints: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", complaints.append)
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    gemini_emulator.faults = lambda _: Fault.STREAM_STALL
+    tts = serve()
+    told: list[AudioResponse] = []
+
+    async def leave() -> None:
+        left: list[object] = [stream := tts.stream_audio(AudioRequest(text=FIRST), told.append)]
+        await anext(stream)
+        left.append(left)
+
+    for number in range(1, 4):
+        await leave()
+        async with asyncio.timeout(PATIENCE_S):
+            while len(told) < number:
+                await asyncio.to_thread(gc.collect)
+    await until(lambda: all(call.disconnected for call in gemini_emulator.calls))
+    assert complaints == []
+    assert [response.error_code for response in told] == [None] * 3
+    assert not any(response.success for response in told)
 
 
 @pytest.mark.parametrize("ending", [None, TTSAudioError("broken", retryable=False)], ids=["no sound", "error"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack
 from functools import cached_property
 from types import TracebackType
 from typing import Self, TypeVar
@@ -292,8 +292,8 @@ class QueueService:
             StoreError: Its sound is gone, on the disk of another machine, or the store does not give it.
             ConfigurationError: Its sound is in a store that is not ``OUTPUT_URL``.
         """
-        async with aclosing(self._sounds.open(await self._result(task_id))) as blocks:
-            async for block in blocks:
+        async with AsyncExitStack() as opened:
+            async for block in await self._sounds.open(await self._result(task_id), opened):
                 yield block
 
     async def audio_url(self, task_id: str, expires_s: float = 3_600.0) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import aiofiles
@@ -30,24 +30,26 @@ class SoundAccess:
     def __init__(self, config: AudioConfig) -> None:
         self._config = config
         self._store: Store | None = None
+        self._reading: set[AsyncExitStack] = set()
 
-    async def open(self, response: AudioResponse) -> AsyncGenerator[bytes, None]:
-        """Read the sound of a response, block by block.
+    async def open(self, response: AudioResponse, opened: AsyncExitStack) -> AsyncGenerator[bytes, None]:
+        """The sound of a response, block by block, until the stack is closed.
 
         Raises:
             AudioAPIError: The response is a failure; as its ``raise_for_error()``.
-            StoreError: The sound is not there, or the store does not give it.
+            StoreError: The sound is not there, or the store does not give it; also while it is read.
             ConfigurationError: The sound is not in ``OUTPUT_URL``.
         """
         response.raise_for_error()
+        # As ``SpeechService`` holds what its streams have open.
+        self._reading.add(opened)
+        opened.callback(self._reading.discard, opened)
         if response.url:
             store, key = self._place(response.url)
             blocks = store.open(key)
         else:
             blocks = self._from_disk(response.file_path)
-        async with aclosing(blocks):
-            async for block in blocks:
-                yield block
+        return await opened.enter_async_context(aclosing(blocks))
 
     async def link(self, response: AudioResponse, expires_s: float) -> str:
         """A URL with which anyone may read the sound of a response until it expires.

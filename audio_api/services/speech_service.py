@@ -52,6 +52,10 @@ class SpeechService:
         self._clock = clock or Clock()
         make = engine_factory or (lambda config: make_engine(config, gemini_client))
         self._drafting = Drafting(lambda: self.config, make, engine, self._clock, recogniser)
+        # What streams have open. A listener who left one without closing it, by an error that is part of a circle,
+        # leaves it to the garbage collector. That would close each generator of it by itself, all at the same time,
+        # were they not held here: so it closes the outermost one, which closes the others in their order.
+        self._streaming: set[AsyncExitStack] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -164,6 +168,8 @@ class SpeechService:
         response: AudioResponse | None = None
         try:
             async with AsyncExitStack() as opened:
+                self._streaming.add(opened)
+                opened.callback(self._streaming.discard, opened)
                 report.config = self.config
                 await asyncio.to_thread(require_format, format, get_args(StreamFormat))
                 speaker = await opened.enter_async_context(self._drafting.speaking(report.config))
@@ -174,9 +180,9 @@ class SpeechService:
                 report.calls += notes
                 stream = SpeechStream(pieces, speaker, SpeakOptions(request.cache), verified=verified)
                 sound = stream.blocks()
-                async with aclosing(sound if format == "pcm" else encoded(sound, format)) as blocks:
-                    async for block in blocks:
-                        yield block
+                blocks = aclosing(sound if format == "pcm" else encoded(sound, format))
+                async for block in await opened.enter_async_context(blocks):
+                    yield block
             report.calls += stream.calls
             response = report.success(Delivered(stream.seconds, stream.joint.model))
         except AudioAPIError as error:
