@@ -11,7 +11,9 @@ import runpy
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 _FORKS = multiprocessing.get_context("forkserver")
 # What a worker process has imported when it takes its first job, and what the main module of a benchmark imports.
@@ -42,6 +44,10 @@ class ForkedProgram:
     """
 
     def __init__(self, arguments: Sequence[str], folder: Path, variables: Mapping[str, str], log: Path) -> None:
+        with mock.patch.dict(os.environ):
+            # What forks run is lost to coverage, and only slowed down by it.
+            os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+            forkserver.ensure_running()
         self._process = _FORKS.Process(target=_run, args=(list(arguments), folder, dict(variables), log))
         self._process.start()
 
