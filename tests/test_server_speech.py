@@ -284,6 +284,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], int, str | None, str, str]] = {
     "unknown voice": ({"input": "Hi.", "voice": "allay"}, 400, "voice", "voice_not_found", "did you mean 'alloy'"),
     "unknown voice of Gemini": ({"input": "Hi.", "voice": "korre"}, 400, "voice", "voice_not_found", "'kore'"),
     "unknown format": ({"input": "Hi.", "response_format": "ogg"}, 400, "response_format", "invalid_request", "'mp3'"),
+    "a number as voice": ({"input": "Hi.", "voice": 5}, 400, "voice", "invalid_request", "voice: Input should be a"),
     "no speed": ({"input": "Hi.", "speed": 0}, 400, "speed", "invalid_request", "greater than 0"),
     "long instructions": ({"input": "Hi.", "instructions": "x " * 600}, 400, "instructions", "invalid_request", "500"),
     "no language": ({"input": "Hi.", "language": "German"}, 400, "language", "invalid_request", "de-DE"),
@@ -327,6 +328,17 @@ def test_unknown_paths_and_models_are_not_found(served: Served) -> None:
         assert json.loads(content)["error"]["type"] == "not_found_error"
     for path in ("/health", "/v1/models", "/v1/models/tts-1", "/v1/audio/voices", "/audio/models", "/metrics"):
         assert served.ask("HEAD", path)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"), [("GET", "/v1/audio/speech", {"POST"}), ("DELETE", "/audio/voices", {"GET", "HEAD"})]
+)
+def test_a_method_that_a_path_does_not_know_is_told(method: str, path: str, allowed: set[str], served: Served) -> None:
+    """The answer is 405 in OpenAI's form, and names the methods that would be right."""
+    answer, content = served.ask(method, path)
+    assert answer.status == 405
+    assert set(answer.headers["allow"].split(", ")) == allowed
+    assert json.loads(content)["error"]["message"] == f"{method} {path}: Method Not Allowed"
 
 
 def test_used_up_attempts_are_not_repeated_by_the_client(served: Served, gemini_emulator: Emulator) -> None:

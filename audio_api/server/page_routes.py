@@ -140,9 +140,10 @@ async def play_speech(
 
 
 def add_page(app: FastAPI) -> None:
-    """Serve the page; last of all routes, since its files lie at the root."""
+    """Serve the page, whose files lie at the root: whatever is no route is looked for among them."""
     app.include_router(router)
-    app.mount("/", _Files(directory=_PAGE, html=True))
+    # A mount at the root would take requests that have a route for another method.
+    app.router.default = _Files(directory=_PAGE, html=True)
 
 
 class _Files(StaticFiles):

@@ -61,7 +61,8 @@ _FIELDS = {
 }
 
 
-_NO_FIELDS = {"body", "query", "header", "job", "batch"}
+# Parts of places that the client did not write: where a field is, and which kinds of value it may have.
+_NO_FIELDS = {"body", "query", "header", "path", "job", "batch", "str", "VoiceId", "CastMember"}
 
 
 class AnswerError(Exception):
@@ -155,7 +156,10 @@ def answer_problems(app: FastAPI) -> None:
 
     async def of_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)  # noqa: S101 - for the type checker
-        return AnswerError(error.status_code, f"{request.method} {request.url.path}: {error.detail}").response()
+        problem = AnswerError(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+        # Of a method that is not allowed: those that are.
+        problem.headers |= error.headers or {}
+        return problem.response()
 
     async def of_bug(_: Request, error: Exception) -> JSONResponse:
         return AnswerError(500, f"the server failed ({type(error).__name__}); its log says more").response()
