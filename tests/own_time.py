@@ -7,17 +7,29 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from inspect import isawaitable
 
 _TICK_S = 0.01
 # What a test waits for comes at once on an idle machine; a busy one has been seen to take ten seconds.
 PATIENCE_S = 60.0
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition that another task, thread or process brings about."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - another thread has no event of this loop to set
+async def until(condition: Callable[[], object], limit_s: float = PATIENCE_S) -> None:
+    """Wait for a condition, a function or a coroutine function, that another task, thread or process brings about."""
+    async with asyncio.timeout(limit_s):
+        while True:
+            found = condition()
+            if await found if isawaitable(found) else found:
+                return
             await asyncio.sleep(0.005)
+
+
+def block_until(condition: Callable[[], object]) -> None:
+    """Wait, without an event loop, for a condition that another thread or process brings about."""
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
 
 
 @dataclass

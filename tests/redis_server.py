@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import re
@@ -10,13 +9,11 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-from own_time import PATIENCE_S
 
 from audio_api.queues.redis_connection import ACCESS
 
@@ -138,13 +135,6 @@ class RedisSentinel(RedisServer):
     def start(self, ready: str = "monitor master") -> None:
         """Start and wait until it watches its master."""
         super().start(ready)
-
-
-async def until(condition: Callable[[], Awaitable[bool]], limit_s: float = PATIENCE_S) -> None:
-    """Wait for a condition of the outside world to hold."""
-    async with asyncio.timeout(limit_s):
-        while not await condition():  # noqa: ASYNC110 -- nothing out there could set an event
-            await asyncio.sleep(0.005)
 
 
 def limit_answers(monkeypatch: pytest.MonkeyPatch, limit_s: float) -> None:

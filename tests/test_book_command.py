@@ -11,12 +11,12 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from books import kept_pieces
 from epubs import MAKERS, packed
+from own_time import block_until
 from project import ROOT
 from test_epub import simple
 from worker_parts import site
@@ -217,14 +217,6 @@ def test_the_commands_of_the_docs_work(command: str, capfd: Captured, monkeypatc
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
-def wait_for(condition: object) -> None:
-    """Wait for what another process does."""
-    deadline = time.monotonic() + 120
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_progress_bar_on_a_terminal(gemini_emulator: Emulator) -> None:
     """Characters, time and cost so far, once it takes over a second; the result goes to standard output."""
     gemini_emulator.latency_s = 2.0
@@ -257,7 +249,7 @@ def test_ctrl_c_says_what_is_kept(gemini_emulator: Emulator) -> None:
     command = [sys.executable, "-m", "audio_api", "book", "river.md"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     # The first chapter is whole when its two pieces are kept, and joined soon after.
-    wait_for(lambda: list(Path("output/.books").glob("*.json")) and kept_pieces(Path("output")) == 3)
+    block_until(lambda: list(Path("output/.books").glob("*.json")) and kept_pieces(Path("output")) == 3)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130

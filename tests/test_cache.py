@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import wave
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -22,7 +21,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from own_time import PATIENCE_S
+from own_time import block_until
 from pydantic import ValidationError
 
 from audio_api.audio.file_threads import in_file_thread
@@ -150,14 +149,6 @@ async def test_half_a_sample_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something in another thread."""
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
-
-
 async def test_a_piece_is_kept_although_its_request_was_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +170,7 @@ async def test_a_piece_is_kept_although_its_request_was_cancelled(
     with pytest.raises(asyncio.CancelledError):
         await storing
     cancelled.set_result(None)
-    await in_file_thread(until, file_of(tmp_path).exists)
+    await in_file_thread(block_until, file_of(tmp_path).exists)
     assert same(await cache.get(KEY), made())
 
 

@@ -8,14 +8,12 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 import unicodedata
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from own_time import PATIENCE_S
+from own_time import block_until
 from project import variables_without
 
 import audio_api
@@ -35,14 +33,6 @@ def shell(script: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["sh", "-c", script], env=os.environ | {"A": AUDIO_API} | variables, capture_output=True, text=True, timeout=600
     )
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
@@ -214,7 +204,7 @@ def test_a_signal_leaves_no_draft(number: signal.Signals, before: str, gemini_em
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    until(lambda: list(Path().glob(".long*.tmp")))
+    block_until(lambda: list(Path().glob(".long*.tmp")))
     if before:
         process.send_signal(signal.SIGINT)
     process.send_signal(number)

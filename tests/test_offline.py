@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
@@ -24,7 +24,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from own_time import PATIENCE_S
+from own_time import PATIENCE_S, until
 from sentences import SENTENCES
 from sound import RATE, Samples, loudness_db, spectrum_db
 
@@ -113,13 +113,6 @@ def assert_no_such_process(pid: int) -> None:
     """Assert that a child has ended and was waited for: nothing, not even a zombie, has its id."""
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    """Let others work until the condition, which nothing announces, holds."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.to_thread(os.sched_yield)
 
 
 def is_speaking(engine: OfflineEngine) -> bool:
@@ -386,7 +379,7 @@ async def test_a_text_without_sound_is_quiet(shared_engine: OfflineEngine) -> No
 async def test_a_cancelled_call_ends_at_once(fresh_engine: OfflineEngine) -> None:
     """Cancelling stops the speaking process; the next call starts another, and no process is left over."""
     call = asyncio.create_task(fresh_engine.synthesize(utterance(LONG_TEXT)))
-    await wait_until(lambda: is_speaking(fresh_engine))
+    await until(lambda: is_speaking(fresh_engine))
     pid = child_pid(fresh_engine)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -400,7 +393,7 @@ async def test_cancelling_a_waiting_call_disturbs_no_other(fresh_engine: Offline
     """A call that waits behind another one can be cancelled, before or after the process has started."""
     speaking = asyncio.create_task(fresh_engine.synthesize(utterance(TEXT * 50)))
     waiting = asyncio.create_task(fresh_engine.synthesize(utterance("Yes.")))
-    await wait_until(lambda: is_speaking(fresh_engine))
+    await until(lambda: is_speaking(fresh_engine))
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -424,7 +417,7 @@ async def test_cancelling_while_the_process_starts(
 
     monkeypatch.setattr(offline, "_Child", slow_start)
     call = asyncio.create_task(fresh_engine.synthesize(utterance(LONG_TEXT)))
-    await wait_until(starting.is_set)
+    await until(starting.is_set)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -444,7 +437,7 @@ async def test_a_dead_process_is_replaced(fresh_engine: OfflineEngine) -> None:
 async def test_a_crash_while_speaking_can_be_tried_again(fresh_engine: OfflineEngine) -> None:
     """The call fails with an error that says so; the next one gets a fresh process."""
     call = asyncio.create_task(fresh_engine.synthesize(utterance(LONG_TEXT)))
-    await wait_until(lambda: is_speaking(fresh_engine))
+    await until(lambda: is_speaking(fresh_engine))
     pid = child_pid(fresh_engine)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(TTSUnavailableError, match="the process of eSpeak NG died") as caught:

@@ -10,8 +10,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
-from own_time import PATIENCE_S
-from redis_server import until
+from own_time import PATIENCE_S, until
 
 from audio_api.errors import (
     ErrorCode,

@@ -9,9 +9,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from own_time import PATIENCE_S
+from own_time import PATIENCE_S, until
 from redis.asyncio import Redis
-from redis_server import RedisServer, until
+from redis_server import RedisServer
 
 from audio_api.errors import QueueFullError, QueueServiceError
 from audio_api.queues.jobs import Job, JobState

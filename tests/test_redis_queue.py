@@ -17,10 +17,10 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
-from own_time import PATIENCE_S, own_time
+from own_time import PATIENCE_S, own_time, until
 from redis.exceptions import ConnectionError as CutError
 from redis.exceptions import ResponseError
-from redis_server import PASSWORD, USER, RedisSentinel, RedisServer, free_port, limit_answers, until
+from redis_server import PASSWORD, USER, RedisSentinel, RedisServer, free_port, limit_answers
 
 from audio_api.errors import ConfigurationError, QueueServiceError, QueueUnavailableError
 from audio_api.queues import redis_answers, redis_connection

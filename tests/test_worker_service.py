@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from own_time import PATIENCE_S, pass_time
+from own_time import PATIENCE_S, pass_time, until
 from scripted import USAGE, ScriptedEngine, speech
 
 from audio_api.config import AudioConfig
@@ -100,16 +100,6 @@ class HangingEngine(ScriptedEngine):
 def worker_with(engine: ScriptedEngine, config: AudioConfig, queue: QueueService) -> WorkerService:
     """A worker that speaks with this engine."""
     return WorkerService(config, queue, TTSService(config, engine=engine))
-
-
-async def until(condition: Callable[[], Awaitable[bool]] | Callable[[], bool], limit_s: float = PATIENCE_S) -> None:
-    """Wait for something that nothing announces."""
-    async with asyncio.timeout(limit_s):
-        while True:
-            found = condition()
-            if found if isinstance(found, bool) else await found:
-                return
-            await asyncio.sleep(0.005)
 
 
 async def state_of(queue: QueueService, task_id: str) -> JobState:
