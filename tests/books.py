@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+import kit
 
 from audio_api.audio.joining import PAUSE_S, Joiner, Span
 from audio_api.config import AudioConfig
@@ -15,19 +15,11 @@ from audio_api.emulator import Emulator
 from audio_api.emulator.speech import synthesize
 from audio_api.engines.base import Utterance
 from audio_api.models.audio_request import AudioRequest
-from audio_api.retry import Clock
 from audio_api.speech.planning import PlannedPiece, plan_pieces
 
 MODEL = "gemini-3.8-flash-tts"
 LEGACY = "gemini-2.5-flash-preview-tts"
 PIECE_CHARS = 800
-
-
-async def _no_wait(_: float) -> None:
-    await asyncio.sleep(0)
-
-
-CLOCK = Clock(sleep=_no_wait, now=lambda: datetime(2026, 11, 22, tzinfo=UTC))
 
 
 def book(chars: int, name: str = "the river") -> str:
@@ -44,14 +36,7 @@ def book(chars: int, name: str = "the river") -> str:
 
 def settings(emulator: Emulator | str, folder: Path, **changes: Any) -> AudioConfig:
     """The default settings, aimed at the emulator, with short pieces: those of an older model."""
-    fields = {
-        "gemini_api_key": "k",
-        "gemini_base_url": getattr(emulator, "url", emulator),
-        "output_dir": folder,
-        "default_tts_model": LEGACY,
-        **changes,
-    }
-    return AudioConfig(**fields, _env_file=None)
+    return kit.settings(emulator, folder, **{"default_tts_model": LEGACY, **changes})
 
 
 def pieces_of(request: AudioRequest, first_chars: int | None = None, model: str = LEGACY) -> list[PlannedPiece]:

@@ -16,7 +16,8 @@ import av
 import epubs
 import numpy as np
 import pytest
-from books import CLOCK, MODEL, book, kept_pieces, settings, visible_files
+from books import MODEL, book, kept_pieces, settings, visible_files
+from kit import CLOCK
 
 from audio_api.audio.levels import measure
 from audio_api.books import Block, Book, Chapter, Cover, read_book

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from books import CLOCK, MODEL, PIECE_CHARS, book, pieces_of, settings
+from books import MODEL, PIECE_CHARS, book, pieces_of, settings
 from hypothesis import given
 from hypothesis import strategies as st
+from kit import CLOCK
 from raw_server import answering, raw_server
 from scripted import ScriptedEngine, speech
 from sound import RATE, Samples, read_wav

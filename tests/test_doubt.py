@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from books import CLOCK, MODEL, book, settings
+from books import MODEL, book, settings
 from corpus import samples
 from hypothesis import given
 from hypothesis import strategies as st
+from kit import CLOCK
 from scripted import USAGE, ScriptedEngine, speech
 from sound import read_wav
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit import CLOCK, settings
 from own_time import PATIENCE_S
 
 from audio_api import AudioConfig, AudioRequest, Estimate, TTSService, TTSValidationError, VoiceConfig
@@ -21,7 +22,6 @@ from audio_api.retry import Clock
 from audio_api.speech.estimate import estimate_pieces
 from audio_api.speech.planning import most_chars, plan_pieces
 
-CLOCK = Clock(now=lambda: datetime(2026, 11, 22, tzinfo=UTC))
 LONG = " ".join(
     f"The {colour} {animal} walked slowly down to the {place}, drank some water, and went home again."
     for colour in ("brown", "white", "little", "hungry", "sleepy")
@@ -29,12 +29,6 @@ LONG = " ".join(
     for place in ("river", "lake", "pond")
 )
 MODEL = "gemini-3.8-flash-tts"
-
-
-def settings(server: Emulator, folder: Path, **changes: object) -> AudioConfig:
-    """Settings that lead to the emulator."""
-    values = {"gemini_api_key": "any", "gemini_base_url": server.url, "output_dir": folder / "out"}
-    return AudioConfig(**{**values, **changes}, _env_file=None)
 
 
 @pytest.fixture

@@ -21,9 +21,11 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
+import kit
 import pytest
 from gemini_faults import HANGING, impatience
 from google_credentials import private_key
+from kit import CLOCK
 from own_time import PATIENCE_S, until
 
 from audio_api.config import AudioConfig
@@ -130,22 +132,9 @@ UNBILLED = {
 } | {ErrorCode.AUDIO_TOO_LARGE}
 
 
-async def _no_wait(_: float) -> None:
-    await asyncio.sleep(0)
-
-
-CLOCK = Clock(sleep=_no_wait)
-
-
 def settings(emulator: Emulator, folder: Path, **changes: object) -> AudioConfig:
     """The default settings, aimed at the emulator, but without kept pieces: every call is to be made."""
-    fields = {
-        "gemini_api_key": CANARY,
-        "gemini_base_url": emulator.url,
-        "output_dir": folder,
-        "cache_max_bytes": 0,
-    }
-    return AudioConfig(**{**fields, **changes}, _env_file=None)
+    return kit.settings(emulator, folder, **{"gemini_api_key": CANARY, "cache_max_bytes": 0, **changes})
 
 
 @pytest.fixture

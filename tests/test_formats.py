@@ -6,13 +6,13 @@ import asyncio
 import errno
 import sys
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 from books import book
+from kit import CLOCK
 from scripted import Outcome, ScriptedEngine, speech
 from sound import RATE, by_ffmpeg, read_wav, tags_of
 from test_wav_faults import as_root
@@ -23,7 +23,6 @@ from audio_api.config import AudioConfig
 from audio_api.errors import ConfigurationError, ErrorCode, TTSModelNotFoundError, TTSValidationError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, MultiSpeakerConfig, SpeakerConfig, SpeakerMode
 from audio_api.models.sound_formats import OutputFormat, StreamFormat, format_of
-from audio_api.retry import Clock
 from audio_api.services.job_run import JobRun
 from audio_api.services.queue_service import QueueService
 from audio_api.services.tts_service import TTSService
@@ -37,11 +36,6 @@ STREAMS: tuple[StreamFormat, ...] = get_args(StreamFormat)
 MS = RATE // 1000
 
 
-async def _no_wait(_: float) -> None:
-    await asyncio.sleep(0)
-
-
-CLOCK = Clock(sleep=_no_wait, now=lambda: datetime(2026, 11, 22, tzinfo=UTC))
 Serve = Callable[..., TTSService]
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from books import CLOCK, MODEL, same, settings
+from books import MODEL, same, settings
 from gemini_faults import UTTERANCE, engine_for, outcome
 from hypothesis import given
 from hypothesis import strategies as st
+from kit import CLOCK
 from project import variables_without
 from raw_server import answering, raw_server
 from sound import read_wav

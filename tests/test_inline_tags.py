@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from kit import settings
 
-from audio_api import AudioConfig, AudioRequest, SpeakerConfig, SpeakerMode, TTSService
+from audio_api import AudioRequest, SpeakerConfig, SpeakerMode, TTSService
 from audio_api.emulator import Emulator
 
 SOUNDS = ["laugh", "sigh", "cough", "gasp", "whisper", "yawn", "throat-clearing", "sob", "cheer", "breath"]
@@ -27,10 +28,7 @@ TEXTS = {
 @pytest.fixture
 async def tts(gemini_emulator: Emulator, tmp_path: Path) -> AsyncIterator[TTSService]:
     """A service that talks to the emulator."""
-    config = AudioConfig(
-        gemini_api_key="k", gemini_base_url=gemini_emulator.url, output_dir=tmp_path, cache_max_bytes=0, _env_file=None
-    )
-    async with TTSService(config) as service:
+    async with TTSService(settings(gemini_emulator, tmp_path, cache_max_bytes=0)) as service:
         yield service
 
 

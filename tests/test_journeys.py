@@ -11,7 +11,8 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from books import CLOCK, MODEL, settings
+from books import MODEL, settings
+from kit import CLOCK
 from scripted import USAGE, ScriptedEngine, speech
 
 import audio_api

@@ -16,10 +16,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from books import CLOCK, MODEL, settings
+from books import MODEL, settings
 from environments import environment
 from hypothesis import given
 from hypothesis import strategies as st
+from kit import CLOCK
 from numpy.typing import NDArray
 from project import ROOT, variables_without
 from scripted import ScriptedEngine, speech

@@ -21,7 +21,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from books import (
-    CLOCK,
     LEGACY,
     MODEL,
     book,
@@ -32,6 +31,7 @@ from books import (
     sound_of,
     visible_files,
 )
+from kit import CLOCK
 from own_time import until
 from scripted import USAGE, ScriptedEngine, speech
 from sound import RATE, loudness_db, read_wav

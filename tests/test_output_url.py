@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from books import CLOCK, book
+from books import book
+from kit import CLOCK
 from store_servers import BUCKET, Loss, LossyProxy, StoreServer, enter, lossy_proxy
 
 from audio_api.config import AudioConfig

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from books import CLOCK, MODEL, kept_pieces, settings, visible_files
+from books import MODEL, kept_pieces, settings, visible_files
+from kit import CLOCK
 from scripted import USAGE, ScriptedEngine, speech
 
 from audio_api.audio.durable import DurableFile

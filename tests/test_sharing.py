@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from books import CLOCK, book, pieces_of, same, settings
+from books import book, pieces_of, same, settings
+from kit import CLOCK
 from own_time import until
 from scripted import ScriptedEngine, speech
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from books import CLOCK, LEGACY, MODEL, book, kept_pieces, pieces_of, same, settings, sound_of, visible_files
+from books import LEGACY, MODEL, book, kept_pieces, pieces_of, same, settings, sound_of, visible_files
+from kit import CLOCK
 from own_time import PATIENCE_S, pass_time, until
 from scripted import ScriptedEngine, speech
 from sound import RATE, read_wav

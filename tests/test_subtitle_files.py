@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from books import CLOCK, book, pieces_of, settings, sound_of, visible_files
+from books import book, pieces_of, settings, sound_of, visible_files
+from kit import CLOCK
 from sound import RATE, read_wav
 
 from audio_api.emulator import Emulator

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit import CLOCK
 from scripted import USAGE, Outcome, ScriptedEngine, speech
 
 from audio_api import config as config_module
@@ -46,20 +47,12 @@ from audio_api.models.audio_request import (
     VoiceConfig,
 )
 from audio_api.models.speech_models import VoiceModel
-from audio_api.retry import Clock
 from audio_api.services.one_liner import asay, say
 from audio_api.services.tts_service import TTSService
 from audio_api.speech.speaker import content_key
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then it rests for a while."
 DOWN = TTSUnavailableError("down")
-
-
-async def _no_wait(_: float) -> None:
-    await asyncio.sleep(0)
-
-
-CLOCK = Clock(sleep=_no_wait, now=lambda: datetime(2026, 11, 22, tzinfo=UTC))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from google import genai
 from google.genai import types
+from kit import CLOCK, settings
 from raw_server import answering, raw_server
 
 from audio_api import (
@@ -32,34 +32,22 @@ from audio_api.doctor.installation import Check, check_installation
 from audio_api.emulator import Emulator, Fault
 from audio_api.errors import AudioAPIError, TTSAuthenticationError, TTSUnavailableError
 from audio_api.models.voice_library import VoiceQuery
-from audio_api.retry import Clock
 
 PROJECT = "project-of-the-tests"
 OWN = "voice_of-the-tests"
 
 
-async def _no_wait(_: float) -> None:
-    await asyncio.sleep(0)
-
-
-def settings(server: Emulator | str, folder: Path, **changes: object) -> AudioConfig:
-    """Settings that lead to a server on this machine."""
-    url = server if isinstance(server, str) else server.url
-    values = {"gemini_api_key": "any", "gemini_base_url": url, "output_dir": folder / "out"}
-    return AudioConfig(**{**values, **changes}, _env_file=None)
-
-
 @pytest.fixture
 async def tts(gemini_emulator: Emulator, tmp_path: Path) -> AsyncIterator[TTSService]:
     """A service that talks to the emulator, and does not wait between attempts."""
-    async with TTSService(settings(gemini_emulator, tmp_path), clock=Clock(sleep=_no_wait)) as service:
+    async with TTSService(settings(gemini_emulator, tmp_path), clock=CLOCK) as service:
         yield service
 
 
 def vertex(server: Emulator, folder: Path, **changes: object) -> TTSService:
     """A service whose API is Vertex AI."""
     config = settings(server, folder, gemini_backend="vertex", google_cloud_project=PROJECT, **changes)
-    return TTSService(config, clock=Clock(sleep=_no_wait))
+    return TTSService(config, clock=CLOCK)
 
 
 async def test_all_voices_come_page_by_page(tts: TTSService, gemini_emulator: Emulator) -> None:
