@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from google_credentials import service_account
 from hypothesis import HealthCheck, settings
+from kit import KEY
 from own_time import PATIENCE_S
 from redis_server import ENV_URL, RedisServer, limit_answers
-from store_servers import AzuriteServer, StoreServer, running
+from store_servers import AzuriteServer, LossyProxy, StoreServer, enter, lossy_proxy, running
 
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator
+from audio_api.engines.offline import OfflineEngine
+from audio_api.services.queue_service import QueueService
+from audio_api.services.tts_service import TTSService
 
 # How long an example takes says more about the machine than about the library: benchmarks measure time.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -85,6 +90,47 @@ def _logging_as_it_was() -> Iterator[None]:
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The output folder, which is not there yet."""
+    return tmp_path / "output"
+
+
+@pytest.fixture
+def emulator_in_environment(gemini_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The emulator as the configured API, for commands and for ``get_config``."""
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    monkeypatch.setenv("GEMINI_BASE_URL", gemini_emulator.url)
+
+
+@pytest.fixture
+def offline_config(tmp_path: Path) -> AudioConfig:
+    """Settings of the offline engine, with an output folder of its own."""
+    return AudioConfig(tts_engine="offline", output_dir=tmp_path)
+
+
+@pytest.fixture
+async def offline_tts(offline_config: AudioConfig) -> AsyncIterator[TTSService]:
+    """A service that speaks offline."""
+    async with TTSService(config=offline_config) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def offline_engine() -> Iterator[OfflineEngine]:
+    """One engine for all tests of a file: a test has an event loop of its own, which the engine must bear."""
+    engine = OfflineEngine()
+    yield engine
+    asyncio.run(engine.close())
+
+
+@pytest.fixture
+async def queue(config: AudioConfig) -> AsyncIterator[QueueService]:
+    """The queue of the settings that a file's own fixture ``config`` makes."""
+    async with QueueService(config=config) as service:
+        yield service
+
+
+@pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     """Mounts a small file system in memory; unmounted at the end."""
     mounted: list[Path] = []
@@ -143,6 +189,20 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]
     """A server of S3 that knows conditions, and checks who signed a link."""
     with running(StoreServer(tmp_path_factory.mktemp("ministack"), "ministack")) as server:
         yield server
+
+
+@pytest.fixture
+def proxy(ministack: StoreServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[LossyProxy]:
+    """The way to ``ministack``, which the environment names."""
+    with lossy_proxy(ministack.port) as way:
+        enter(ministack, monkeypatch, way.port)
+        yield way
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A place in the bucket that is empty."""
+    return os.urandom(6).hex()
 
 
 @pytest.fixture(scope="session")

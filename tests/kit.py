@@ -10,6 +10,8 @@ from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator
 from audio_api.retry import Clock
 
+KEY = "key-of-the-tests"
+
 
 async def _no_wait(_: float) -> None:
     await asyncio.sleep(0)
@@ -22,5 +24,5 @@ CLOCK = Clock(sleep=_no_wait, now=lambda: datetime(2026, 11, 22, tzinfo=UTC))
 def settings(server: Emulator | str, folder: Path, **changes: object) -> AudioConfig:
     """The default settings, aimed at a server on this machine, whatever the environment says."""
     url = server if isinstance(server, str) else server.url
-    fields = {"gemini_api_key": "any", "gemini_base_url": url, "output_dir": folder, **changes}
+    fields = {"gemini_api_key": KEY, "gemini_base_url": url, "output_dir": folder, **changes}
     return AudioConfig(**fields, _env_file=None)  # type: ignore[arg-type]

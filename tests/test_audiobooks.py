@@ -45,12 +45,6 @@ RATE = 24_000
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The output folder."""
-    return tmp_path / "output"
-
-
-@pytest.fixture
 def config(gemini_emulator: Emulator, folder: Path) -> AudioConfig:
     """The default settings, aimed at the emulator."""
     return settings(gemini_emulator, folder, default_tts_model=MODEL)

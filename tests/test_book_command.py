@@ -35,10 +35,8 @@ TEXT = (
 
 
 @pytest.fixture(autouse=True)
-def _api(gemini_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def _book(emulator_in_environment: None) -> None:
     """The emulator as the configured API, and a book in the working folder."""
-    monkeypatch.setenv("GEMINI_API_KEY", "k")
-    monkeypatch.setenv("GEMINI_BASE_URL", gemini_emulator.url)
     Path("river.md").write_text(TEXT)
 
 

@@ -19,10 +19,8 @@ LINES = [
 
 
 @pytest.fixture(autouse=True)
-def _api(gemini_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def _lines(emulator_in_environment: None) -> None:
     """Settings that lead to the emulator, and a file of requests."""
-    monkeypatch.setenv("GEMINI_API_KEY", "any")
-    monkeypatch.setenv("GEMINI_BASE_URL", gemini_emulator.url)
     Path("lines.jsonl").write_text("\n\n".join(map(json.dumps, LINES)))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,51 +12,38 @@ from sound import RATE, assert_audible
 from audio_api import AudioConfig, AudioRequest, AudioResponse, BatchAudioRequest, ErrorCode, TTSService, asay, say
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> AudioConfig:
-    """Settings of the offline engine with a folder of its own."""
-    return AudioConfig(tts_engine="offline", output_dir=tmp_path / "output")
-
-
-@pytest.fixture
-async def tts(config: AudioConfig) -> AsyncIterator[TTSService]:
-    """A service that speaks offline."""
-    async with TTSService(config=config) as service:
-        yield service
-
-
-async def test_one_sentence_becomes_one_audible_file(tts: TTSService, config: AudioConfig) -> None:
+async def test_one_sentence_becomes_one_audible_file(offline_tts: TTSService, offline_config: AudioConfig) -> None:
     """A request with nothing but a text makes a WAV in the output folder, as long as the response says."""
-    response = await tts.generate_audio(AudioRequest(text="Hello! This is the simplest example."))
+    response = await offline_tts.generate_audio(AudioRequest(text="Hello! This is the simplest example."))
     response.raise_for_error()
     samples = assert_audible(response.file_path)
     assert response.duration == pytest.approx(len(samples) / RATE)
-    assert [path.resolve() for path in config.output_dir.iterdir()] == [Path(response.file_path or "")]
+    assert [path.resolve() for path in offline_config.output_dir.iterdir()] == [Path(response.file_path or "")]
 
 
-async def test_more_words_take_longer(tts: TTSService) -> None:
+async def test_more_words_take_longer(offline_tts: TTSService) -> None:
     """Four times the words make about four times the sound: nothing is cut off."""
     sentence = "The quick brown fox jumps over the lazy dog. "
-    once = await tts.generate_audio(AudioRequest(text=sentence))
-    four_times = await tts.generate_audio(AudioRequest(text=sentence * 4))
+    once = await offline_tts.generate_audio(AudioRequest(text=sentence))
+    four_times = await offline_tts.generate_audio(AudioRequest(text=sentence * 4))
     assert 3 < len(assert_audible(four_times.file_path)) / len(assert_audible(once.file_path)) < 5
 
 
-async def test_a_named_file_is_never_replaced_unasked(tts: TTSService) -> None:
+async def test_a_named_file_is_never_replaced_unasked(offline_tts: TTSService) -> None:
     """A second request with the same name fails and leaves the first file as it was; ``overwrite`` replaces it."""
-    first = await tts.generate_audio(AudioRequest(text="The first version.", output_filename="note"))
+    first = await offline_tts.generate_audio(AudioRequest(text="The first version.", output_filename="note"))
     path = Path(first.file_path or "")
     before = path.read_bytes()
     second = AudioRequest(text="The second version, which is longer.", output_filename="note.wav")
-    refused = await tts.generate_audio(second)
+    refused = await offline_tts.generate_audio(second)
     assert refused.error_code is ErrorCode.OUTPUT_EXISTS
     assert path.read_bytes() == before
-    replaced = await tts.generate_audio(second.model_copy(update={"overwrite": True}))
+    replaced = await offline_tts.generate_audio(second.model_copy(update={"overwrite": True}))
     assert replaced.success
     assert len(assert_audible(path)) > len(before) / 2
 
 
-async def test_a_batch_keeps_its_order_and_counts(tts: TTSService) -> None:
+async def test_a_batch_keeps_its_order_and_counts(offline_tts: TTSService) -> None:
     """Each request of a batch gets its response at its place, and progress is told after each."""
     texts = ["One.", "One, two, three, four.", "One, two, three, four, five, six, seven, eight, nine, ten."]
     requests = [AudioRequest(text=text, output_filename=f"part-{n}") for n, text in enumerate(texts)]
@@ -66,7 +52,7 @@ async def test_a_batch_keeps_its_order_and_counts(tts: TTSService) -> None:
     def on_progress(done: int, total: int, response: AudioResponse) -> None:
         told.append((done, total))
 
-    batch = await tts.generate_batch(
+    batch = await offline_tts.generate_batch(
         BatchAudioRequest(requests=tuple(requests)), max_concurrency=2, on_progress=on_progress
     )
     assert (batch.total_requests, batch.completed, batch.failed, batch.status) == (3, 3, 0, "completed")
@@ -76,16 +62,16 @@ async def test_a_batch_keeps_its_order_and_counts(tts: TTSService) -> None:
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_say_needs_one_line(config: AudioConfig, tmp_path: Path) -> None:
+def test_say_needs_one_line(offline_config: AudioConfig, tmp_path: Path) -> None:
     """``say`` speaks into the file one names, without any service or event loop of one's own."""
-    response = say("One line is enough.", tmp_path / "line.wav", config=config)
+    response = say("One line is enough.", tmp_path / "line.wav", config=offline_config)
     assert Path(response.file_path or "") == (tmp_path / "line.wav").resolve()
     assert_audible(tmp_path / "line.wav")
 
 
-async def test_asay_is_awaited(config: AudioConfig, tmp_path: Path) -> None:
+async def test_asay_is_awaited(offline_config: AudioConfig, tmp_path: Path) -> None:
     """``asay`` is the same line inside a running event loop."""
-    await asay("One awaited line is enough.", tmp_path / "awaited.wav", config=config)
+    await asay("One awaited line is enough.", tmp_path / "awaited.wav", config=offline_config)
     assert_audible(tmp_path / "awaited.wav")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from sound import RATE, assert_audible
@@ -40,16 +39,10 @@ SENTENCES = {
 }
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> AudioConfig:
-    """Settings of the offline engine with a folder of its own."""
-    return AudioConfig(tts_engine="offline", output_dir=tmp_path)
-
-
 @pytest.mark.parametrize("language", SENTENCES, ids=str)
-async def test_a_language_speaks(language: Language, config: AudioConfig) -> None:
+async def test_a_language_speaks(language: Language, offline_config: AudioConfig) -> None:
     """Two sentences in the language's own script take two to twelve seconds; the one warning says it is a robot."""
-    async with TTSService(config=config) as tts:
+    async with TTSService(config=offline_config) as tts:
         response = await tts.generate_audio(AudioRequest(text=SENTENCES[language], language=language))
     response.raise_for_error()
     assert 2 < len(assert_audible(response.file_path)) / RATE < 12
@@ -61,11 +54,11 @@ def test_no_language_is_forgotten() -> None:
     assert set(Language) - set(SENTENCES) == {Language.THAI_THAILAND}
 
 
-async def test_a_plain_code_is_as_good_as_a_name(config: AudioConfig) -> None:
+async def test_a_plain_code_is_as_good_as_a_name(offline_config: AudioConfig) -> None:
     """``"de-de"`` is German."""
     request = AudioRequest(text=SENTENCES[Language.GERMAN_GERMANY], language="de-de")
     assert request.language is Language.GERMAN
-    async with TTSService(config=config) as tts:
+    async with TTSService(config=offline_config) as tts:
         assert_audible((await tts.generate_audio(request)).file_path)
 
 
@@ -79,15 +72,15 @@ async def test_a_plain_code_is_as_good_as_a_name(config: AudioConfig) -> None:
     ids=["Thai", "kanji", "unknown"],
 )
 async def test_what_offline_speech_cannot_say_is_refused(
-    text: str, language: Language | str, named: str, config: AudioConfig
+    text: str, language: Language | str, named: str, offline_config: AudioConfig
 ) -> None:
     """A language or script the offline engine would turn into noise is a clear error, and no file appears."""
-    async with TTSService(config=config) as tts:
+    async with TTSService(config=offline_config) as tts:
         response = await tts.generate_audio(AudioRequest(text=text, language=language))
     assert response.error_code is ErrorCode.INVALID_REQUEST
     with pytest.raises(TTSValidationError, match=named):
         response.raise_for_error()
-    assert list(config.output_dir.iterdir()) == []
+    assert list(offline_config.output_dir.iterdir()) == []
 
 
 if __name__ == "__main__":

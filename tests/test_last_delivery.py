@@ -56,13 +56,6 @@ def config(tmp_path: Path) -> AudioConfig:
 
 
 @pytest.fixture
-async def queue(config: AudioConfig) -> AsyncIterator[QueueService]:
-    """The queue."""
-    async with QueueService(config=config) as service:
-        yield service
-
-
-@pytest.fixture
 async def crew(config: AudioConfig, queue: QueueService) -> AsyncIterator[tuple[Stage, list[WorkerService]]]:
     """Two workers of one process, and what they speak with."""
     stage = Stage()

@@ -63,12 +63,6 @@ AFTERWARDS = replace(CLOCK, now=lambda: datetime(2026, 12, 19, tzinfo=UTC))
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where files go."""
-    return tmp_path / "out"
-
-
-@pytest.fixture
 async def tts(gemini_emulator: Emulator, folder: Path) -> AsyncIterator[TTSService]:
     """A service that does not wait between attempts."""
     async with TTSService(settings(gemini_emulator, folder), clock=CLOCK) as service:

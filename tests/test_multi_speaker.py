@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,15 +37,9 @@ def dialogue(text: str, *speakers: SpeakerConfig, name: str = "dialogue") -> Aud
     )
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> AudioConfig:
-    """Settings of the offline engine with a folder of its own."""
-    return AudioConfig(tts_engine="offline", output_dir=tmp_path)
-
-
-async def test_each_turn_has_its_own_voice(config: AudioConfig) -> None:
+async def test_each_turn_has_its_own_voice(offline_config: AudioConfig) -> None:
     """A sentence said by both is as long as both alone; its first half sounds like Alice, its second like Bob."""
-    async with TTSService(config=config) as tts:
+    async with TTSService(config=offline_config) as tts:
         both = await tts.generate_audio(dialogue(f"Alice: {SENTENCE}. Bob: {SENTENCE}."))
         alone = [
             await tts.generate_audio(
@@ -66,14 +59,14 @@ async def test_each_turn_has_its_own_voice(config: AudioConfig) -> None:
         assert np.abs(part - spectrum_db(own)).mean() < np.abs(part - spectrum_db(other)).mean()
 
 
-async def test_names_are_not_spoken(config: AudioConfig) -> None:
+async def test_names_are_not_spoken(offline_config: AudioConfig) -> None:
     """Speakers with long names take no longer than speakers with short ones."""
     long_names = (
         SpeakerConfig(speaker_name="Professor Alexandra Montgomery", voice_name=VoiceName.LEDA),
         SpeakerConfig(speaker_name="The Honourable Bartholomew", voice_name=VoiceName.CHARON),
     )
     text = f"{{}}: {SENTENCE}. {{}}: {SENTENCE}."
-    async with TTSService(config=config) as tts:
+    async with TTSService(config=offline_config) as tts:
         short = await tts.generate_audio(dialogue(text.format("Alice", "Bob"), name="short"))
         long = await tts.generate_audio(
             dialogue(text.format(*(speaker.speaker_name for speaker in long_names)), *long_names, name="long")
@@ -81,9 +74,9 @@ async def test_names_are_not_spoken(config: AudioConfig) -> None:
     assert len(assert_audible(long.file_path)) == pytest.approx(len(assert_audible(short.file_path)), rel=0.05)
 
 
-async def test_a_speaker_who_never_speaks_is_refused(config: AudioConfig) -> None:
+async def test_a_speaker_who_never_speaks_is_refused(offline_config: AudioConfig) -> None:
     """A dialogue in which one of the two says nothing is an error that names the silent one."""
-    async with TTSService(config=config) as tts:
+    async with TTSService(config=offline_config) as tts:
         response = await tts.generate_audio(dialogue("Alice: Is anybody there?"))
     assert response.error_code is ErrorCode.INVALID_REQUEST
     assert "Bob never speaks" in (response.error or "")

@@ -22,6 +22,7 @@ import espeakng_loader
 import numpy as np
 import pytest
 from blockbuster import blockbuster_ctx
+from decoded import pcm_samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from own_time import PATIENCE_S, until
@@ -30,7 +31,7 @@ from sound import RATE, Samples, loudness_db, spectrum_db
 
 from audio_api.audio.checks import Take, judge
 from audio_api.engines import offline
-from audio_api.engines.base import SpeechAudio, Turn, Utterance
+from audio_api.engines.base import Turn, Utterance
 from audio_api.engines.espeak_request import espeak_turns
 from audio_api.engines.offline import OfflineEngine
 from audio_api.errors import AudioAPIError, ConfigurationError, ErrorCode, TTSUnavailableError, TTSValidationError
@@ -46,14 +47,6 @@ FEMALE_NAMES = """
     zephyr kore leda aoede callirrhoe autonoe despina erinome laomedeia achernar gacrux pulcherrima vindemiatrix sulafat
 """
 STYLE_WORDS = "slow fast calm excited loud soft deep high robotic whisper"
-
-
-@pytest.fixture(scope="module")
-def shared_engine() -> Iterator[OfflineEngine]:
-    """One engine for all tests of this file: a test has an event loop of its own, which the engine must bear."""
-    engine = OfflineEngine()
-    yield engine
-    asyncio.run(engine.close())
 
 
 @pytest.fixture
@@ -76,11 +69,6 @@ def utterance(
     """One turn of a single voice."""
     turn = Turn(text, VoiceConfig(voice_name=voice, speed=speed, pitch=pitch), style=style)
     return Utterance((turn,), "gemini-3.8-flash-tts", language)
-
-
-def samples(audio: SpeechAudio) -> Samples:
-    """The samples of a recording between -1 and 1."""
-    return np.frombuffer(audio.pcm, "<i2") / 32_768
 
 
 def pitch_hz(sound: Samples) -> float:
@@ -121,9 +109,9 @@ def is_speaking(engine: OfflineEngine) -> bool:
     return engine._child is not None and any(watch.function.__self__._child is engine._child for watch in watches)
 
 
-async def test_what_comes_back(shared_engine: OfflineEngine) -> None:
+async def test_what_comes_back(offline_engine: OfflineEngine) -> None:
     """Speech is 24 kHz, costs nothing, names its model, ends normally, and says that a robot spoke."""
-    audio = await shared_engine.synthesize(utterance())
+    audio = await offline_engine.synthesize(utterance())
     assert (audio.sample_rate, audio.model, audio.finish_reason) == (24_000, "espeak-ng", "STOP")
     assert audio.usage == TokenUsage()
     assert audio.warnings == ("spoken offline by eSpeak NG: a robotic voice, not Gemini",)
@@ -142,10 +130,10 @@ async def test_the_event_loop_is_never_blocked(fresh_engine: OfflineEngine) -> N
 
 
 @pytest.mark.parametrize("language", [*SENTENCES, "zh"])
-async def test_speech_of_every_language_passes_the_checks(language: str, shared_engine: OfflineEngine) -> None:
+async def test_speech_of_every_language_passes_the_checks(language: str, offline_engine: OfflineEngine) -> None:
     """Sentences of each of the 22 speakable languages and of Chinese are accepted as speech of the whole text."""
     for text in SENTENCES.get(language, ("人人生而自由，在尊严和权利上一律平等。",)):
-        audio = await shared_engine.synthesize(utterance(text, language=language))
+        audio = await offline_engine.synthesize(utterance(text, language=language))
         verdict = judge(Take(audio.pcm, audio.sample_rate, text, language))
         assert verdict.outcome == "accept", (text, verdict)
         assert 2.5 < len(text) / audio.duration_s < 25
@@ -175,10 +163,10 @@ def test_the_nearest_language_speaks(code: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["th-TH", "th", "fo-FO", "fil-PH", "xx"])
-def test_a_language_it_cannot_speak_is_named(code: str, shared_engine: OfflineEngine) -> None:
+def test_a_language_it_cannot_speak_is_named(code: str, offline_engine: OfflineEngine) -> None:
     """Thai, and languages unknown to eSpeak NG, are refused before anything is spoken."""
     with pytest.raises(TTSValidationError, match=f"cannot speak the language '{code}': use Gemini"):
-        shared_engine.preflight(utterance("Ok", language=code))
+        offline_engine.preflight(utterance("Ok", language=code))
 
 
 @pytest.mark.parametrize(
@@ -192,11 +180,11 @@ def test_a_language_it_cannot_speak_is_named(code: str, shared_engine: OfflineEn
     ],
 )
 async def test_a_script_it_cannot_read_is_refused(
-    text: str, language: str, advice: str, shared_engine: OfflineEngine
+    text: str, language: str, advice: str, offline_engine: OfflineEngine
 ) -> None:
     """Kanji outside Chinese and Thai letters get advice rather than noise, and the text stays out of it."""
     with pytest.raises(TTSValidationError, match=advice) as caught:
-        await shared_engine.synthesize(utterance(text, language=language))
+        await offline_engine.synthesize(utterance(text, language=language))
     assert text not in str(caught.value)
 
 
@@ -235,11 +223,11 @@ def test_every_variant_exists() -> None:
     assert len(variants) == 32
 
 
-async def test_thirty_voices_differ_and_are_equally_loud(shared_engine: OfflineEngine) -> None:
+async def test_thirty_voices_differ_and_are_equally_loud(offline_engine: OfflineEngine) -> None:
     """Voices differ pairwise in pitch or spectrum, sound female or male as Gemini's do, and have one loudness."""
     heard = {}
     for voice in VoiceName:
-        sound = samples(await shared_engine.synthesize(utterance(voice=voice)))
+        sound = pcm_samples((await offline_engine.synthesize(utterance(voice=voice))).pcm)
         # Semitones and decibels count alike.
         heard[voice] = np.append(spectrum_db(sound) / np.sqrt(40), 12 * np.log2(pitch_hz(sound)))
         assert (pitch_hz(sound) > 155) == (voice in FEMALE_NAMES.split()), voice
@@ -250,16 +238,16 @@ async def test_thirty_voices_differ_and_are_equally_loud(shared_engine: OfflineE
     assert distances[closest] > 2, closest
 
 
-def test_a_custom_voice_is_refused(shared_engine: OfflineEngine) -> None:
+def test_a_custom_voice_is_refused(offline_engine: OfflineEngine) -> None:
     """A stored voice lives at Google; the error names it and the way out."""
     with pytest.raises(TTSValidationError, match=r"no custom voice 'voice_abc': use Gemini"):
-        shared_engine.preflight(utterance(voice="voice_abc"))
+        offline_engine.preflight(utterance(voice="voice_abc"))
 
 
-async def test_speed_and_pitch_are_real(shared_engine: OfflineEngine) -> None:
+async def test_speed_and_pitch_are_real(offline_engine: OfflineEngine) -> None:
     """Twice the speed halves the time; a higher pitch number is a higher pitch."""
     natural, fast, slow, high, deep = [
-        samples(await shared_engine.synthesize(utterance(speed=speed, pitch=pitch)))
+        pcm_samples((await offline_engine.synthesize(utterance(speed=speed, pitch=pitch))).pcm)
         for speed, pitch in [(None, None), (2.0, None), (0.6, None), (None, 1.8), (None, 0.3)]
     ]
     assert 0.4 < len(fast) / len(natural) < 0.65
@@ -267,11 +255,11 @@ async def test_speed_and_pitch_are_real(shared_engine: OfflineEngine) -> None:
     assert pitch_hz(deep) * 1.1 < pitch_hz(natural) < pitch_hz(high) / 1.1
 
 
-async def test_style_words_are_parameters(shared_engine: OfflineEngine) -> None:
+async def test_style_words_are_parameters(offline_engine: OfflineEngine) -> None:
     """Slow is longer, fast shorter, soft quieter, loud louder, deep lower, monotone flatter; "nice" changes nothing."""
 
     async def take(style: str | None) -> Samples:
-        return samples(await shared_engine.synthesize(utterance(style=style)))
+        return pcm_samples((await offline_engine.synthesize(utterance(style=style))).pcm)
 
     plain, loudness = await take(None), lambda sound: 10 * np.log10(np.mean(sound**2))
     assert len(await take("calm and slow")) > 1.2 * len(plain)
@@ -305,14 +293,14 @@ def test_natural_speed_and_pitch_are_the_voices_own() -> None:
     assert [espeak_turns(utterance(pitch=pitch))[0]["pitch"] for pitch in (0.1, 1.0, 2.0)] == [0, 50, 99]
 
 
-async def test_a_dialogue_has_two_voices_and_a_pause(shared_engine: OfflineEngine) -> None:
+async def test_a_dialogue_has_two_voices_and_a_pause(offline_engine: OfflineEngine) -> None:
     """Each turn is spoken by its own voice, 250 ms apart."""
     turns = (
         Turn("Good morning, how are you today?", VoiceConfig(voice_name="leda"), "Alice"),
         Turn("I am fine, thank you very much.", VoiceConfig(voice_name="algenib"), "Bob"),
     )
-    sound = samples(await shared_engine.synthesize(Utterance(turns, "any", "en-US")))
-    first = len(samples(await shared_engine.synthesize(utterance(turns[0].text, voice="leda"))))
+    sound = pcm_samples((await offline_engine.synthesize(Utterance(turns, "any", "en-US"))).pcm)
+    first = len(pcm_samples((await offline_engine.synthesize(utterance(turns[0].text, voice="leda"))).pcm))
     # A recording of the first turn alone ends with 250 ms of quiet: the pause.
     alice, pause, bob = sound[: first - 6_000], sound[first - 5_000 : first - 1_000], sound[first:]
     assert np.abs(pause).max() < 0.01
@@ -335,45 +323,45 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-async def test_hostile_text_is_just_spoken(text: str, shared_engine: OfflineEngine) -> None:
+async def test_hostile_text_is_just_spoken(text: str, offline_engine: OfflineEngine) -> None:
     """No text harms the process: it speaks, and the same process speaks the next sentence."""
-    await shared_engine.health_check("any")
-    pid = child_pid(shared_engine)
-    audio = await shared_engine.synthesize(utterance(text, speed=3.0))
-    assert loudness_db(samples(audio)).max() > -30
-    assert child_pid(shared_engine) == pid
+    await offline_engine.health_check("any")
+    pid = child_pid(offline_engine)
+    audio = await offline_engine.synthesize(utterance(text, speed=3.0))
+    assert loudness_db(pcm_samples(audio.pcm)).max() > -30
+    assert child_pid(offline_engine) == pid
 
 
 @settings(max_examples=60)
 @given(st.text(min_size=1, max_size=300), st.sampled_from(["en-US", "ru-RU", "ja-JP", "ar-EG", "zh"]))
-def test_any_text_is_spoken_or_refused(shared_engine: OfflineEngine, text: str, language: str) -> None:
+def test_any_text_is_spoken_or_refused(offline_engine: OfflineEngine, text: str, language: str) -> None:
     """Random text never kills the process; the one other outcome is that its script is refused."""
     with suppress(TTSValidationError):
-        asyncio.run(shared_engine.synthesize(utterance(text, language=language)))
+        asyncio.run(offline_engine.synthesize(utterance(text, language=language)))
 
 
 @pytest.mark.parametrize("control", ["\0", "\x01", "\x0180s", "\x1b", "\x7f", "\x9b"])
-async def test_control_characters_cut_nothing_off(control: str, shared_engine: OfflineEngine) -> None:
+async def test_control_characters_cut_nothing_off(control: str, offline_engine: OfflineEngine) -> None:
     """NUL does not end the speech, and 0x01 with "80s" does not set the library's speed: both are just a space."""
-    plain = await shared_engine.synthesize(utterance(f"one two {control[1:]} three four five six seven"))
-    audio = await shared_engine.synthesize(utterance(f"one two {control} three four five six seven"))
+    plain = await offline_engine.synthesize(utterance(f"one two {control[1:]} three four five six seven"))
+    audio = await offline_engine.synthesize(utterance(f"one two {control} three four five six seven"))
     assert audio.duration_s == pytest.approx(plain.duration_s, rel=0.03)
 
 
-async def test_a_hundred_thousand_characters(shared_engine: OfflineEngine) -> None:
+async def test_a_hundred_thousand_characters(offline_engine: OfflineEngine) -> None:
     """A book's chapter is spoken to its end: a hundred times the text takes a hundred times as long."""
     part = "The quick brown fox jumps over the lazy dog. " * 22 + "The end. "
     text = (part * 100)[:100_000]
-    short = await shared_engine.synthesize(utterance(part, speed=3.0))
-    audio = await shared_engine.synthesize(utterance(text, speed=3.0))
+    short = await offline_engine.synthesize(utterance(part, speed=3.0))
+    audio = await offline_engine.synthesize(utterance(text, speed=3.0))
     assert audio.duration_s == pytest.approx(len(text) / len(part) * short.duration_s, rel=0.03)
 
 
-async def test_a_text_without_sound_is_quiet(shared_engine: OfflineEngine) -> None:
+async def test_a_text_without_sound_is_quiet(offline_engine: OfflineEngine) -> None:
     """What has no sound is short silence, for the checks to judge, and the process lives on."""
-    audio = await shared_engine.synthesize(utterance("\u200b"))
+    audio = await offline_engine.synthesize(utterance("\u200b"))
     assert not any(audio.pcm)
-    await shared_engine.health_check("any")
+    await offline_engine.health_check("any")
 
 
 async def test_a_cancelled_call_ends_at_once(fresh_engine: OfflineEngine) -> None:
@@ -519,7 +507,7 @@ async def test_closing_twice_and_speaking_again(fresh_engine: OfflineEngine) -> 
     await fresh_engine.synthesize(utterance("Yes."))
 
 
-async def test_concurrent_calls_take_turns(shared_engine: OfflineEngine) -> None:
+async def test_concurrent_calls_take_turns(offline_engine: OfflineEngine) -> None:
     """Eight calls at once each get their own words, in one process."""
     seed = random.randrange(1 << 32)
     print("seed", seed)
@@ -527,8 +515,8 @@ async def test_concurrent_calls_take_turns(shared_engine: OfflineEngine) -> None
         utterance("word " * count, voice=voice)
         for count, voice in zip(range(2, 26, 3), random.Random(seed).sample(list(VoiceName), 8), strict=True)
     ]
-    alone = [(await shared_engine.synthesize(call)).duration_s for call in calls]
-    together = [audio.duration_s for audio in await asyncio.gather(*map(shared_engine.synthesize, calls))]
+    alone = [(await offline_engine.synthesize(call)).duration_s for call in calls]
+    together = [audio.duration_s for audio in await asyncio.gather(*map(offline_engine.synthesize, calls))]
     assert together == pytest.approx(alone, rel=0.05)
     assert alone[0] < alone[3] < alone[7]
 

@@ -10,7 +10,7 @@ import os
 import urllib.request
 import wave
 from asyncio import gather, to_thread
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from books import book
 from kit import CLOCK
-from store_servers import BUCKET, Loss, LossyProxy, StoreServer, enter, lossy_proxy
+from store_servers import BUCKET, Loss, LossyProxy, StoreServer
 
 from audio_api.config import AudioConfig
 from audio_api.emulator import Emulator
@@ -31,20 +31,6 @@ from audio_api.stores.by_url import store_at
 
 HELLO = AudioRequest(text="Hello from a bucket.", output_filename="hello")
 BOOK = book(2_500)
-
-
-@pytest.fixture
-def proxy(ministack: StoreServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[LossyProxy]:
-    """The way to the store, which the environment names."""
-    with lossy_proxy(ministack.port) as way:
-        enter(ministack, monkeypatch, way.port)
-        yield way
-
-
-@pytest.fixture
-def prefix() -> str:
-    """A place in the bucket that is empty."""
-    return os.urandom(6).hex()
 
 
 Serve = Callable[..., TTSService]

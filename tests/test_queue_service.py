@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,6 @@ def config(request: pytest.FixtureRequest) -> AudioConfig:
     if request.param == "memory":
         return AudioConfig(queue_name=name)
     return AudioConfig(queue_name=name, use_redis=True, redis_url=request.getfixturevalue("redis_url"))
-
-
-@pytest.fixture
-async def queue(config: AudioConfig) -> AsyncIterator[QueueService]:
-    """A queue service on either."""
-    async with QueueService(config=config) as service:
-        yield service
 
 
 async def finish_next(queue: QueueService, response: AudioResponse = DONE) -> str:

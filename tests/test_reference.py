@@ -9,7 +9,6 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from importlib import import_module
 from pathlib import Path
 
@@ -36,13 +35,6 @@ def config(gemini_emulator: Emulator) -> AudioConfig:
     return AudioConfig(
         gemini_api_key="any", gemini_base_url=gemini_emulator.url, queue_name=f"test-{secrets.token_hex(6)}"
     )
-
-
-@pytest.fixture
-async def queue(config: AudioConfig) -> AsyncIterator[QueueService]:
-    """A queue service in memory."""
-    async with QueueService(config=config) as service:
-        yield service
 
 
 def test_every_row_that_says_same_has_its_test() -> None:

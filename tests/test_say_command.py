@@ -30,17 +30,12 @@ from audio_api.emulator import Emulator, Fault
 from audio_api.models.audio_request import AudioRequest
 from audio_api.models.filenames import safe_filename
 
+pytestmark = pytest.mark.usefixtures("emulator_in_environment")
+
 Captured = pytest.CaptureFixture[str]
 TALK = "Alice: Hello there, Bob.\nBob: Good morning to you."
 LONG = " ".join(f"This is sentence number {number} of a text that takes several calls." for number in range(120))
 CONFIG = AudioConfig(_env_file=None)
-
-
-@pytest.fixture(autouse=True)
-def _api(gemini_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The emulator as the configured API."""
-    monkeypatch.setenv("GEMINI_API_KEY", "key-of-the-tests")
-    monkeypatch.setenv("GEMINI_BASE_URL", gemini_emulator.url)
 
 
 def say(capfd: Captured, *arguments: str) -> tuple[int, str, str]:

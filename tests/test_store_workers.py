@@ -24,20 +24,6 @@ from audio_api.services.worker_service import WorkerService, WorkerState
 
 
 @pytest.fixture
-def proxy(ministack: StoreServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[LossyProxy]:
-    """The way to the store, which the environment names."""
-    with lossy_proxy(ministack.port) as way:
-        enter(ministack, monkeypatch, way.port)
-        yield way
-
-
-@pytest.fixture
-def prefix() -> str:
-    """A place in the bucket that is empty."""
-    return secrets.token_hex(6)
-
-
-@pytest.fixture
 def settings(gemini_emulator: Emulator, prefix: str, tmp_path: Path) -> dict[str, Any]:
     """Settings of workers that put into the bucket."""
     return {

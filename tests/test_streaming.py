@@ -58,12 +58,6 @@ Serve = Callable[..., TTSService]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where files go."""
-    return tmp_path / "out"
-
-
-@pytest.fixture
 async def serve(gemini_emulator: Emulator, folder: Path) -> AsyncIterator[Serve]:
     """Make services that stream by a model which sends sound in blocks, and do not wait between attempts."""
     made: list[TTSService | SpeechEngine] = []

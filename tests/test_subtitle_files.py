@@ -24,12 +24,6 @@ CAST = tuple(SpeakerConfig(speaker_name=name, voice_name="kore") for name in ("A
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where files go."""
-    return tmp_path / "out"
-
-
-@pytest.fixture
 async def tts(gemini_emulator: Emulator, folder: Path) -> AsyncIterator[TTSService]:
     """A service that does not wait between attempts."""
     async with TTSService(settings(gemini_emulator, folder), clock=CLOCK) as service:

@@ -320,14 +320,7 @@ def test_googles_own_client_reads_the_emulators_voices(gemini_emulator: Emulator
     assert made.id not in gemini_emulator.custom_voices
 
 
-@pytest.fixture
-def _api(gemini_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The emulator as the configured API."""
-    monkeypatch.setenv("GEMINI_API_KEY", "k")
-    monkeypatch.setenv("GEMINI_BASE_URL", gemini_emulator.url)
-
-
-@pytest.mark.usefixtures("_api")
+@pytest.mark.usefixtures("emulator_in_environment")
 def test_the_command_searches(gemini_emulator: Emulator, capfd: pytest.CaptureFixture[str]) -> None:
     """One voice a line, its id first; without an option the thirty are listed without a call."""
     gemini_emulator.custom_voices.add(OWN)
@@ -348,7 +341,7 @@ async def doctor() -> dict[str, Check]:
     return {check.title: check async for check in check_installation()}
 
 
-@pytest.mark.usefixtures("_api")
+@pytest.mark.usefixtures("emulator_in_environment")
 async def test_the_doctor_counts_voices_and_misses_those_that_are_named(
     gemini_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 from sound import Samples, assert_audible, spectrum_db
 
-from audio_api import AudioConfig, AudioRequest, TTSService, VoiceConfig, VoiceName
+from audio_api import AudioRequest, TTSService, VoiceConfig, VoiceName
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then it rests in the shade of an old tree."
 
 
-@pytest.fixture
-async def tts(tmp_path: Path) -> AsyncIterator[TTSService]:
-    """A service that speaks offline."""
-    async with TTSService(config=AudioConfig(tts_engine="offline", output_dir=tmp_path)) as service:
-        yield service
-
-
-async def spoken(tts: TTSService, name: str, voice: VoiceConfig, style: str | None = None) -> Samples:
+async def spoken(offline_tts: TTSService, name: str, voice: VoiceConfig, style: str | None = None) -> Samples:
     """The samples of the text in a voice."""
     request = AudioRequest(text=TEXT, voice_config=voice, style=style, output_filename=name)
-    return assert_audible((await tts.generate_audio(request)).raise_for_error().file_path)
+    return assert_audible((await offline_tts.generate_audio(request)).raise_for_error().file_path)
 
 
-async def test_thirty_voices_sound_different(tts: TTSService) -> None:
+async def test_thirty_voices_sound_different(offline_tts: TTSService) -> None:
     """Any two of the thirty voices differ more than two recordings of the same voice do."""
 
     async def take(number: int) -> list[Samples]:
         return [
-            spectrum_db(await spoken(tts, f"{voice}-{number}", VoiceConfig(voice_name=voice))) for voice in VoiceName
+            spectrum_db(await spoken(offline_tts, f"{voice}-{number}", VoiceConfig(voice_name=voice)))
+            for voice in VoiceName
         ]
 
     first, second = await take(1), await take(2)
@@ -46,25 +38,27 @@ async def test_thirty_voices_sound_different(tts: TTSService) -> None:
     assert different > same
 
 
-async def test_speed_changes_the_length(tts: TTSService) -> None:
+async def test_speed_changes_the_length(offline_tts: TTSService) -> None:
     """Slower takes longer, faster takes less."""
-    lengths = [len(await spoken(tts, f"speed-{speed}", VoiceConfig(speed=speed))) for speed in (0.5, 1.0, 2.0)]
+    lengths = [len(await spoken(offline_tts, f"speed-{speed}", VoiceConfig(speed=speed))) for speed in (0.5, 1.0, 2.0)]
     assert lengths[0] > 1.3 * lengths[1]
     assert lengths[1] > 1.3 * lengths[2]
 
 
-async def test_pitch_changes_the_voice(tts: TTSService) -> None:
+async def test_pitch_changes_the_voice(offline_tts: TTSService) -> None:
     """A low and a high pitch of the same voice have spectra apart."""
-    low = spectrum_db(await spoken(tts, "low", VoiceConfig(pitch=0.5)))
-    high = spectrum_db(await spoken(tts, "high", VoiceConfig(pitch=1.8)))
+    low = spectrum_db(await spoken(offline_tts, "low", VoiceConfig(pitch=0.5)))
+    high = spectrum_db(await spoken(offline_tts, "high", VoiceConfig(pitch=1.8)))
     assert float(np.abs(low - high).mean()) > 1
 
 
-async def test_a_style_is_heard_but_never_spoken(tts: TTSService) -> None:
+async def test_a_style_is_heard_but_never_spoken(offline_tts: TTSService) -> None:
     """A slow style makes the same words longer, by far less than its own words would take."""
-    plain = len(await spoken(tts, "plain", VoiceConfig()))
-    slow = len(await spoken(tts, "slow", VoiceConfig(), style="slow"))
-    long_style = len(await spoken(tts, "long", VoiceConfig(), style="like a person who reads the news on the radio"))
+    plain = len(await spoken(offline_tts, "plain", VoiceConfig()))
+    slow = len(await spoken(offline_tts, "slow", VoiceConfig(), style="slow"))
+    long_style = len(
+        await spoken(offline_tts, "long", VoiceConfig(), style="like a person who reads the news on the radio")
+    )
     assert plain < slow < 2 * plain
     assert long_style == pytest.approx(plain, rel=0.3)
 

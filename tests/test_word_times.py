@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from decoded import pcm_samples
 from hypothesis import given
 from hypothesis import strategies as st
 from scripts import any_text
 from sentences import SENTENCES
 from sound import RATE, Samples, read_wav
 
-from audio_api.engines.base import SpeechAudio, Turn, Utterance, WordTime
+from audio_api.engines.base import Turn, Utterance, WordTime
 from audio_api.engines.espeak_words import WordSpan, readable, word_times
 from audio_api.engines.offline import OfflineEngine
 from audio_api.models.audio_request import AudioRequest, SpeakerConfig, VoiceConfig
@@ -28,14 +28,6 @@ FRAME_S = 0.005
 CLEAR, FAINT = 0.01, 0.001
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[OfflineEngine]:
-    """One engine for all tests of this file."""
-    engine = OfflineEngine()
-    yield engine
-    asyncio.run(engine.close())
-
-
 def utterance(*texts: str, language: str = "en-US") -> Utterance:
     """One turn, or a dialogue of two voices."""
     if len(texts) == 1:
@@ -43,11 +35,6 @@ def utterance(*texts: str, language: str = "en-US") -> Utterance:
     voices = ("kore", "charon")
     turns = [Turn(text, VoiceConfig(voice_name=voices[n % 2]), "AB"[n % 2]) for n, text in enumerate(texts)]
     return Utterance(tuple(turns), "any", language)
-
-
-def samples(audio: SpeechAudio) -> Samples:
-    """The samples of a recording between -1 and 1."""
-    return np.frombuffer(audio.pcm, "<i2") / 32_768
 
 
 def sounds(heard: Samples, level: float) -> list[tuple[float, float]]:
@@ -79,10 +66,10 @@ def assert_in_order(words: Sequence[WordTime]) -> None:
 
 
 @pytest.mark.parametrize("language", [*SENTENCES, "zh"])
-async def test_words_are_in_order_and_complete(language: str, engine: OfflineEngine) -> None:
+async def test_words_are_in_order_and_complete(language: str, offline_engine: OfflineEngine) -> None:
     """The words are the text, in order, from the first sound to the last; pauses of sentences belong to none."""
     text = "\n\n".join(SENTENCES.get(language, ("人人生而自由，在尊严和权利上一律平等。", "我们明天再见面吧。")))
-    audio = await engine.synthesize(utterance(text, language=language))
+    audio = await offline_engine.synthesize(utterance(text, language=language))
     assert "".join("".join(word.text for word in audio.words).split()) == "".join(text.split())
     assert_in_order(audio.words)
     assert audio.words[0].start_s == pytest.approx(LEAD_S, abs=0.001)
@@ -92,30 +79,30 @@ async def test_words_are_in_order_and_complete(language: str, engine: OfflineEng
 
 
 @pytest.mark.parametrize("language", ["en-US", "de-DE", "fr-FR", "ru-RU", "hi-IN", "ar-EG", "pl-PL"])
-async def test_each_word_is_heard_when_its_time_says(language: str, engine: OfflineEngine) -> None:
+async def test_each_word_is_heard_when_its_time_says(language: str, offline_engine: OfflineEngine) -> None:
     """Of words between pauses, the time of each is that of its sound, as its energy shows."""
     words = [word.strip(".,;:?!।؟") for sentence in SENTENCES[language] for word in sentence.split()]
     spaced = [word for word in words if (len(word) > 2 and word.isalpha()) or language == "hi-IN"][:12]
-    audio = await engine.synthesize(utterance("\n\n".join(spaced), language=language))
+    audio = await offline_engine.synthesize(utterance("\n\n".join(spaced), language=language))
     assert [word.text for word in audio.words] == spaced
-    assert len(sounds(samples(audio), CLEAR)) == len(spaced)
-    assert_with_the_sound([(word.start_s, word.end_s) for word in audio.words], samples(audio))
+    assert len(sounds(pcm_samples(audio.pcm), CLEAR)) == len(spaced)
+    assert_with_the_sound([(word.start_s, word.end_s) for word in audio.words], pcm_samples(audio.pcm))
 
 
-async def test_times_do_not_drift(engine: OfflineEngine) -> None:
+async def test_times_do_not_drift(offline_engine: OfflineEngine) -> None:
     """After ten minutes, in hundreds of blocks at another sample rate, words are where they are heard."""
     text = "Alpha bravo charlie delta.\n\n" * 300
-    audio = await engine.synthesize(utterance(text))
+    audio = await offline_engine.synthesize(utterance(text))
     assert audio.duration_s > 600
     sentences = [(audio.words[at].start_s, audio.words[at + 3].end_s) for at in range(0, 1_200, 4)]
-    assert len(sounds(samples(audio), CLEAR)) == len(sentences)
-    assert_with_the_sound(sentences, samples(audio))
+    assert len(sounds(pcm_samples(audio.pcm), CLEAR)) == len(sentences)
+    assert_with_the_sound(sentences, pcm_samples(audio.pcm))
 
 
-async def test_words_of_a_dialogue_know_their_turn(engine: OfflineEngine) -> None:
+async def test_words_of_a_dialogue_know_their_turn(offline_engine: OfflineEngine) -> None:
     """Each turn has its own words, and a pause before them."""
     texts = ["Good morning, Bob.", "Hello! What can I do for you?", "Nothing, thank you."]
-    audio = await engine.synthesize(utterance(*texts))
+    audio = await offline_engine.synthesize(utterance(*texts))
     turns = [[word for word in audio.words if word.turn == number] for number in range(3)]
     assert [" ".join(word.text for word in words) for words in turns] == texts
     assert_in_order(audio.words)
@@ -132,9 +119,9 @@ async def test_words_of_a_dialogue_know_their_turn(engine: OfflineEngine) -> Non
         ("a\x00b \ud83d c", ["a\x00b \ud83d", "c"]),
     ],
 )
-async def test_what_is_read_as_several_words_is_one(text: str, words: list[str], engine: OfflineEngine) -> None:
+async def test_what_is_read_as_several_words_is_one(text: str, words: list[str], offline_engine: OfflineEngine) -> None:
     """Numbers, addresses and signs keep their place and take the time of all that is read for them."""
-    audio = await engine.synthesize(utterance(text))
+    audio = await offline_engine.synthesize(utterance(text))
     assert [word.text for word in audio.words] == words
     assert_in_order(audio.words)
 
@@ -150,10 +137,12 @@ async def test_what_is_read_as_several_words_is_one(text: str, words: list[str],
         ("ﾊﾟﾝ １２３", "パン 123", "ja-JP"),
     ],
 )
-async def test_letters_of_every_shape_are_read(text: str, like: str, language: str, engine: OfflineEngine) -> None:
+async def test_letters_of_every_shape_are_read(
+    text: str, like: str, language: str, offline_engine: OfflineEngine
+) -> None:
     """They sound as everyday letters do, and the words keep the shape that the user gave them."""
-    shaped = await engine.synthesize(utterance(text, language=language))
-    plain = await engine.synthesize(utterance(like, language=language))
+    shaped = await offline_engine.synthesize(utterance(text, language=language))
+    plain = await offline_engine.synthesize(utterance(like, language=language))
     assert shaped.duration_s == pytest.approx(plain.duration_s, abs=0.05)
     assert "".join("".join(word.text for word in shaped.words).split()) == "".join(text.split())
     assert [word.start_s for word in shaped.words] == pytest.approx([word.start_s for word in plain.words], abs=0.05)
@@ -176,13 +165,13 @@ def test_places_in_readable_text_are_places_in_the_text(text: str) -> None:
     assert [word.text for word in found[:3]] == ["𝓗𝓮", "ﷺ", "ﬁ"]
 
 
-async def test_a_stream_ends_with_the_words(engine: OfflineEngine) -> None:
+async def test_a_stream_ends_with_the_words(offline_engine: OfflineEngine) -> None:
     """The last block has the words of the whole, the others have none."""
     said = utterance(" ".join(SENTENCES["en-US"]))
-    blocks = [block async for block in engine.stream(said)]
+    blocks = [block async for block in offline_engine.stream(said)]
     assert len(blocks) > 2
     assert not any(block.words for block in blocks[:-1])
-    whole = await engine.synthesize(said)
+    whole = await offline_engine.synthesize(said)
     assert [word.text for word in blocks[-1].words] == [word.text for word in whole.words]
 
 
@@ -224,10 +213,10 @@ NUMBERS = "One two three four. Five six seven eight. Nine ten eleven twelve. "
 
 
 @pytest.mark.parametrize("how", ["generate_audio", "stream_to_file"])
-async def test_subtitles_of_a_long_text_are_measured(how: str, engine: OfflineEngine) -> None:
+async def test_subtitles_of_a_long_text_are_measured(how: str, offline_engine: OfflineEngine) -> None:
     """Over many joined pieces every cue begins and ends with its words in the file, and none is estimated."""
     request = AudioRequest(text=NUMBERS * 100, output_filename="long.wav", subtitles=("vtt",))
-    async with TTSService(engine=engine) as tts:
+    async with TTSService(engine=offline_engine) as tts:
         response = (await getattr(tts, how)(request)).raise_for_error()
     vtt = Path(response.subtitle_paths[0]).read_text()
     assert "estimated" not in vtt
@@ -239,7 +228,7 @@ async def test_subtitles_of_a_long_text_are_measured(how: str, engine: OfflineEn
     assert cues[-1][1] == pytest.approx(len(heard) / RATE, abs=0.05)
 
 
-async def test_turns_of_a_dialogue_are_measured(engine: OfflineEngine) -> None:
+async def test_turns_of_a_dialogue_are_measured(offline_engine: OfflineEngine) -> None:
     """Turns of unequal pace have their own times, where an estimate would share out the time by the letters."""
     cast = (
         SpeakerConfig(speaker_name="Ann", voice_name="kore", speed=0.6),
@@ -247,7 +236,7 @@ async def test_turns_of_a_dialogue_are_measured(engine: OfflineEngine) -> None:
     )
     text = "Ann: I speak very slowly. Bob: I am always in a hurry, so I speak fast. Ann: There is time enough."
     request = AudioRequest(text=text, speaker_mode="multiple", cast=cast, output_filename="two.wav", subtitles=("vtt",))
-    async with TTSService(engine=engine) as tts:
+    async with TTSService(engine=offline_engine) as tts:
         response = (await tts.generate_audio(request)).raise_for_error()
     vtt = Path(response.subtitle_paths[0]).read_text()
     assert "estimated" not in vtt

@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -67,13 +67,6 @@ def config(tmp_path: Path) -> AudioConfig:
 def brief(config: AudioConfig) -> AudioConfig:
     """The same, with leases that are renewed several times a second."""
     return config.model_copy(update={"lease_time": 1.0})
-
-
-@pytest.fixture
-async def queue(config: AudioConfig) -> AsyncIterator[QueueService]:
-    """The queue, as its producer sees it."""
-    async with QueueService(config=config) as service:
-        yield service
 
 
 class HangingEngine(ScriptedEngine):
