@@ -5,7 +5,6 @@ Replies come from a real server; files are read again with the standard library,
 
 from __future__ import annotations
 
-import base64
 import json
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -19,7 +18,7 @@ import pytest
 from books import MODEL, PIECE_CHARS, book, pieces_of, settings
 from hypothesis import given
 from hypothesis import strategies as st
-from kit import CLOCK
+from kit import CLOCK, sound_part
 from raw_server import answering, raw_server
 from scripted import ScriptedEngine, speech
 from sound import RATE, Samples, read_wav
@@ -84,11 +83,6 @@ def wav(
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
 
 
-def part(mime: str, data: bytes) -> dict[str, Any]:
-    """A part with sound."""
-    return {"inlineData": {"mimeType": mime, "data": base64.b64encode(data).decode()}}
-
-
 def reply(*parts: dict[str, Any]) -> bytes:
     """A reply of the API."""
     usage = {"promptTokenCount": 9, "candidatesTokenCount": 43}
@@ -144,7 +138,9 @@ def assert_tone(samples: Samples, hz: float = 440.0, *, peak: float = 0.999, noi
 @pytest.mark.parametrize("rate", [1_000, 8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000])
 async def test_a_tone_of_another_rate_stays_that_tone(tmp_path: Path, rate: int) -> None:
     """Pitch, loudness and length, in a file that says 24,000 Hz; the response says what was converted."""
-    response = await spoken(reply(part(f"audio/L16;codec=pcm;rate={rate}", ENCODERS[1, 16](tone(rate)))), tmp_path)
+    response = await spoken(
+        reply(sound_part(ENCODERS[1, 16](tone(rate)), f"audio/L16;codec=pcm;rate={rate}")), tmp_path
+    )
     assert_tone(read_wav(response.file_path))
     assert response.duration == pytest.approx(SECONDS, abs=0.001)
     assert f"{rate:,} Hz" in response.warnings[0]
@@ -158,7 +154,7 @@ async def test_a_wav_of_another_depth_or_encoding_is_read(
 ) -> None:
     """8, 24 and 32 bits, float, A-law and mu-law; at 24 kHz nothing but the depth is changed."""
     data = wav(tone(RATE, peak=0.9), RATE, code=code, bits=bits, extensible=extensible)
-    response = await spoken(reply(part("audio/wav", data)), tmp_path)
+    response = await spoken(reply(sound_part(data, "audio/wav")), tmp_path)
     assert_tone(read_wav(response.file_path), peak=0.9, noise_db=-35.0 if bits == 8 else -90.0)
     assert f"{bits} bits" in response.warnings[0]
 
@@ -166,8 +162,8 @@ async def test_a_wav_of_another_depth_or_encoding_is_read(
 @pytest.mark.parametrize(("rate", "channels"), [(24_000, 2), (48_000, 2), (16_000, 2), (48_000, 6)])
 async def test_channels_become_their_mean(tmp_path: Path, rate: int, channels: int) -> None:
     """In a WAV and behind a type that names them: the tone that all of them hold is neither louder nor clipped."""
-    bare = part(f"audio/L16;rate={rate};channels={channels}", ENCODERS[1, 16](np.repeat(tone(rate), channels)))
-    for each in (bare, part("audio/wav", wav(tone(rate), rate, channels=channels))):
+    bare = sound_part(ENCODERS[1, 16](np.repeat(tone(rate), channels)), f"audio/L16;rate={rate};channels={channels}")
+    for each in (bare, sound_part(wav(tone(rate), rate, channels=channels), "audio/wav")):
         response = await spoken(reply(each), tmp_path / each["inlineData"]["mimeType"].partition(";")[0][-3:])
         assert_tone(read_wav(response.file_path))
         assert f"{channels} channels" in response.warnings[0]
@@ -177,14 +173,14 @@ async def test_channels_that_differ_are_mixed(tmp_path: Path) -> None:
     """440 Hz on the left and 1,000 Hz on the right are both heard, half as loud."""
     left, right = tone(RATE), tone(RATE, hz=1_000)
     data = ENCODERS[1, 16](np.stack([left, right], axis=1).ravel())
-    response = await spoken(reply(part("audio/pcm;channels=2", data)), tmp_path)
+    response = await spoken(reply(sound_part(data, "audio/pcm;channels=2")), tmp_path)
     assert_tone(read_wav(response.file_path) - right / 2, peak=0.4995)
 
 
 async def test_sound_in_the_right_format_is_not_touched(tmp_path: Path) -> None:
     """Bit for bit, and without a word."""
     pcm = ENCODERS[1, 16](tone(RATE))
-    response = await spoken(reply(part("audio/L16", pcm)), tmp_path)
+    response = await spoken(reply(sound_part(pcm, "audio/L16")), tmp_path)
     assert np.array_equal(read_wav(response.file_path), np.frombuffer(pcm, "<i2") / 32_768)
     assert response.warnings == ()
 
@@ -192,7 +188,7 @@ async def test_sound_in_the_right_format_is_not_touched(tmp_path: Path) -> None:
 async def test_parts_of_different_formats_are_joined(tmp_path: Path) -> None:
     """One after the other in one file, with a warning for each format that was converted."""
     rates = 24_000, 16_000, 48_000, 24_000
-    parts = [part(f"audio/L16;rate={rate}", ENCODERS[1, 16](tone(rate, hz=300 + rate / 100))) for rate in rates]
+    parts = [sound_part(ENCODERS[1, 16](tone(rate, hz=300 + rate / 100)), f"audio/L16;rate={rate}") for rate in rates]
     response = await spoken(reply(*parts), tmp_path)
     samples = read_wav(response.file_path)
     assert len(samples) / RATE == pytest.approx(4 * SECONDS, abs=0.001)
@@ -209,10 +205,10 @@ async def test_a_stream_is_converted_as_it_comes(tmp_path: Path, cut: int, is_wa
     """Wherever the server cuts: the same samples as in one piece, without clicks, up to the last one."""
     data = wav(tone(16_000), 16_000, channels=2) if is_wav else ENCODERS[1, 16](np.repeat(tone(16_000), 2))
     mime = "audio/wav" if is_wav else "audio/L16;rate=16000;channels=2"
-    pieces = [part(mime, data[at : at + cut]) for at in range(0, len(data), cut)]
+    pieces = [sound_part(data[at : at + cut], mime) for at in range(0, len(data), cut)]
     heard, account = await streamed(events(*pieces), tmp_path)
     assert_tone(np.frombuffer(heard, "<i2") / 32_768)
-    whole = await spoken(reply(part(mime, data)), tmp_path)
+    whole = await spoken(reply(sound_part(data, mime)), tmp_path)
     assert np.array_equal(read_wav(whole.file_path), np.frombuffer(heard, "<i2") / 32_768)
     assert len(account.warnings) == 1
     assert "16,000 Hz" in account.warnings[0]
@@ -221,13 +217,13 @@ async def test_a_stream_is_converted_as_it_comes(tmp_path: Path, cut: int, is_wa
 async def test_a_stream_of_wavs_has_no_clicks_between_them(tmp_path: Path) -> None:
     """A header in front of each block does not end the sound."""
     blocks = np.split(tone(16_000), 17)
-    heard, _ = await streamed(events(*(part("audio/wav", wav(block, 16_000)) for block in blocks)), tmp_path)
+    heard, _ = await streamed(events(*(sound_part(wav(block, 16_000), "audio/wav") for block in blocks)), tmp_path)
     assert_tone(np.frombuffer(heard, "<i2") / 32_768)
 
 
 async def test_a_rate_that_changes_in_mid_stream_is_no_error(tmp_path: Path) -> None:
     """What follows is heard at its own pitch."""
-    halves = [part(f"audio/L16;rate={rate}", ENCODERS[1, 16](tone(rate))) for rate in (24_000, 16_000)]
+    halves = [sound_part(ENCODERS[1, 16](tone(rate)), f"audio/L16;rate={rate}") for rate in (24_000, 16_000)]
     heard, account = await streamed(events(*halves), tmp_path)
     first, second = np.split(np.frombuffer(heard, "<i2")[: len(heard) // 4 * 2] / 32_768, 2)
     assert_tone(first)
@@ -252,7 +248,7 @@ async def test_a_rate_that_changes_in_mid_stream_is_no_error(tmp_path: Path) -> 
 )
 async def test_what_cannot_be_converted_is_refused_once(tmp_path: Path, mime: str, data: bytes) -> None:
     """Asking again would bring the same codec, and the same bill."""
-    response = await spoken(reply(part(mime, data)), tmp_path)
+    response = await spoken(reply(sound_part(data, mime)), tmp_path)
     assert (response.error_code, response.retryable, response.attempts) == (ErrorCode.AUDIO_FORMAT, False, 1)
 
 

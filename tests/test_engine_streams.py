@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock
 
+import kit
 import pytest
 from gemini_faults import EXPECTED, KEY, MODEL, TEXT, UTTERANCE, Failed, Heard, engine_for, every_trace, impatience
 from google import genai
@@ -33,7 +34,6 @@ from audio_api.engines.gemini import GeminiEngine
 from audio_api.engines.gemini_reply import IncomingReply, Wire, read_reply
 from audio_api.engines.offline import OfflineEngine
 from audio_api.errors import (
-    AudioAPIError,
     ErrorCode,
     TTSAPIError,
     TTSAudioError,
@@ -51,13 +51,7 @@ LONG_SOUND = synthesize(f"{TEXT} " * 3, "kore", "en-US")
 
 async def listen(engine: SpeechEngine, utterance: Utterance = UTTERANCE) -> tuple[list[SpeechAudio], Any]:
     """The blocks of a stream, and the error that ended it or ``None``."""
-    blocks = []
-    try:
-        async for block in engine.stream(utterance):
-            blocks.append(block)  # noqa: PERF401 - those before an error count
-    except AudioAPIError as error:
-        return blocks, error
-    return blocks, None
+    return await kit.listen(engine.stream(utterance))
 
 
 def joined(blocks: list[SpeechAudio]) -> bytes:

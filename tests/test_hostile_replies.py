@@ -21,7 +21,7 @@ from books import MODEL, same, settings
 from gemini_faults import UTTERANCE, engine_for, outcome
 from hypothesis import given
 from hypothesis import strategies as st
-from kit import CLOCK
+from kit import CLOCK, sound_part
 from project import variables_without
 from raw_server import answering, raw_server
 from sound import read_wav
@@ -98,11 +98,6 @@ def reply(parts: list[dict[str, Any]] | None = None, **more: Any) -> bytes:
     return json.dumps({"candidates": [candidate], "usageMetadata": usage, **more}).encode()
 
 
-def part(data: bytes, mime: str = "audio/L16") -> dict[str, Any]:
-    """A part with sound."""
-    return {"inlineData": {"mimeType": mime, "data": base64.b64encode(data).decode()}}
-
-
 def filled(size: int, template: bytes, item: bytes, comma: bytes = b",") -> bytes:
     """A document of about this size, with as many of the items as fit in the place of the mark ``@``."""
     return template.replace(b"@", comma.join([item] * (size // (len(item) + len(comma)))))
@@ -140,12 +135,12 @@ REPLIES: dict[str, tuple[Callable[[], bytes], ErrorCode | None]] = {
     "depth": (lambda: UNSAID.replace(b"@", b"[" * 60 * MB), ErrorCode.AUDIO_TOO_LARGE),
     "depth of 30 kB": (lambda: UNSAID.replace(b"@", b"[" * 30_000), ErrorCode.UNREADABLE_REPLY),
     "names": (lambda: filled(60 * MB, b"{@}", b'"candidates":[]'), ErrorCode.AUDIO_TOO_LARGE),
-    "a type": (lambda: reply([part(SOUND, "audio/L16;" + "a" * 2 * MB)]), ErrorCode.AUDIO_TOO_LARGE),
-    "a type of half a megabyte": (lambda: reply([part(SOUND, "audio/L16;" + "a" * (MB // 2))]), None),
-    "a type of many parameters": (lambda: reply([part(SOUND, "audio/L16" + ";a=b" * 100_000)]), None),
-    "chunks of a WAV": (lambda: reply([part(RIFF, "audio/wav")]), ErrorCode.AUDIO_FORMAT),
-    "the longest sound": (lambda: reply([part(bytes(48 * MB))]), None),
-    "the longest sound at 8 kHz": (lambda: reply([part(bytes(10 * MB), "audio/L16;rate=8000")]), None),
+    "a type": (lambda: reply([sound_part(SOUND, "audio/L16;" + "a" * 2 * MB)]), ErrorCode.AUDIO_TOO_LARGE),
+    "a type of half a megabyte": (lambda: reply([sound_part(SOUND, "audio/L16;" + "a" * (MB // 2))]), None),
+    "a type of many parameters": (lambda: reply([sound_part(SOUND, "audio/L16" + ";a=b" * 100_000)]), None),
+    "chunks of a WAV": (lambda: reply([sound_part(RIFF, "audio/wav")]), ErrorCode.AUDIO_FORMAT),
+    "the longest sound": (lambda: reply([sound_part(bytes(48 * MB))]), None),
+    "the longest sound at 8 kHz": (lambda: reply([sound_part(bytes(10 * MB), "audio/L16;rate=8000")]), None),
 }
 """Bodies, and what the call ends with; ``None``: with sound."""
 
@@ -332,7 +327,7 @@ async def test_junk_beside_a_sound_loses_nothing(more: bytes) -> None:
 
 async def test_a_half_of_a_character_in_a_text_part_loses_nothing() -> None:
     """The text is not read; that it is there is."""
-    async with raw_server(answering(reply([{"text": "\ud800"}, part(SOUND), {"thought": 5}]))) as server:
+    async with raw_server(answering(reply([{"text": "\ud800"}, sound_part(SOUND), {"thought": 5}]))) as server:
         engine = engine_for(server.url)
         audio = await outcome(engine)
         await engine.close()
@@ -353,7 +348,7 @@ async def test_the_last_of_equal_names_counts() -> None:
 
 async def test_thousands_of_parts_are_one_sound() -> None:
     """Blocks of 70 ms, gathered into one reply by a gateway."""
-    parts = [part(SOUND[at : at + 3_282]) for at in range(0, len(SOUND), 3_282)] * 200
+    parts = [sound_part(SOUND[at : at + 3_282]) for at in range(0, len(SOUND), 3_282)] * 200
     async with raw_server(answering(reply(parts))) as server:
         engine = engine_for(server.url, timeout_s=120)
         audio = await outcome(engine)

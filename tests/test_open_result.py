@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit import read
 from own_time import until
 from store_servers import BUCKET, StoreServer, enter
 
@@ -22,11 +23,6 @@ from audio_api.services.queue_service import QueueService
 from audio_api.stores.by_url import store_at
 
 SOUND = os.urandom(2_500_000)
-
-
-async def read(queue: QueueService, task_id: str) -> bytes:
-    """All of a result."""
-    return b"".join([block async for block in queue.open_result(task_id)])
 
 
 async def finished(queue: QueueService, **response: Any) -> str:
@@ -56,12 +52,12 @@ async def test_a_sound_in_a_bucket_is_read_by_any_client(
     config = AudioConfig(queue_name=os.urandom(6).hex(), output_url=url)
     async with QueueService(config=config) as queue:
         task_id = await finished(queue, url=store.url.of("hello.wav"))
-        assert await read(queue, task_id) == SOUND
+        assert await read(queue.open_result(task_id)) == SOUND
         with await to_thread(urllib.request.urlopen, await queue.audio_url(task_id, 60)) as answer:
             assert answer.read() == SOUND
         await store.delete("hello.wav")
         with pytest.raises(StoreError, match="deleted") as caught:
-            await read(queue, task_id)
+            await read(queue.open_result(task_id))
     assert caught.value.code is ErrorCode.STORE_OBJECT_MISSING
 
 
@@ -71,7 +67,7 @@ async def test_a_sound_on_this_machine_is_read(queue: QueueService, tmp_path: Pa
     path = tmp_path / "out" / "hello.wav"
     path.write_bytes(SOUND)
     task_id = await finished(queue, file_path=str(path))
-    assert await read(queue, task_id) == SOUND
+    assert await read(queue.open_result(task_id)) == SOUND
     with pytest.raises(ConfigurationError, match="OUTPUT_URL"):
         await queue.audio_url(task_id)
 
@@ -80,7 +76,7 @@ async def test_a_sound_on_another_machine_is_told(queue: QueueService, tmp_path:
     """The error names the path and the setting that helps."""
     task_id = await finished(queue, file_path=str(tmp_path / "out" / "hello.wav"))
     with pytest.raises(StoreError, match="OUTPUT_URL") as caught:
-        await read(queue, task_id)
+        await read(queue.open_result(task_id))
     assert str(tmp_path / "out" / "hello.wav") in str(caught.value)
     assert caught.value.code is ErrorCode.STORE_OBJECT_MISSING
 
@@ -107,20 +103,20 @@ async def test_a_result_that_a_stranger_wrote_leads_nowhere_else(
     (out / "link").symlink_to(tmp_path / "secret")
     task_id = await finished(queue, **{name: value.format(out=out) for name, value in response.items()})
     with pytest.raises((StoreError, ConfigurationError)):
-        await read(queue, task_id)
+        await read(queue.open_result(task_id))
 
 
 async def test_a_task_without_a_sound_is_told(queue: QueueService) -> None:
     """Unknown, unfinished and failed tasks raise what they are."""
     with pytest.raises(TaskNotFoundError):
-        await read(queue, "unknown")
+        await read(queue.open_result("unknown"))
     failed = await finished(queue, success=False, error="no speech", error_code=ErrorCode.CONTENT_BLOCKED)
     with pytest.raises(Exception, match="no speech") as caught:
-        await read(queue, failed)
+        await read(queue.open_result(failed))
     assert getattr(caught.value, "code", None) is ErrorCode.CONTENT_BLOCKED
     task_id = await queue.enqueue_single_task(AudioRequest(text="Hello."))
     with pytest.raises(QueueServiceError) as pending:
-        await read(queue, task_id)
+        await read(queue.open_result(task_id))
     assert pending.value.code is ErrorCode.TASK_PENDING
 
 

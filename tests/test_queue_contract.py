@@ -10,6 +10,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from kit import one, state
 from own_time import PATIENCE_S, until
 
 from audio_api.errors import (
@@ -75,23 +76,11 @@ async def take(queue: QueueBackend, count: int = 1, lease_s: float = LONG_S, wai
     return ids(await queue.lease(count, lease_s, wait_s))
 
 
-async def one(queue: QueueBackend, lease_s: float = LONG_S, wait_s: float = PATIENCE_S) -> Lease:
-    """The next job, which must come."""
-    (lease,) = await queue.lease(1, lease_s, wait_s)
-    return lease
-
-
 async def known(queue: QueueBackend, job_id: str) -> JobStatus:
     """The status of a job that must be known."""
     status = await queue.status(job_id)
     assert status, f"{job_id} is unknown"
     return status
-
-
-async def state(queue: QueueBackend, job_id: str) -> JobState | None:
-    """Where a job is; None: nowhere."""
-    status = await queue.status(job_id)
-    return status and status.state
 
 
 async def until_gone(look: Callable[[str], Awaitable[object]], name: str) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
+from kit import one, state
 from own_time import PATIENCE_S, own_time, until
 from redis.exceptions import ConnectionError as CutError
 from redis.exceptions import ResponseError
@@ -25,7 +26,7 @@ from redis_server import PASSWORD, USER, RedisSentinel, RedisServer, free_port, 
 from audio_api.errors import ConfigurationError, QueueServiceError, QueueUnavailableError
 from audio_api.queues import redis_answers, redis_connection
 from audio_api.queues.base import backoff
-from audio_api.queues.jobs import Job, JobState, Lease
+from audio_api.queues.jobs import Job, JobState
 from audio_api.queues.redis_queue import RedisBackend
 
 pytestmark = pytest.mark.usefixtures("patient_redis")
@@ -78,12 +79,6 @@ def jobs(count: int) -> list[Job]:
     return [Job(f"j{n}", b'{"v":1}') for n in range(count)]
 
 
-async def one(queue: RedisBackend, lease_s: float = LONG_S, wait_s: float = PATIENCE_S) -> Lease:
-    """The next job, which must come."""
-    (lease,) = await queue.lease(1, lease_s, wait_s)
-    return lease
-
-
 async def refusal(call: Awaitable[object]) -> str:
     """What a producer hears, within a second."""
     with pytest.MonkeyPatch.context() as patch:
@@ -95,12 +90,6 @@ async def refusal(call: Awaitable[object]) -> str:
     assert caught.value.retryable
     assert PASSWORD not in str(caught.value)
     return str(caught.value)
-
-
-async def state(queue: RedisBackend, job_id: str) -> JobState | None:
-    """Where a job is; None: nowhere."""
-    status = await queue.status(job_id)
-    return status and status.state
 
 
 async def test_a_server_that_is_down_at_the_start(server: RedisServer, connect: Connect) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit import read
 from own_time import PATIENCE_S
 from store_servers import (
     BUCKET,
@@ -116,11 +117,6 @@ def label(file: Path, **changes: Any) -> SoundLabel:
     return replace(made, **changes)
 
 
-async def read(store: Store, key: str) -> bytes:
-    """All of an object."""
-    return b"".join([block async for block in store.open(key)])
-
-
 def other(path: Path) -> Path:
     """Another sound."""
     file = path.with_name("other")
@@ -150,7 +146,7 @@ async def test_nothing_is_found_where_nothing_is(store: Store) -> None:
     assert await store.get("none", 10) is None
     await store.delete("none.wav")
     with pytest.raises(StoreError) as caught:
-        await read(store, "none.wav")
+        await read(store.open("none.wav"))
     assert (caught.value.code, caught.value.retryable) == (ErrorCode.STORE_OBJECT_MISSING, False)
     assert store.url.of("none.wav") in str(caught.value)
 
@@ -163,14 +159,14 @@ async def test_a_name_that_is_taken_stays_as_it_is(store: Store, sound: Path) ->
     assert caught.value.code is ErrorCode.OUTPUT_EXISTS
     assert not isinstance(caught.value, StoreError)
     assert str(store.url).removeprefix("file://") in str(caught.value)
-    assert await read(store, "a.wav") == CONTENT
+    assert await read(store.open("a.wav")) == CONTENT
 
 
 async def test_overwriting_replaces(store: Store, sound: Path) -> None:
     """With ``overwrite`` the second sound is there."""
     await store.put_sound("a.wav", sound, label(sound), overwrite=False)
     await store.put_sound("a.wav", other(sound), label(other(sound), task="task-2"), overwrite=True)
-    assert await read(store, "a.wav") == b"another sound"
+    assert await read(store.open("a.wav")) == b"another sound"
 
 
 async def test_nothing_is_put_when_it_is_too_late(store: Store, sound: Path) -> None:
@@ -194,7 +190,7 @@ async def test_small_objects_come_back_within_their_bound(store: Store) -> None:
 async def test_an_empty_object_is_read(store: Store) -> None:
     """No range of it exists; it is read all the same."""
     await store.put("empty", b"", "text/plain")
-    assert await read(store, "empty") == b""
+    assert await read(store.open("empty")) == b""
     assert await store.get("empty", 0) == b""
 
 
@@ -208,7 +204,7 @@ async def test_every_name_of_a_file_is_a_key(store: Store, sound: Path, name: st
     if kind == "nanio" and ("%2f" in name or len(name) == 255):
         pytest.skip("it decodes names twice, and keeps a longer name beside each")
     await store.put_sound(name, sound, label(sound), overwrite=False)
-    assert await read(store, name) == CONTENT
+    assert await read(store.open(name)) == CONTENT
     assert store.url.key_of(store.url.of(name)) == name
 
 
@@ -315,7 +311,7 @@ async def test_the_next_worker_takes_over_what_its_task_has(bucket: ObjectStore,
     first = await bucket.put_sound("a.wav", sound, label(sound), overwrite=False)
     second = label(other(sound), duration_s=9.0)
     assert await bucket.put_sound("a.wav", other(sound), second, overwrite=False) == first
-    assert await read(bucket, "a.wav") == CONTENT
+    assert await read(bucket.open("a.wav")) == CONTENT
     for changes in ({"key": "d" * 64}, {"task": "task-2"}, {"task": ""}):
         with pytest.raises(TTSOutputError):
             await bucket.put_sound("a.wav", other(sound), label(other(sound), **changes), overwrite=False)
@@ -345,7 +341,7 @@ def large(tmp_path: Path) -> Path:
 async def test_a_large_sound_goes_up_in_parts(bucket: ObjectStore, large: Path) -> None:
     """It comes back whole, with its label; its name is refused to others, and taken over by its own task."""
     first = await bucket.put_sound("a.wav", large, label(large), overwrite=False)
-    assert hashlib.sha256(await read(bucket, "a.wav")).hexdigest() == first.sha256
+    assert hashlib.sha256(await read(bucket.open("a.wav"))).hexdigest() == first.sha256
     found = await bucket.find("a.wav")
     assert found
     assert found.label == first
@@ -374,7 +370,7 @@ async def test_a_large_sound_looks_for_its_name_before_its_last_part(
     with pytest.raises(TTSOutputError) as caught:
         await store.put_sound("a.wav", large, label(large), overwrite=False)
     assert caught.value.code is ErrorCode.OUTPUT_EXISTS
-    assert await read(store, "a.wav") == b"quicker"
+    assert await read(store.open("a.wav")) == b"quicker"
 
 
 @pytest.mark.usefixtures("_in_parts")
@@ -433,7 +429,7 @@ async def test_a_lost_answer_is_a_success(
     found = await store.find("a.wav")
     assert found
     assert found.label == written
-    assert await read(store, "a.wav") == CONTENT
+    assert await read(store.open("a.wav")) == CONTENT
 
 
 async def test_a_lost_answer_does_not_hide_who_was_first(
@@ -468,7 +464,7 @@ async def test_one_failure_on_the_way_fails_no_call(
         proxy.plan = once(loss, method)
         await call()
         assert proxy.methods(method) >= 2, method
-    assert await read(store, "a.wav") == CONTENT
+    assert await read(store.open("a.wav")) == CONTENT
 
 
 async def test_a_torn_answer_is_read_again(proxied: Callable[..., tuple[ObjectStore, LossyProxy]], sound: Path) -> None:
@@ -477,7 +473,7 @@ async def test_a_torn_answer_is_read_again(proxied: Callable[..., tuple[ObjectSt
     await store.put_sound("a.wav", sound, label(sound), overwrite=True)
     await store.put("b", CONTENT, "audio/wav")
     proxy.plan = once(Loss.TORN, "GET", "a.wav")
-    assert await read(store, "a.wav") == CONTENT
+    assert await read(store.open("a.wav")) == CONTENT
     proxy.plan = once(Loss.TORN, "GET", "/b")
     assert await store.get("b", len(CONTENT)) == CONTENT
 
@@ -491,7 +487,7 @@ async def test_a_large_sound_survives_a_cut(
     store, proxy = proxied()
     proxy.plan = once(Loss.CUT, method, "a.wav")
     written = await store.put_sound("a.wav", large, label(large), overwrite=False)
-    assert hashlib.sha256(await read(store, "a.wav")).hexdigest() == written.sha256
+    assert hashlib.sha256(await read(store.open("a.wav"))).hexdigest() == written.sha256
 
 
 async def test_a_store_that_stays_down_is_told_soon(

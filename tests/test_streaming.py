@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from books import LEGACY, MODEL, book, kept_pieces, pieces_of, same, settings, sound_of, visible_files
-from kit import CLOCK
+from kit import CLOCK, listen
 from own_time import PATIENCE_S, pass_time, until
 from scripted import ScriptedEngine, speech
 from sound import RATE, read_wav
@@ -73,17 +73,6 @@ async def serve(gemini_emulator: Emulator, folder: Path) -> AsyncIterator[Serve]
     yield make
     for each in reversed(made):
         await each.close()
-
-
-async def listen(stream: AsyncGenerator[bytes, None]) -> tuple[list[bytes], AudioAPIError | None]:
-    """The blocks of a stream, and the error that ended it."""
-    blocks = []
-    try:
-        async for block in stream:
-            blocks.append(block)  # noqa: PERF401 - those before an error count
-    except AudioAPIError as error:
-        return blocks, error
-    return blocks, None
 
 
 def is_first(call: ReceivedCall) -> bool:
