@@ -218,7 +218,7 @@ async def test_a_key_that_leads_elsewhere_is_refused(store: Store, sound: Path, 
         partial(store.find, key),
         partial(store.delete, key),
         partial(store.link, key, 60),
-        partial(read, store, key),
+        lambda: read(store.open(key)),
     ]
     for call in refused:
         with pytest.raises(ValueError, match="the key"):
