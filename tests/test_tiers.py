@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import kit
 import pytest
 from own_time import PATIENCE_S, pass_time, until
 from pydantic import ValidationError
@@ -20,7 +22,6 @@ from audio_api.engines.base import Utterance
 from audio_api.errors import ConfigurationError
 from audio_api.models.service_tiers import PRICE_FACTORS, ServiceTier, served_tier
 from audio_api.models.speech_models import MODEL_SPECS
-from audio_api.retry import Clock
 from audio_api.services.pacing import lane, lane_of
 from audio_api.speech.speaker import content_key
 
@@ -30,11 +31,7 @@ TODAY = datetime(2026, 11, 29, 12, tzinfo=UTC)
 TIERS: tuple[ServiceTier, ...] = ("standard", "flex", "priority")
 
 
-async def _no_wait(_: float) -> None:
-    await asyncio.sleep(0)
-
-
-CLOCK = Clock(sleep=_no_wait, now=lambda: TODAY)
+CLOCK = replace(kit.CLOCK, now=lambda: TODAY)
 
 Open = Callable[..., TTSService]
 
@@ -45,8 +42,8 @@ async def service(gemini_emulator: Emulator, tmp_path: Path) -> AsyncIterator[Op
     opened: list[TTSService] = []
 
     def make(**changes: object) -> TTSService:
-        settings = {"gemini_api_key": "any", "gemini_base_url": gemini_emulator.url, "output_dir": tmp_path / "out"}
-        opened.append(TTSService(AudioConfig(**{**settings, **changes}), clock=CLOCK))
+        config = kit.settings(gemini_emulator, tmp_path / "out", **changes)
+        opened.append(TTSService(config, clock=CLOCK))
         return opened[-1]
 
     yield make
