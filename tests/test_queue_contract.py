@@ -114,7 +114,7 @@ async def test_a_job_from_acceptance_to_result(queue: QueueBackend) -> None:
     assert before - 1 < waiting.enqueued_at < time.time() + 1
     assert waiting.started_at is waiting.finished_at is waiting.result is None
 
-    lease = await one(queue)
+    lease = await one(queue, LONG_S)
     assert (lease.job_id, lease.payload, lease.priority) == ("a", b"\xff\x00 any bytes", 7)
     assert (lease.batch_id, lease.deliveries, lease.lease_s, lease.progress) == (None, 1, LONG_S, None)
     running = await known(queue, "a")
