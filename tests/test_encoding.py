@@ -128,6 +128,12 @@ def test_a_file_tells_its_length_without_being_decoded(output_format: OutputForm
         assert file.duration / av.time_base == pytest.approx(len(PCM) / 2 / RATE, abs=0.007)
 
 
+def test_an_mp4_begins_with_its_index() -> None:
+    """Over HTTP a player plays an m4a from its first bytes on, without reading its end first."""
+    content = encode_sound(PCM, "m4a")
+    assert content.index(b"ftyp") < content.index(b"moov") < content.index(b"mdat")
+
+
 def test_flac_loses_nothing() -> None:
     """Every sample comes back as it was."""
     assert np.array_equal(by_ffmpeg(encode_sound(PCM, "flac")), as_samples(PCM))
@@ -420,7 +426,9 @@ def test_an_audiobook_has_chapters_a_cover_and_tags(tmp_path: Path) -> None:
         blocks = [PCM[:100_001], PCM[100_001:]]
         samples = write_audiobook(file.fileno(), blocks, tags=tags, chapters=chapters, cover=cover)
     assert samples == len(PCM) // 2
-    assert path.read_bytes()[4:12] == b"ftypM4B "
+    content = path.read_bytes()
+    assert content[4:12] == b"ftypM4B "
+    assert content.index(b"moov") < content.index(b"mdat")
     with av.open(str(path), "r") as book:
         assert book.metadata.items() >= tags.items()
         found = [(each["metadata"]["title"], each["start"] * each["time_base"]) for each in book.chapters()]

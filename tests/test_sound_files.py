@@ -136,7 +136,7 @@ async def test_a_growing_file_can_be_played(output_format: OutputFormat, tmp_pat
 
 
 def test_an_m4a_does_not_grow(tmp_path: Path) -> None:
-    """Its index is at its end; the refusal comes before anything is written, and tells what would do."""
+    """It begins with an index of all of it; the refusal comes before anything is written, and tells what would do."""
     with pytest.raises(TTSValidationError, match=r"generate_audio.*\.wav, \.mp3, \.opus or \.flac"):
         WavWriter(tmp_path, "a.m4a", output_format="m4a", growing=True)
 

@@ -62,8 +62,16 @@ class AacEncoder:
         chapters: Sequence[ChapterMark] = (),
         cover: bytes | None = None,
     ) -> None:
-        mp4 = {"brand": _BRANDS[container]} if container != "adts" else {}
-        self._container = av.open(sink, "w", format="mp4" if mp4 else "adts", container_options=mp4)
+        # The index goes before the sound, so that a player over HTTP need not read the end first.
+        mp4 = {"brand": _BRANDS[container], "movflags": "faststart"} if container != "adts" else {}
+        # FFmpeg reads the sound again to move it, in blocks of the index's size.
+        self._container = av.open(
+            sink,
+            "w",
+            format="mp4" if mp4 else "adts",
+            container_options=mp4,
+            io_open=(lambda *_: sink.read_again()) if mp4 else None,
+        )
         self._container.metadata.update(tags)
         self._stream = self._container.add_stream("aac", rate=SAMPLE_RATE, bit_rate=_BITS_PER_S, layout="mono")
         self._samples = 0
@@ -97,7 +105,7 @@ class AacEncoder:
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Encode what is left, and write the index; does nothing the second time."""
+        """Encode what is left, and write the index before it; does nothing the second time."""
         if not self._is_closed:
             self._is_closed = True
             self._container.mux(self._stream.encode(None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 Pcm = bytes | bytearray | memoryview
 
@@ -74,6 +74,14 @@ class Sink:
         """What a stream was given since the last time."""
         taken, self._sendable = bytes(self._sendable), bytearray()
         return taken
+
+    def read_again(self) -> BinaryIO:
+        """The file that was written until now, from its first byte on; empty, if there is none any more."""
+        if self._fd is None:
+            return io.BytesIO()
+        file = os.fdopen(os.dup(self._fd), "rb", buffering=0)
+        file.seek(self._begin)
+        return file
 
     def let_go(self) -> None:
         """Write nothing into the file any more: it may be closed."""

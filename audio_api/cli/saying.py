@@ -201,7 +201,9 @@ async def _speak(
         ended: list[AudioResponse] = []
         sound_format = "wav" if order.play else order.sound_format or config.output_format
         if sound_format == "m4a":
-            raise TTSValidationError("--stream cannot give out m4a, whose index is at its end: try --format mp3")
+            raise TTSValidationError(
+                "--stream cannot give out m4a, which begins with an index of all of it: try --format mp3"
+            )
         async with aclosing(service.stream_audio(request, ended.append, format=sound_format)) as blocks:
             async for block in blocks:
                 await asyncio.to_thread(_write, sink, block)
