@@ -55,6 +55,8 @@ async def test_a_sound_in_a_bucket_is_read_by_any_client(
         assert await read(queue.open_result(task_id)) == SOUND
         with await to_thread(urllib.request.urlopen, await queue.audio_url(task_id, 60)) as answer:
             assert answer.read() == SOUND
+        with pytest.raises(ValueError, match="has no srt subtitles"):
+            await queue.audio_url(task_id, 60, "srt")
         await store.delete("hello.wav")
         with pytest.raises(StoreError, match="deleted") as caught:
             await read(queue.open_result(task_id))

@@ -193,14 +193,18 @@ async def test_events_tell_how_far_a_job_is(served: Served, gemini_emulator: Emu
 def test_a_sound_in_a_store_is_fetched_there(
     gemini_emulator: Emulator, ministack: StoreServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server answers with a signed link of a few minutes; the store gives the whole sound, and ranges of it."""
+    """The server answers with signed links of a few minutes: the store gives the sound, ranges of it, and subtitles."""
     enter(ministack, monkeypatch)
     text = new_text()
     config = settings(gemini_emulator, tmp_path, output_url=f"s3://{BUCKET}/{os.urandom(6).hex()}")
     with Served(config) as served:
-        job = finished(served, ask(served, "POST", JOBS, {"input": text, "response_format": "mp3"})[1]["id"])
+        body = {"input": text, "response_format": "mp3", "subtitles": ["srt"]}
+        job = finished(served, ask(served, "POST", JOBS, body)[1]["id"])
         answer, _ = served.ask("GET", job["audio"])
-    assert answer.status == 302
+        subtitles, _ = served.ask("GET", job["subtitles"][0])
+    assert (answer.status, subtitles.status) == (302, 302)
+    with urllib.request.urlopen(subtitles.headers["location"]) as there:
+        assert b"-->" in there.read()
     link = answer.headers["location"]
     assert link.startswith(f"http://127.0.0.1:{ministack.port}/{BUCKET}/")
     with urllib.request.urlopen(link) as whole:
@@ -209,6 +213,23 @@ def test_a_sound_in_a_store_is_fetched_there(
     assert_spoken(content, "mp3", text)
     with urllib.request.urlopen(urllib.request.Request(link, headers={"range": "bytes=0-99"})) as part:
         assert part.read() == content[:100]
+
+
+def test_a_sound_in_a_folder_that_is_a_store_is_sent(gemini_emulator: Emulator, tmp_path: Path) -> None:
+    """No HTTP client follows a link into a file system: the server sends the file, ranges of it, and the subtitles."""
+    text, folder = new_text(), tmp_path / "shared disk"
+    with Served(settings(gemini_emulator, tmp_path, output_url=folder.as_uri())) as served:
+        job = finished(served, ask(served, "POST", JOBS, {"input": text, "subtitles": ["vtt"]})[1]["id"])
+        answer, content = served.ask("GET", job["audio"])
+        _, part = served.ask("GET", job["audio"], headers={"Range": "bytes=44-99"})
+        _, subtitles = served.ask("GET", job["subtitles"][0])
+        (next(folder.glob("*.wav"))).unlink()
+        status, error = ask(served, "GET", job["audio"])
+    assert answer.status == 200
+    assert_spoken(content, "wav", text)
+    assert part == content[44:100]
+    assert subtitles.startswith(b"WEBVTT")
+    assert (status, "is not in OUTPUT_URL" in error["error"]["message"]) == (404, True)
 
 
 def test_jobs_on_redis_are_done_by_workers(gemini_emulator: Emulator, redis_url: str, tmp_path: Path) -> None:

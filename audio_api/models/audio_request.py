@@ -14,7 +14,7 @@ from audio_api.models.filenames import safe_filename
 from audio_api.models.frozen import FrozenModel
 from audio_api.models.languages import Language, LanguageCode
 from audio_api.models.service_tiers import ServedTier
-from audio_api.models.sound_formats import OutputFormat, format_of
+from audio_api.models.sound_formats import OutputFormat, SubtitleKind, format_of
 from audio_api.models.speech_models import ModelId
 from audio_api.models.speech_models import VoiceModel as VoiceModel  # programs for the original import it from here
 from audio_api.models.usage import TokenUsage
@@ -194,7 +194,7 @@ class AudioRequest(FrozenModel):
     output_filename: str | None = Field(default=None, max_length=1_000)
     overwrite: bool = False
     style: Style | None = None
-    subtitles: tuple[Literal["srt", "vtt"], ...] = ()
+    subtitles: tuple[SubtitleKind, ...] = ()
     cache: bool = True
     priority: int = Field(default=0, ge=-100, le=100)
     service_tier: ServedTier | None = None

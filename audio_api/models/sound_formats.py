@@ -12,6 +12,9 @@ OutputFormat = Literal["wav", "mp3", "opus", "flac", "m4a"]
 StreamFormat = Literal["wav", "mp3", "opus", "flac", "aac", "pcm"]
 """What can be played while it is made: ``"aac"`` is AAC in ADTS, ``"pcm"`` the bare samples."""
 
+SubtitleKind = Literal["srt", "vtt"]
+"""What subtitles can be: SubRip or WebVTT."""
+
 ENDINGS: Mapping[str, OutputFormat] = MappingProxyType(
     {"wav": "wav", "mp3": "mp3", "opus": "opus", "ogg": "opus", "flac": "flac", "m4a": "m4a", "m4b": "m4a"}
 )

@@ -16,7 +16,8 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 from audio_api.audio.wav import HEADER_BYTES
 from audio_api.errors import TaskNotFoundError
 from audio_api.models.audio_request import BatchAudioRequest
-from audio_api.models.sound_formats import MEDIA_TYPES, StreamFormat
+from audio_api.models.sound_formats import MEDIA_TYPES, StreamFormat, SubtitleKind
+from audio_api.models.store_url import parse_store_url
 from audio_api.queues.jobs import JobState
 from audio_api.server.access import ShownKey
 from audio_api.server.problems import AnswerError
@@ -142,17 +143,19 @@ async def fetch_audio(job_id: str, server: State, _: ShownKey, response_format: 
             )
         refuse_unknown_format(response_format)
         return SoundResponse(_pcm(server, job_id), response_format, whole=response_format == "flac")
-    if task.url:
+    if task.url and not task.file_path:
         return RedirectResponse(await server.queue.audio_url(job_id, _LINK_S), 302)
     return FileResponse(await _file(server, task.file_path), media_type=MEDIA_TYPES[kept])
 
 
 @router.get("/audio/jobs/{job_id}/subtitles.{kind}", response_class=Response)
-async def fetch_subtitles(job_id: str, kind: Literal["srt", "vtt"], server: State, _: ShownKey) -> Response:
-    """The subtitles of a finished job that asked for them."""
+async def fetch_subtitles(job_id: str, kind: SubtitleKind, server: State, _: ShownKey) -> Response:
+    """The subtitles of a finished job that asked for them; or a link to a store."""
     task = (await _task(server, job_id)).raise_for_error()
     for path in task.subtitle_paths:
         if path.endswith(f".{kind}"):
+            if task.url and not task.file_path:
+                return RedirectResponse(await server.queue.audio_url(job_id, _LINK_S, kind), 302)
             return FileResponse(await _file(server, path), media_type="text/vtt" if kind == "vtt" else "text/plain")
     raise AnswerError(404, f"job {job_id} was asked for no {kind} subtitles", "subtitles", "not_found")
 
@@ -300,13 +303,16 @@ def _shown(task: TaskResult) -> dict[str, Any]:
 
 
 async def _file(server: ServerState, file_path: str | None) -> Path:
-    """A file of a job, which must be in OUTPUT_DIR: who writes into the queue may be a stranger."""
+    """A file of a job, which must be where ours are: who writes into the queue may be a stranger."""
+    store = parse_store_url(server.config.output_url) if server.config.output_url else None
+    ours = Path(store.prefix) if store and store.scheme == "file" else server.config.output_dir
     path = await asyncio.to_thread(Path(file_path or "").resolve)
-    folder = await asyncio.to_thread(server.config.output_dir.resolve)
+    folder = await asyncio.to_thread(ours.resolve)
     if not path.is_relative_to(folder) or not await asyncio.to_thread(path.is_file):
         raise AnswerError(
             404,
-            f"{path.name!r} is not on this machine: set OUTPUT_URL, so that all machines reach it",
+            f"{path.name!r} is not in {'OUTPUT_URL' if ours is not server.config.output_dir else 'OUTPUT_DIR'} on this "
+            "machine: set OUTPUT_URL to a place that all machines reach",
             code="not_found",
         )
     return path

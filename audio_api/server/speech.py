@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from audio_api.audio.encoding import require_encoder
 from audio_api.errors import ConfigurationError
 from audio_api.models.audio_request import AudioRequest, Markup
-from audio_api.models.sound_formats import StreamFormat
+from audio_api.models.sound_formats import StreamFormat, SubtitleKind
 from audio_api.server.access import ShownKey
 from audio_api.server.problems import AnswerError
 from audio_api.server.sound import SoundResponse
@@ -72,7 +72,7 @@ class SpeechBody(BaseModel):
     language: Annotated[str | None, AfterValidator(_none_if_blank)] = None
     cast: dict[str, str | CastMember] | None = None
     markup: Markup | None = None
-    subtitles: tuple[Literal["srt", "vtt"], ...] = ()
+    subtitles: tuple[SubtitleKind, ...] = ()
 
     def request(self, server: ServerState, **fields: Any) -> AudioRequest:
         """What is spoken.

@@ -14,6 +14,7 @@ from audio_api.config import AudioConfig, get_config
 from audio_api.errors import AudioAPIError, QueueClosedError, QueueServiceError, TaskNotFoundError
 from audio_api.models.audio_request import AudioRequest, AudioResponse, BatchAudioRequest, BatchAudioResponse
 from audio_api.models.service_tiers import ServedTier
+from audio_api.models.sound_formats import SubtitleKind
 from audio_api.queues.base import QueueBackend
 from audio_api.queues.from_settings import make_backend
 from audio_api.queues.jobs import DeadLetter, JobState, QueueStats, check_id
@@ -75,12 +76,10 @@ class QueueService:
     ) -> None:
         await self.close()
 
-    @property
+    @cached_property
     def config(self) -> AudioConfig:
         """The settings of this queue, read at the first use of the service."""
-        if self._config is None:
-            self._config = get_config()
-        return self._config
+        return self._config or get_config()
 
     @property
     def use_redis(self) -> bool:
@@ -296,20 +295,21 @@ class QueueService:
             async for block in await self._sounds.open(await self._result(task_id), opened):
                 yield block
 
-    async def audio_url(self, task_id: str, expires_s: float = 3_600.0) -> str:
+    async def audio_url(self, task_id: str, expires_s: float = 3_600.0, subtitles: SubtitleKind | None = None) -> str:
         """A link with which anyone may read the sound of a finished task for a while.
 
         Args:
             task_id: The task.
             expires_s: How long it is valid, in seconds: up to 7 days.
+            subtitles: The kind of the subtitles that the link is to lead to; ``None``: it leads to the sound.
 
         Raises:
             TaskNotFoundError: There is no such task.
             AudioAPIError: As ``open_result``.
             ConfigurationError: Its sound is in no store, or in one that is not ``OUTPUT_URL``.
-            ValueError: The time is none of these.
+            ValueError: The time is none of these, or the sound has no such subtitles.
         """
-        return await self._sounds.link(await self._result(task_id), expires_s)
+        return await self._sounds.link(await self._result(task_id), expires_s, subtitles)
 
     async def _result(self, task_id: str) -> TaskResult:
         if (result := await self.get_task_result(task_id)) is None:

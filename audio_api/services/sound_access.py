@@ -13,6 +13,7 @@ from audio_api.audio.file_threads import file_threads, in_file_thread
 from audio_api.config import AudioConfig
 from audio_api.errors import ConfigurationError, ErrorCode, StoreError
 from audio_api.models.audio_request import AudioResponse
+from audio_api.models.sound_formats import SubtitleKind
 from audio_api.stores.base import BLOCK_BYTES, Store
 from audio_api.stores.by_url import store_at
 
@@ -51,19 +52,23 @@ class SoundAccess:
             blocks = self._from_disk(response.file_path)
         return await opened.enter_async_context(aclosing(blocks))
 
-    async def link(self, response: AudioResponse, expires_s: float) -> str:
-        """A URL with which anyone may read the sound of a response until it expires.
+    async def link(self, response: AudioResponse, expires_s: float, subtitles: SubtitleKind | None = None) -> str:
+        """A URL with which anyone may read the sound of a response, or its subtitles, until it expires.
 
         Raises:
             AudioAPIError: The response is a failure; as its ``raise_for_error()``.
             StoreError: The store's credentials cannot sign.
             ConfigurationError: The sound is not in ``OUTPUT_URL``.
-            ValueError: ``expires_s`` is not from 1 second to 7 days.
+            ValueError: ``expires_s`` is not from 1 second to 7 days; or the sound has no such subtitles.
         """
         response.raise_for_error()
         if response.url is None:
             raise ConfigurationError("only a sound in a store has a link: set OUTPUT_URL where the sound is made")
         store, key = self._place(response.url)
+        if subtitles:
+            if not any(path.endswith(f".{subtitles}") for path in response.subtitle_paths):
+                raise ValueError(f"the sound has no {subtitles} subtitles: its request must ask for them")
+            key = str(Path(key).with_suffix(f".{subtitles}"))
         return await store.link(key, expires_s)
 
     def _place(self, url: str) -> tuple[Store, str]:

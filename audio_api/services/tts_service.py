@@ -25,6 +25,7 @@ from audio_api.errors import (
     TTSVoiceNotFoundError,
 )
 from audio_api.models.audio_request import AudioRequest, AudioResponse, BatchAudioRequest, BatchAudioResponse
+from audio_api.models.sound_formats import SubtitleKind
 from audio_api.models.user_text import has_words
 from audio_api.models.voice_library import VoiceInfo, VoiceQuery
 from audio_api.models.voices import VoiceName, is_custom, parse_voice
@@ -289,20 +290,23 @@ class TTSService(SpeechService):
         async with self._drafting.speaking(self.config) as speaker:
             await speaker.engine.voices().delete(voice)
 
-    async def audio_url(self, response: AudioResponse, expires_s: float = 3_600.0) -> str:
+    async def audio_url(
+        self, response: AudioResponse, expires_s: float = 3_600.0, subtitles: SubtitleKind | None = None
+    ) -> str:
         """A link with which anyone may read the sound of a response for a while.
 
         Args:
             response: A success whose ``url`` is in ``OUTPUT_URL``.
             expires_s: How long the link is valid, in seconds: up to 7 days.
+            subtitles: The kind of the subtitles that the link is to lead to; ``None``: it leads to the sound.
 
         Raises:
             AudioAPIError: The response is a failure; as its ``raise_for_error()``.
             ConfigurationError: The sound is in no store, or in one that is not ``OUTPUT_URL``.
             StoreError: The store's credentials cannot sign.
-            ValueError: The time is none of these.
+            ValueError: The time is none of these, or the sound has no such subtitles.
         """
-        return await SoundAccess(self.config).link(response, expires_s)
+        return await SoundAccess(self.config).link(response, expires_s, subtitles)
 
 
 def _items_of(requests: BatchAudioRequest | Sequence[AudioRequest]) -> tuple[AudioRequest, ...]:
