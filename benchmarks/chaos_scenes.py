@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from chaos_stage import LEASE_S, SLOTS, Figure, Stage, seconds_since
-from redis_server import free_port, until
+from own_time import until
+from redis_server import free_port
 
 from audio_api.emulator import Fault, ReceivedCall
 from audio_api.errors import QueueUnavailableError
@@ -199,7 +200,7 @@ async def loading(stage: Stage) -> list[Figure]:
         stage.server.slowly("key-load-delay 200", "loading-process-events-interval-bytes 8192")
         await asyncio.to_thread(stage.server.stop, signal.SIGKILL)
         await asyncio.to_thread(stage.server.start, "oading")
-        await until(lambda: _is(stage, "loading", 0), 60)
+        await until(lambda: _is(stage, "loading", 0))
         return [time.time()]
 
     return await _under_load(stage, trouble)

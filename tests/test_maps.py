@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import itertools
 import re
 import subprocess
 from functools import cache
@@ -106,16 +107,16 @@ def test_what_a_page_names_exists(page: Path) -> None:
 
 
 def test_the_commands_run_what_exists() -> None:
-    """Each command of ``CONTRIBUTING.md`` runs a program of the repository, an installed tool, or tests."""
+    """Each command of ``CONTRIBUTING.md`` runs a program of the repository, an installed tool, npm, or tests."""
     lines = list(filter(None, blocks(PAGES[0].read_text("utf-8"), "bash").splitlines()))
     assert len(lines) > 5
     for line in lines:
-        program, *arguments = line.split()
+        program, *arguments = itertools.dropwhile(lambda word: "=" in word, line.split())
         if program == "python3":
             assert (ROOT / arguments[0]).is_file(), line
         else:
             tool = arguments[1] if arguments[:1] == ["-m"] else Path(program).name
-            assert importlib.util.find_spec(tool), line
+            assert tool == "npm" or importlib.util.find_spec(tool), line
         for test in re.findall(r"tests/\S+\.py(?:::\w+)?", line):
             file, _, name = test.partition("::")
             assert f"def {name}" in (ROOT / file).read_text("utf-8"), line

@@ -453,7 +453,7 @@ async def test_one_failure_on_the_way_fails_no_call(
     calls: list[tuple[str, Callable[[], Any]]] = [
         ("PUT", partial(store.put_sound, "a.wav", sound, label(sound), overwrite=True)),
         ("HEAD", partial(store.find, "a.wav")),
-        ("GET", partial(read, store, "a.wav")),
+        ("GET", lambda: read(store.open("a.wav"))),
         ("PUT", partial(store.put, "b", b"b", "audio/wav")),
         ("GET", partial(store.get, "b", 10)),
         ("POST", partial(store.delete, "b")),
