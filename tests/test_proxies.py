@@ -172,16 +172,15 @@ async def test_ssl_cert_dir_and_no_other_variable_names_authorities(
     ("name", "content"),
     [("SSL_CERT_FILE", None), ("SSL_CERT_FILE", ""), ("SSL_CERT_FILE", "no certificate"), ("SSL_CERT_DIR", None)],
 )
-@pytest.mark.parametrize("url", [URL, "http://127.0.0.1:9"])
 async def test_certificates_that_cannot_be_read_are_a_wrong_setting(
-    name: str, content: str | None, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A path that leads nowhere, or to something else, is named with its variable, before any call."""
     path = tmp_path / "certificates.pem"
     if content is not None:
         path.write_text(content)
     monkeypatch.setenv(name, str(path))
-    engine = engine_for(url)
+    engine = engine_for(URL)
     error = await outcome(engine)
     assert isinstance(error, ConfigurationError)
     assert f"{name}={str(path)!r}" in str(error)
