@@ -76,10 +76,11 @@ class QueueService:
     ) -> None:
         await self.close()
 
-    @cached_property
+    @property
     def config(self) -> AudioConfig:
         """The settings of this queue, read at the first use of the service."""
-        return self._config or get_config()
+        self._config = self._config or get_config()
+        return self._config
 
     @property
     def use_redis(self) -> bool:
