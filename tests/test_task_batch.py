@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -255,6 +255,22 @@ async def test_another_machine_that_takes_over_makes_the_same_halves(
     assert sorted(items) == sorted(texts)
 
 
+def stop_after_its_note(
+    queue: QueueService, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Lease], Awaitable[None]]
+) -> None:
+    """Let a worker stand still once, between its note that a job is asked for and the creation."""
+    tell = queue.backend.progress
+
+    async def told_and_stopped(lease: Lease, progress: Mapping[str, Any]) -> bool:
+        is_told = await tell(lease, progress)
+        if progress.get("batch_asked_at"):
+            monkeypatch.setattr(queue.backend, "progress", tell)
+            await meanwhile(lease)
+        return is_told
+
+    monkeypatch.setattr(queue.backend, "progress", told_and_stopped)
+
+
 async def test_a_worker_that_stood_still_creates_no_second_job(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,22 +280,17 @@ async def test_a_worker_that_stood_still_creates_no_second_job(
     async with QueueService(config=here) as queue:
         batch = BatchAudioRequest(requests=tuple(requests_of(TEXTS[:2])))
         await queue.enqueue_batch_tasks(batch, tier="batch")
-        tell = queue.backend.progress
 
-        async def told_and_stopped(lease: Lease, progress: Mapping[str, Any]) -> bool:
-            is_told = await tell(lease, progress)
-            if progress.get("batch_asked_at"):
-                monkeypatch.setattr(queue.backend, "progress", tell)
-                # The lease runs out.
-                await queue.backend.release(lease)
-                async with taken(setting, queue, there) as second:
-                    while not setting.emulator.batches.jobs:
-                        await second.look()
-                        await setting.clock.sleep(5.0)
-            return is_told
+        async def another_takes_over(lease: Lease) -> None:
+            # The lease runs out.
+            await queue.backend.release(lease)
+            async with taken(setting, queue, there) as second:
+                while not setting.emulator.batches.jobs:
+                    await second.look()
+                    await setting.clock.sleep(5.0)
 
         async with taken(setting, queue, here) as first:
-            monkeypatch.setattr(queue.backend, "progress", told_and_stopped)
+            stop_after_its_note(queue, monkeypatch, another_takes_over)
             with pytest.raises(WorkerServiceError):
                 await first.look()
     assert (setting.creates, len(setting.emulator.batches.jobs)) == (1, 1)
@@ -293,17 +304,12 @@ async def test_a_worker_that_stood_still_alone_creates_its_job_at_a_later_look(
     async with QueueService(config=config) as queue:
         batch = BatchAudioRequest(requests=tuple(requests_of(TEXTS[:2])))
         await queue.enqueue_batch_tasks(batch, tier="batch")
-        tell = queue.backend.progress
 
-        async def told_and_stopped(lease: Lease, progress: Mapping[str, Any]) -> bool:
-            is_told = await tell(lease, progress)
-            if progress.get("batch_asked_at"):
-                monkeypatch.setattr(queue.backend, "progress", tell)
-                setting.now_s += 11.0
-            return is_told
+        async def time_passes(_: Lease) -> None:
+            setting.now_s += 11.0
 
         async with taken(setting, queue, config) as task:
-            monkeypatch.setattr(queue.backend, "progress", told_and_stopped)
+            stop_after_its_note(queue, monkeypatch, time_passes)
             began_s = setting.now_s
             assert isinstance(await task.look(), float)
             assert setting.creates == 0

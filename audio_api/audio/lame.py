@@ -15,7 +15,7 @@ _QUALITY = 5
 class LameEncoder:
     """One sound at a constant 64 kbit/s, without the frame that tells its length.
 
-    It takes a quarter of what libsndfile takes for the same.
+    It takes a quarter of the CPU time that libsndfile takes for the same.
 
     Args:
         sink: Takes the bytes.

@@ -305,14 +305,15 @@ def _shown(task: TaskResult) -> dict[str, Any]:
 async def _file(server: ServerState, file_path: str | None) -> Path:
     """A file of a job, which must be where ours are: who writes into the queue may be a stranger."""
     store = parse_store_url(server.config.output_url) if server.config.output_url else None
-    ours = Path(store.prefix) if store and store.scheme == "file" else server.config.output_dir
+    name, ours = "OUTPUT_DIR", server.config.output_dir
+    if store and store.scheme == "file":
+        name, ours = "OUTPUT_URL", Path(store.prefix)
     path = await asyncio.to_thread(Path(file_path or "").resolve)
     folder = await asyncio.to_thread(ours.resolve)
     if not path.is_relative_to(folder) or not await asyncio.to_thread(path.is_file):
         raise AnswerError(
             404,
-            f"{path.name!r} is not in {'OUTPUT_URL' if ours is not server.config.output_dir else 'OUTPUT_DIR'} on this "
-            "machine: set OUTPUT_URL to a place that all machines reach",
+            f"{path.name!r} is not in {name} on this machine: set OUTPUT_URL to a place that all machines reach",
             code="not_found",
         )
     return path
